@@ -1,0 +1,68 @@
+"""Checkpoints of training, with Orbax.
+
+Each step's folder holds `state` (all that training needs to go on), `ema` (all that sampling or
+evaluation needs) and `origin` (where it comes from). Orbax writes to a temporary name and renames,
+so a kill leaves complete checkpoints only.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from imagenet_synth.core.errors import InputError
+
+
+class Checkpoints:
+  """The checkpoints of one training run.
+
+  Args:
+    path: their folder; made if it isn't there.
+    keep_every: steps that are multiples of it are kept for good; of the others, the latest.
+  """
+
+  def __init__(self, path: pathlib.Path, keep_every: int | None = None):
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=1, keep_period=keep_every, enable_async_checkpointing=False)
+    self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+
+  @property
+  def steps(self) -> list[int]:
+    return sorted(self._manager.all_steps())
+
+  @property
+  def latest(self) -> int | None:
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Any, ema: Any, origin: dict[str, Any]) -> None:
+    self._manager.save(step, args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), ema=ocp.args.StandardSave(ema),
+        origin=ocp.args.JsonSave(origin)))
+    self._manager.wait_until_finished()
+
+  def restore(self, step: int, like: Any) -> Any:
+    """The training state at `step`, laid out as `like` (arrays or shapes with shardings)."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return self._manager.restore(
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
+  """The averaged weights that a run saved at `step`, laid out as `like`.
+
+  Raises:
+    InputError: there is no such checkpoint, or it does not fit.
+  """
+  folder = path.absolute() / str(step) / 'ema'
+  if not folder.exists():
+    raise InputError(f'no checkpoint of step {step} in {path}')
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      return checkpointer.restore(folder, abstract)
+  except (ValueError, KeyError) as error:
+    raise InputError(f'checkpoint {folder} does not fit the network: {str(error)[:200]}') from None

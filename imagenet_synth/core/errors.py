@@ -1,0 +1,9 @@
+"""The one exception that a user's mistake raises."""
+
+
+class InputError(Exception):
+  """Bad input: a config, a file, an image, weights or a folder.
+
+  The message is one line that names the culprit and says what to do. `main` prints it and exits
+  with status 2; anything else that escapes is a defect of the program.
+  """

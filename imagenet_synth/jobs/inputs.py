@@ -1,0 +1,162 @@
+"""What jobs take in besides their settings: data sets, text embeddings, trained stages."""
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.core.checkpoint import load_ema
+from imagenet_synth.core.config import build, build_tagged
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import read_json, tree_hash
+from imagenet_synth.core.folder import Folder
+from imagenet_synth.data.sources import Source, tfds_source
+from imagenet_synth.diffusion.denoise import Prediction
+from imagenet_synth.diffusion.schedule import Schedule
+from imagenet_synth.models.efficient_unet import EfficientUNet
+from imagenet_synth.models.unet import UNet
+
+NETWORKS = {'unet': UNet, 'efficient_unet': EfficientUNet}
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+  """A split of a data set.
+
+  name: 'digits', 'glyphs' or a TFDS data set prepared in `directory`. split: TFDS notation. options:
+  of the builder. directory: where data sets are; WORKDIR/datasets if not given.
+  """
+  name: str
+  split: str
+  options: dict[str, int] = dataclasses.field(default_factory=dict)
+  directory: str | None = None
+
+
+def open_dataset(config: DatasetConfig, folder: Folder) -> Source:
+  directory = config.directory or str(folder.workdir / 'datasets')
+  return tfds_source(config.name, config.split, directory, **config.options)
+
+
+class Text(NamedTuple):
+  """Prompts and their embeddings float32 [N, L, D], zeros at padding; `rows` finds a prompt."""
+  prompts: tuple[str, ...]
+  embeddings: np.ndarray
+
+  @property
+  def rows(self) -> dict[str, int]:
+    return {prompt: row for row, prompt in enumerate(self.prompts)}
+
+
+def load_text(name: str, folder: Folder) -> Text:
+  """What the embed job `name` has written."""
+  with np.load(folder.input(name) / 'text_embeddings.npz') as file:
+    return Text(tuple(str(p) for p in file['prompts']), file['embeddings'])
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+  """The `stage` section: a diffusion model's task. See `cascade.Stage`."""
+  size: int
+  channels: int
+  network: dict[str, Any]
+  low_res_size: int | None = None
+  schedule: Schedule = Schedule()
+  prediction: Prediction = 'eps'
+
+
+def make_stage(config: StageConfig, text: Text, where: str) -> Stage:
+  network = build_tagged(NETWORKS, config.network, f'{where}.network')
+  _, length, size = text.embeddings.shape
+  return Stage(config.size, config.channels, network, length, size, config.low_res_size,
+               config.schedule, config.prediction)
+
+
+class Run(NamedTuple):
+  """A training run's folder and the step whose weights are meant."""
+  path: pathlib.Path
+  step: int
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.path / 'checkpoints'
+
+
+def find_run(name: str, folder: Folder) -> Run:
+  """The weights that the job `name` stands for: a training job's last, a select job's choice."""
+  path = folder.input(name)
+  result = read_json(path / 'job.json')['result']
+  if 'selected' in result:
+    return Run(folder.input(result['selected']['weights']), result['selected']['step'])
+  if 'step' not in result:
+    raise InputError(f'{folder.name}: {name} is not a training or select job')
+  return Run(path, result['step'])
+
+
+def stage_of(run: Run, folder: Folder) -> Stage:
+  """The stage that a run has trained; a fine-tuned one is that of the run it started from."""
+  config = read_json(run.path / 'config.json')
+  if 'stage' in config:
+    text = load_text(config['text'], folder)
+    where = f'{run.path.name}.stage'
+    return make_stage(build(StageConfig, config['stage'], where), text, where)
+  return stage_of(find_run(config['init'], folder), folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageUse:
+  """A trained stage and how to sample it.
+
+  weights: a training or select job. sampler: the settings. tuned_by: a sweep whose best settings
+  override those of `sampler`.
+  """
+  weights: str
+  sampler: SamplerSettings = SamplerSettings()
+  tuned_by: str | None = None
+
+
+def load_stage(use: StageUse, folder: Folder,
+               step: int | None = None) -> tuple[TrainedStage, dict[str, Any]]:
+  """The stage with its weights (those of `step`, if given), and where they come from."""
+  run = find_run(use.weights, folder)
+  run = run if step is None else run._replace(step=step)
+  stage = stage_of(run, folder)
+  abstract = jax.eval_shape(DiffusionObjective(stage).init, jax.random.key(0))
+  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()),
+                      nn.unbox(abstract))
+  variables = load_ema(run.checkpoints, run.step, like)
+  settings = use.sampler
+  if use.tuned_by:
+    best = read_json(folder.input(use.tuned_by) / 'job.json')['result']['best']
+    settings = dataclasses.replace(settings, **best)
+  origin = {'weights': use.weights, 'run': run.path.name, 'step': run.step,
+            'checkpoint_hash': tree_hash(variables), 'sampler': dataclasses.asdict(settings)}
+  return TrainedStage(stage, variables, settings), origin
+
+
+def load_cascade(uses: tuple[StageUse, ...],
+                 folder: Folder) -> tuple[list[TrainedStage], list[dict[str, Any]]]:
+  """Stages in order, checked to fit each other, and the origin of each."""
+  loaded = [load_stage(use, folder) for use in uses]
+  cascade = [trained for trained, _ in loaded]
+  for use, trained, below in zip(uses, cascade, [None] + cascade):
+    expected = below.stage.size if below else None
+    if trained.stage.low_res_size != expected:
+      raise InputError(f'{folder.name}: stage {use.weights} enlarges images of size '
+                       f'{trained.stage.low_res_size}, but gets {expected}')
+  return cascade, [origin for _, origin in loaded]
+
+
+def local_replicas(variables: Any) -> Any:
+  """The variables on every device of this host, as the pmapped samplers take them."""
+  return jax.device_put(variables, _local())
+
+
+def _local() -> NamedSharding:
+  return NamedSharding(Mesh(np.array(jax.local_devices()), ('device',)), PartitionSpec())
+
+

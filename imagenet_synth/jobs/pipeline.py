@@ -1,0 +1,108 @@
+"""pipeline: jobs in order. What is finished is skipped; the same command again goes on.
+
+A config is either one job (`job`, `name` and its settings) or a pipeline: `jobs`, a section for each
+by name, and `order`, their names. Both run here: one job is a pipeline of one.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imagenet_synth.core.config import build
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.progress import say
+from imagenet_synth.jobs import (classify, embed, evaluate, generate, report, select, sweep,
+                                 train_stage)
+
+JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
+    'embed': (embed.Config, embed.run),
+    'pretrain': (train_stage.PretrainConfig, train_stage.run),
+    'finetune': (train_stage.FinetuneConfig, train_stage.run),
+    'select': (select.Config, select.run),
+    'sweep': (sweep.Config, sweep.run),
+    'generate': (generate.Config, generate.run),
+    'evaluate': (evaluate.Config, evaluate.run),
+    'classify': (classify.Config, classify.run),
+    'report': (report.Config, report.run),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """A job whose configuration has been checked."""
+  config: Any
+  run: Callable[[Any, Folder], dict[str, Any]]
+  folder: Folder
+
+  @property
+  def status(self) -> str:
+    if self.folder.done:
+      return f'done in {self.folder.record["seconds"]:.0f} s'
+    return 'begun' if self.folder.started else 'left'
+
+
+def plan(config: Mapping[str, Any], workdir: pathlib.Path) -> list[Planned]:
+  """Checks the whole configuration, before anything runs, and the folders that are there."""
+  if 'job' in config:
+    if 'name' not in config:
+      raise InputError('config: missing key name (of the folder in workdir)')
+    sections = {config['name']: {k: v for k, v in config.items() if k != 'name'}}
+  else:
+    sections = _ordered(config)
+  return [_planned(name, section, workdir) for name, section in sections.items()]
+
+
+def run(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
+  """Runs what is not finished."""
+  jobs = plan(config, workdir)
+  for number, job in enumerate(jobs, 1):
+    head = f'[{number}/{len(jobs)}] {job.folder.name}'
+    # again: an earlier job of this run may have made what this one was made from
+    job.folder.check()
+    if job.folder.done:
+      say(f'{head}: {job.status}')
+      continue
+    say(head)
+    job.folder.start()
+    job.folder.finish(job.run(job.config, job.folder))
+
+
+def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
+  """A line a job: what it is, and whether it is done, begun or left."""
+  jobs = plan(config, workdir)
+  width = max(len(job.folder.name) for job in jobs)
+  lines = [f'{job.folder.name:{width}}  {job.folder.config["job"]:9}  {job.status}' for job in jobs]
+  num_done = sum(job.folder.done for job in jobs)
+  return '\n'.join(lines + [f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, '
+                            f'in {workdir}'])
+
+
+def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
+  for key in config:
+    if key not in ('jobs', 'order'):
+      raise InputError(f'config: unknown key {key}; known keys: job (and its settings), or jobs, order')
+  for key in ('jobs', 'order'):
+    if key not in config:
+      raise InputError(f'config: missing key {key}')
+  order, jobs = list(config['order']), config['jobs']
+  for name in order:
+    if name not in jobs:
+      raise InputError(f'config: order names {name!r}, which is not in jobs')
+  for name in jobs:
+    if name not in order:
+      raise InputError(f'config: jobs.{name} is not in order')
+  return {name: jobs[name] for name in order}
+
+
+def _planned(name: str, section: Mapping[str, Any], workdir: pathlib.Path) -> Planned:
+  if 'job' not in section:
+    raise InputError(f'config: missing key {name}.job')
+  if section['job'] not in JOBS:
+    raise InputError(f'config: {name}.job is {section["job"]!r}, known: {", ".join(JOBS)}')
+  config_class, run_fn = JOBS[section['job']]
+  settings = build(config_class, {k: v for k, v in section.items() if k != 'job'}, name)
+  folder = Folder(workdir, name, dict(section))
+  folder.check()
+  return Planned(settings, run_fn, folder)

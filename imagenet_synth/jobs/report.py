@@ -1,0 +1,7 @@
+"""report: placeholder while the report is written."""
+import dataclasses
+@dataclasses.dataclass(frozen=True)
+class Config:
+  title: str
+def run(config, folder):
+  return {}

@@ -1,0 +1,155 @@
+"""pretrain and finetune: train one stage of the cascade.
+
+pretrain starts a `stage` from random weights, on images with captions; finetune goes on from the
+weights of `init`, on images with class names. All else is the same.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from imagenet_synth import cascade
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.core import images
+from imagenet_synth.core.checkpoint import Checkpoints
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.mesh import check_batch_size, make_mesh
+from imagenet_synth.core.writer import make_writer
+from imagenet_synth.data.pipeline import Images, batches
+from imagenet_synth.data.sources import Source
+from imagenet_synth.jobs.inputs import (DatasetConfig, StageConfig, Text, load_stage,
+                                        load_text, local_replicas, make_stage, open_dataset,
+                                        StageUse)
+from imagenet_synth.train.loop import fit, restore_or_init
+from imagenet_synth.train.optim import Optimizer
+from imagenet_synth.train.state import TrainState, make_trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+  """The sample grid drawn at each checkpoint: `columns` images for each of `prompts`."""
+  prompts: tuple[str, ...]
+  columns: int
+  sampler: SamplerSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """Settings that pretrain and finetune share.
+
+  text: the embed job whose prompts are the data set's captions or classes. checkpoint_every: steps
+  between checkpoints; all are kept, for `select`. fsdp, tensor: axes of the mesh.
+  """
+  text: str
+  dataset: DatasetConfig
+  optimizer: Optimizer
+  num_steps: int
+  batch_size: int
+  checkpoint_every: int
+  preview: Preview
+  ema_decay: float = 0.9999
+  text_dropout: float = 0.1
+  seed: int = 0
+  cache: bool = True
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Training):
+  """stage: what is trained."""
+  stage: StageConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(Training):
+  """init: the training or select job whose weights are the start."""
+  init: str
+
+
+def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, Any]:
+  text = load_text(config.text, folder)
+  init_params = None
+  if isinstance(config, PretrainConfig):
+    stage = make_stage(config.stage, text, f'{folder.name}.stage')
+  else:
+    start, _ = load_stage(StageUse(config.init), folder)
+    stage, init_params = start.stage, start.variables['params']
+
+  mesh = make_mesh(config.fsdp, config.tensor)
+  check_batch_size(mesh, config.batch_size)
+  objective = DiffusionObjective(stage, config.text_dropout)
+  trainer = make_trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh)
+  source = open_dataset(config.dataset, folder)
+  data = Images(source, stage.size, _prompt_row(source, text), config.cache)
+
+  checkpoints = Checkpoints(folder.path / 'checkpoints', keep_every=config.checkpoint_every)
+  state = restore_or_init(trainer, checkpoints, lambda: trainer.init(config.seed)
+                          if init_params is None else trainer.from_params(init_params, config.seed))
+  draw_preview = _preview_fn(config.preview, stage, text, data, folder)
+  writer = make_writer(folder.path, int(state.step))
+  state = fit(
+      trainer, state,
+      lambda start, stop: batches(data, 'prompt', config.seed, config.batch_size, start, stop),
+      {'text': text.embeddings}, config.num_steps, batch_size=config.batch_size,
+      checkpoints=checkpoints, checkpoint_every=config.checkpoint_every, origin=folder.origin,
+      writer=writer, what=folder.name,
+      on_checkpoint=lambda step, state: writer.write_images(
+          step, {'samples': draw_preview(step, state)[None]}))
+  writer.close()
+  result = {'step': config.num_steps, 'checkpoints': checkpoints.steps,
+            'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            'checkpoint_hash': tree_hash(state.sampling_variables)}
+  checkpoints.close()
+  return result
+
+
+def _prompt_row(source: Source, text: Text) -> Callable[[dict[str, Any]], int]:
+  """How an example finds its prompt's row: by its caption, or by its label."""
+  if source.class_names:
+    if len(text.prompts) != len(source.class_names):
+      raise InputError(f'{len(text.prompts)} prompts for {len(source.class_names)} classes')
+    return lambda example: example['label']
+  rows = text.rows
+  return lambda example: rows[example['caption'].decode()]
+
+
+def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
+                folder: Folder) -> Callable[[int, TrainState], np.ndarray]:
+  """(step, state) -> a grid uint8 [H, W, C], also written as samples/STEP.png; a row a prompt.
+
+  SR stages enlarge the first images of the data set, with their own prompts.
+  """
+  labels = np.repeat(np.arange(len(config.prompts)), config.columns)
+  indices = np.tile(np.arange(config.columns), len(config.prompts))
+  unknown = [prompt for prompt in config.prompts if prompt not in text.rows]
+  if unknown:
+    raise InputError(f'{folder.name}: preview prompt {unknown[0]!r} is not among those embedded')
+  rows, low_res = np.array([text.rows[prompt] for prompt in config.prompts])[labels], None
+  if stage.low_res_size is not None:
+    originals, rows = data.take(np.arange(len(labels)) % len(data))
+    low_res = np.asarray(images.downsample(images.to_float(originals), stage.low_res_size))
+
+  def draw(step, state):
+    trained = TrainedStage(stage, local_replicas(state.sampling_variables), config.sampler)
+    # a row of text for each image, so that every image is its own "class" to the sampler
+    drawn, = cascade.sample([trained], text.embeddings[rows], 0, np.arange(len(rows)), indices,
+                            len(rows), low_res=low_res)
+    picture = images.grid(np.asarray(images.to_uint8(drawn)), config.columns,
+                          scale=max(1, 32 // stage.size))
+    save_png(folder.path / 'samples' / f'{step:06d}.png', picture)
+    return picture
+
+  return draw
+
+
+def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
+  path.parent.mkdir(exist_ok=True)
+  Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)

@@ -1,0 +1,38 @@
+"""Runs a job or a pipeline of jobs: python -m imagenet_synth.main --config FILE --workdir DIR."""
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.jobs import pipeline
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that holds a folder for each job.')
+_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and what is left.')
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected argument {argv[1]!r}')
+  # Orbax tells each of its steps at INFO
+  logging.set_verbosity(logging.WARNING)
+  # as JSON holds it: lists, no ConfigDict, the same after a round trip through config.json
+  config = json.loads(_CONFIG.value.to_json_best_effort())
+  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / config.get('name', 'quickstart'))
+  try:
+    if _DRY_RUN.value:
+      print(pipeline.dry_run(config, workdir))
+    else:
+      pipeline.run(config, workdir)
+  except InputError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)

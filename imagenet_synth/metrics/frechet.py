@@ -1,0 +1,148 @@
+"""Fréchet distance between two sets of features, from their streamed moments.
+
+With Inception features this is FID (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule
+Converge to a Local Nash Equilibrium", 2017, eq. 6). Which network, which layer and which pixels
+made the features is the caller's business; here are only numpy arrays in float64.
+"""
+
+import dataclasses
+import os
+import zipfile
+
+import numpy as np
+
+from imagenet_synth.core.errors import InputError
+
+# The width of Inception's pooled features: with fewer samples their covariance is singular.
+MIN_SAMPLES = 2048
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+  """Mean and spread of the `count` feature vectors seen so far.
+
+  mean: [D] float64.
+  scatter: [D, D] float64, the sum of (x - mean)(x - mean)^T. Kept about the running mean, since a
+    sum of squares about zero loses its digits when the mean is large.
+  """
+  count: int
+  mean: np.ndarray
+  scatter: np.ndarray
+
+  @classmethod
+  def zero(cls, num_features: int) -> 'Moments':
+    """The moments of no vector at all: where a stream starts."""
+    return cls(0, np.zeros(num_features), np.zeros((num_features, num_features)))
+
+  @property
+  def covariance(self) -> np.ndarray:
+    """[D, D] float64, unbiased (divided by count - 1); InputError with fewer than 2 vectors."""
+    if self.count < 2:
+      raise InputError(f'a covariance needs at least 2 samples, got {self.count}')
+    return self.scatter / (self.count - 1)
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes an npz of `mu`, `sigma` (the names that ADM's reference files use) and `count`.
+
+    The file appears under its name only when it is whole.
+    """
+    temporary = f'{os.fspath(path)}.{os.getpid()}.tmp'
+    with open(temporary, 'wb') as file:
+      np.savez(file, mu=self.mean, sigma=self.covariance, count=np.int64(self.count))
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+  @classmethod
+  def load(cls, path: str | os.PathLike, count: int | None = None) -> 'Moments':
+    """Reads what `save` wrote, or an ADM reference file (`mu` and `sigma`, other arrays ignored).
+
+    count: number of samples behind a file that does not say, as ADM's do not; ignored if it does.
+    """
+    arrays = _read_npz(path)
+    if not {'mu', 'sigma'} <= arrays.keys():
+      raise InputError(f'{path} holds no mu and sigma, so it is not feature statistics')
+    count = int(arrays.get('count', count or 0))
+    if count < 2:
+      raise InputError(f'{path} does not say how many samples it is from: pass count')
+    mean = np.asarray(arrays['mu'], np.float64)
+    covariance = np.asarray(arrays['sigma'], np.float64)
+    if mean.ndim != 1 or covariance.shape != (mean.size, mean.size):
+      raise InputError(f'{path} has mu {mean.shape} and sigma {covariance.shape}, '
+                       'which should be [D] and [D, D]')
+    return cls(count, mean, covariance * (count - 1))
+
+
+def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  try:
+    # np.load takes a lone array too, and returns it as such
+    if not zipfile.is_zipfile(path):
+      raise InputError(f'{path} is missing or not an npz of feature statistics')
+    with np.load(path) as file:
+      return {name: file[name] for name in ('mu', 'sigma', 'count') if name in file.files}
+  except (OSError, ValueError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path} cannot be read as an npz of feature statistics: {error}') from error
+
+
+def update(moments: Moments, features: np.ndarray) -> Moments:
+  """Adds `features` [N, D], any float type; InputError if they are not finite or not [N, D]."""
+  features = np.asarray(features, np.float64)
+  if features.ndim != 2 or features.shape[1] != moments.mean.size:
+    raise InputError(f'features have shape {features.shape}, expected [N, {moments.mean.size}]')
+  if not np.isfinite(features).all():
+    raise InputError('features contain NaN or infinity: check the images and the network weights')
+  if not len(features):
+    return moments
+  mean = features.mean(axis=0)
+  centered = features - mean
+  return merge(moments, Moments(len(features), mean, centered.T @ centered))
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+  """The moments of both sets together, as when hosts have seen a part each.
+
+  Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+  Variances", 1979, eq. 2.1, for vectors.
+  """
+  if a.mean.size != b.mean.size:
+    raise InputError(f'cannot merge moments of {a.mean.size} and {b.mean.size} features')
+  count = a.count + b.count
+  if not count:
+    return a
+  delta = b.mean - a.mean
+  mean = a.mean + delta * (b.count / count)
+  scatter = a.scatter + b.scatter + np.outer(delta, delta) * (a.count * b.count / count)
+  return Moments(count, mean, scatter)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+  """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2): the squared 2-Wasserstein distance.
+
+  The eigenvalues of S_a S_b are those of the symmetric S_a^1/2 S_b S_a^1/2, hence the squares of
+  the singular values of R_a^T R_b where S = R R^T. Taking these directly avoids both the square
+  root of a non-symmetric matrix and the square root of eigenvalues that are rounding noise, so
+  covariances of less than full rank lose no digits: an error of order D * 1e-16 * |S|, not 1e-8.
+  """
+  if a.mean.size != b.mean.size:
+    raise InputError(f'cannot compare moments of {a.mean.size} and {b.mean.size} features')
+  trace_of_root = np.linalg.svd(_root(a).T @ _root(b), compute_uv=False).sum()
+  delta = a.mean - b.mean
+  distance = delta @ delta + np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace_of_root
+  return float(max(distance, 0.0))
+
+
+def _root(moments: Moments) -> np.ndarray:
+  """R [D, D] with R R^T = covariance; eigenvalues below zero are rounding and count as zero."""
+  covariance = moments.covariance
+  if not np.isfinite(covariance).all() or not np.isfinite(moments.mean).all():
+    raise InputError('feature statistics contain NaN or infinity')
+  values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+  return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def sample_warning(count: int) -> str | None:
+  """The sentence that a result must carry when it is from fewer than MIN_SAMPLES, else None."""
+  if count >= MIN_SAMPLES:
+    return None
+  return (f'computed from {count} samples, fewer than {MIN_SAMPLES}: biased upwards, comparable '
+          f'only with values from {count} samples too')

@@ -1,0 +1,142 @@
+"""What a classifier's outputs say: Inception Score, accuracies, calibration.
+
+Everything takes logits [N, K] of any float type; log-probabilities are logits too (log-softmax
+leaves them as they are). Sums are in float64 and over blocks of rows, so that `logits` may be a
+memory map larger than memory. Accuracies are fractions in [0, 1].
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from imagenet_synth.core.errors import InputError
+
+_BLOCK_ROWS = 8192
+# exp() of this is 0 in float64: stands in for log 0, where 0 * log 0 = 0 is meant.
+_LOG_ZERO = -800.0
+
+
+def inception_score(logits: np.ndarray, num_splits: int = 10) -> tuple[float, float]:
+  """exp(E_x KL(p(y|x) || p(y))) of [N, K] logits -> (mean, standard deviation) over splits.
+
+  Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. As in the authors'
+  code the splits are contiguous, split i holding rows floor(i N / n) to floor((i + 1) N / n), and
+  the deviation is the population one (ddof 0). If N is not divisible every row still counts and
+  sizes differ by one. p(y) is each split's own, so rows must be in random order of class: samples
+  sorted by class score about 1.
+  """
+  logits = _checked(logits)
+  if not 1 <= num_splits <= len(logits):
+    raise InputError(f'inception score of {len(logits)} samples cannot have {num_splits} splits')
+  bounds = [i * len(logits) // num_splits for i in range(num_splits + 1)]
+  scores = [_split_score(logits[start:end]) for start, end in zip(bounds[:-1], bounds[1:])]
+  return float(np.mean(scores)), float(np.std(scores))
+
+
+def _split_score(logits: np.ndarray) -> float:
+  """KL to the marginal, averaged, is the marginal's entropy less the mean entropy."""
+  sum_probs, sum_entropy = np.zeros(logits.shape[1]), 0.0
+  for _, log_probs in _log_prob_blocks(logits):
+    sum_probs += np.exp(log_probs).sum(axis=0)
+    sum_entropy += _entropy(log_probs).sum()
+  marginal = sum_probs / len(logits)
+  log_marginal = np.log(np.maximum(marginal, np.exp(_LOG_ZERO / 2)))
+  marginal_entropy = -(marginal * log_marginal).sum()
+  return float(np.exp(marginal_entropy - sum_entropy / len(logits)))
+
+
+def _entropy(log_probs: np.ndarray) -> np.ndarray:
+  return -(np.exp(log_probs) * np.maximum(log_probs, _LOG_ZERO)).sum(axis=-1)
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray,
+             top: Sequence[int] = (1, 5)) -> dict[int, float]:
+  """{k: fraction of rows whose label is among the k largest logits} for k in `top`.
+
+  logits [N, K], labels [N] integers in [0, K). Equal logits rank by class index, as argmax does:
+  a network that says the same of every class is right by chance only. k >= K gives 1.
+  """
+  ranks = _label_ranks(*_checked_pair(logits, labels))
+  return {k: float(np.mean(ranks < k)) for k in top}
+
+
+def _label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """[N] number of classes that come before the label's."""
+  ranks = np.empty(len(labels), np.int64)
+  classes = np.arange(logits.shape[1])
+  for rows in _row_blocks(len(logits)):
+    block, label = np.asarray(logits[rows]), labels[rows, None]
+    of_label = np.take_along_axis(block, label, axis=1)
+    before = (block > of_label) | ((block == of_label) & (classes < label))
+    ranks[rows] = before.sum(axis=1)
+  return ranks
+
+
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """[K, K] int64: entry (i, j) counts the rows of class i whose largest logit is class j."""
+  logits, labels = _checked_pair(logits, labels)
+  num_classes = logits.shape[1]
+  predictions = np.argmax(logits, axis=1)
+  cells = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+  return cells.reshape(num_classes, num_classes)
+
+
+def per_class_accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """[K] float64 top-1 accuracy of each class's rows; NaN for a class that has none."""
+  confusion = confusion_matrix(logits, labels)
+  num_rows = confusion.sum(axis=1)
+  return np.where(num_rows > 0, np.diag(confusion) / np.maximum(num_rows, 1), np.nan)
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray,
+                               num_bins: int = 15) -> float:
+  """Mean |accuracy - confidence| over equal bins of confidence, weighted by their rows; in [0, 1].
+
+  Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 3; bin m is
+  ((m - 1) / num_bins, m / num_bins].
+  """
+  logits, labels = _checked_pair(logits, labels)
+  if num_bins < 1:
+    raise InputError(f'num_bins must be at least 1, got {num_bins}')
+  surplus = np.zeros(num_bins)
+  for rows, log_probs in _log_prob_blocks(logits):
+    confidence = np.exp(log_probs.max(axis=1))
+    correct = log_probs.argmax(axis=1) == labels[rows]
+    bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
+    surplus += np.bincount(bins, weights=correct - confidence, minlength=num_bins)
+  return float(np.abs(surplus).sum() / len(logits))
+
+
+def _row_blocks(num_rows: int) -> Iterator[slice]:
+  for start in range(0, num_rows, _BLOCK_ROWS):
+    yield slice(start, min(start + _BLOCK_ROWS, num_rows))
+
+
+def _log_prob_blocks(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+  """(rows, log-softmax of these rows in float64)."""
+  for rows in _row_blocks(len(logits)):
+    block = np.asarray(logits[rows], np.float64)
+    block = block - block.max(axis=1, keepdims=True)
+    yield rows, block - np.log(np.exp(block).sum(axis=1, keepdims=True))
+
+
+def _checked(logits: np.ndarray) -> np.ndarray:
+  if not isinstance(logits, np.ndarray):
+    logits = np.asarray(logits)
+  if logits.ndim != 2 or not logits.size:
+    raise InputError(f'logits have shape {logits.shape}, expected [N, K] with N and K above 0')
+  # -inf is log 0 and welcome as long as a row has something else
+  largest = np.concatenate([logits[rows].max(axis=1) for rows in _row_blocks(len(logits))])
+  if not np.isfinite(largest).all():
+    raise InputError('logits contain NaN or infinity: the classifier has diverged')
+  return logits
+
+
+def _checked_pair(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  logits, labels = _checked(logits), np.asarray(labels)
+  if labels.shape != logits.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    raise InputError(f'labels are {labels.dtype} {labels.shape}, expected {len(logits)} integers')
+  if labels.min() < 0 or labels.max() >= logits.shape[1]:
+    raise InputError(f'labels span {labels.min()} to {labels.max()}, '
+                     f'but the classifier knows classes 0 to {logits.shape[1] - 1}')
+  return logits, labels.astype(np.int64)

@@ -1,0 +1,161 @@
+"""What the base and the super-resolution U-Nets are made of.
+
+Activations are [B, H, W, C]; text is [B, L, D] with zeros at padding, and all zeros for "no text".
+Computation is in `dtype`, parameters and norm statistics in float32. Parameters carry logical axis
+names; `core/mesh.py` says how these are laid over devices.
+"""
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_fan_in = nn.initializers.lecun_normal()
+_zeros = nn.initializers.zeros_init()
+
+
+def conv(features: int, kernel_size: int = 3, stride: int = 1, zero: bool = False,
+         dtype: Any = jnp.float32, name: str | None = None) -> nn.Conv:
+  """A convolution with 'SAME' padding; `zero` starts it at 0, so that its branch adds nothing."""
+  return nn.Conv(
+      features, (kernel_size, kernel_size), (stride, stride), dtype=dtype, name=name,
+      kernel_init=nn.with_logical_partitioning(
+          _zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out')),
+      bias_init=nn.with_logical_partitioning(_zeros, ('conv_out',)))
+
+
+def dense(features: int, zero: bool = False, use_bias: bool = True, dtype: Any = jnp.float32,
+          name: str | None = None) -> nn.Dense:
+  return nn.Dense(
+      features, use_bias=use_bias, dtype=dtype, name=name,
+      kernel_init=nn.with_logical_partitioning(_zeros if zero else _fan_in, ('embed', 'mlp')),
+      bias_init=nn.with_logical_partitioning(_zeros, ('mlp',)))
+
+
+def group_norm(features: int, dtype: Any = jnp.float32, name: str | None = None) -> nn.GroupNorm:
+  """32 groups; fewer in small networks, whose groups would else be single channels."""
+  return nn.GroupNorm(math.gcd(32, max(features // 4, 1)), dtype=dtype, name=name,
+                      scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
+                      bias_init=nn.with_logical_partitioning(_zeros, (None,)))
+
+
+def layer_norm(dtype: Any = jnp.float32, name: str | None = None) -> nn.LayerNorm:
+  return nn.LayerNorm(dtype=dtype, name=name,
+                      scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
+                      bias_init=nn.with_logical_partitioning(_zeros, (None,)))
+
+
+def noise_embedding(logsnr: jax.Array, size: int) -> jax.Array:
+  """logsnr [B] -> sinusoids [B, size] of the angle whose tangent is sigma / alpha.
+
+  The angle runs from 0 to pi/2 over any schedule; scaled to [0, 1000] it takes the place of the
+  step number in the sinusoidal embedding (Vaswani et al., 2017, section 3.5).
+  """
+  t = jnp.arctan(jnp.exp(-0.5 * jnp.clip(logsnr, -20, 20))) * (2 / jnp.pi) * 1000
+  half = size // 2
+  frequencies = jnp.exp(-math.log(10000) * jnp.arange(half) / half)
+  angles = t[:, None] * frequencies[None]
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class AttentionPool(nn.Module):
+  """Text [B, L, D] -> one vector [B, features]: the mean token attends to all (Imagen, F.1)."""
+  features: int
+  head_size: int = 64
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, text: jax.Array) -> jax.Array:
+    num_heads = max(self.features // self.head_size, 1)
+    text = layer_norm(self.dtype, 'norm')(text)
+    tokens = jnp.concatenate([text.mean(axis=1, keepdims=True), text], axis=1)
+    heads = functools.partial(_heads, num_heads=num_heads)
+    query = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='query')(tokens[:, :1]))
+    key = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='key')(tokens))
+    value = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='value')(tokens))
+    pooled = jax.nn.dot_product_attention(query, key, value).reshape(text.shape[0], -1)
+    return dense(self.features, dtype=self.dtype, name='out')(pooled)
+
+
+class Conditioning(nn.Module):
+  """Noise level, pooled text and (SR) noise level of the low-resolution image -> vector [B, F]."""
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, logsnr: jax.Array, text: jax.Array,
+               aug_logsnr: jax.Array | None) -> jax.Array:
+    def mlp(x, name):
+      x = nn.swish(dense(self.features, dtype=self.dtype, name=f'{name}_in')(x))
+      return dense(self.features, dtype=self.dtype, name=f'{name}_out')(x)
+
+    vector = mlp(noise_embedding(logsnr, self.features), 'noise_level')
+    if aug_logsnr is not None:
+      vector += mlp(noise_embedding(aug_logsnr, self.features), 'augmentation')
+    return vector + AttentionPool(self.features, dtype=self.dtype, name='text_pool')(text)
+
+
+class ResBlock(nn.Module):
+  """GroupNorm, swish, conv, twice, with the conditioning as scale and shift of the second norm.
+
+  `resample` of 'down' or 'up' halves or doubles H and W inside the block, as in BigGAN.
+  """
+  features: int
+  resample: str = 'none'
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, vector: jax.Array, train: bool) -> jax.Array:
+    h = nn.swish(group_norm(x.shape[-1], self.dtype, 'norm_in')(x))
+    h, x = _resample(h, self.resample), _resample(x, self.resample)
+    h = conv(self.features, dtype=self.dtype, name='conv_in')(h)
+    scale_shift = dense(2 * self.features, dtype=self.dtype, name='scale_shift')(nn.swish(vector))
+    scale, shift = jnp.split(scale_shift[:, None, None], 2, axis=-1)
+    h = nn.swish(group_norm(self.features, self.dtype, 'norm_out')(h) * (1 + scale) + shift)
+    h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    h = conv(self.features, zero=True, dtype=self.dtype, name='conv_out')(h)
+    if x.shape[-1] != self.features:
+      x = conv(self.features, kernel_size=1, dtype=self.dtype, name='shortcut')(x)
+    return x + h
+
+
+class Attention(nn.Module):
+  """Pixels attend to pixels and to the text, whose keys and values are appended (Imagen, D.3.1).
+
+  With `self_attention` off they attend to the text alone. `hidden_size` is the width of all heads
+  together.
+  """
+  num_heads: int
+  hidden_size: int
+  self_attention: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, text: jax.Array) -> jax.Array:
+    batch_size, height, width, features = x.shape
+    pixels = group_norm(features, self.dtype, 'norm')(x).reshape(batch_size, -1, features)
+    text = layer_norm(self.dtype, 'text_norm')(text)
+    heads = functools.partial(_heads, num_heads=self.num_heads)
+    project = lambda name, y: heads(dense(self.hidden_size, dtype=self.dtype, name=name)(y))
+    keys, values = project('text_key', text), project('text_value', text)
+    if self.self_attention:
+      keys = jnp.concatenate([project('key', pixels), keys], axis=1)
+      values = jnp.concatenate([project('value', pixels), values], axis=1)
+    out = jax.nn.dot_product_attention(project('query', pixels), keys, values)
+    out = dense(features, zero=True, dtype=self.dtype, name='out')(
+        out.reshape(batch_size, height * width, self.hidden_size))
+    return x + out.reshape(x.shape)
+
+
+def _heads(x: jax.Array, num_heads: int) -> jax.Array:
+  return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
+
+
+def _resample(x: jax.Array, how: str) -> jax.Array:
+  if how == 'down':
+    return nn.avg_pool(x, (2, 2), (2, 2))
+  return x.repeat(2, axis=1).repeat(2, axis=2) if how == 'up' else x

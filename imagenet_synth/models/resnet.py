@@ -1,0 +1,146 @@
+"""ResNet classifiers (He et al., 2016), in the v1.5 variant that the field trains and compares.
+
+v1.5 has the stride of a bottleneck in its 3x3 convolution, where the paper has it in the first 1x1.
+Convolutions run in `dtype`; parameters, the norms' arithmetic, features and logits are float32.
+Parameters carry logical axis names; `core/mesh.py` says how these are laid over devices.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.models.outputs import Outputs
+
+_BOTTLENECK_EXPANSION = 4
+
+# He initialization by fan-out; the last layer starts near zero (Goyal et al., 2017, section 5.1).
+_conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+_head_init = nn.initializers.normal(stddev=0.01)
+
+
+def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: str) -> nn.Conv:
+  """A convolution without bias.
+
+  Its padding is the same on all sides: 'SAME' would, at stride 2 and even sizes, pad only the far
+  ones and not agree with the published weights.
+  """
+  return nn.Conv(
+      features, (kernel_size, kernel_size), (stride, stride), padding=kernel_size // 2,
+      use_bias=False, dtype=dtype, name=name,
+      kernel_init=nn.with_logical_partitioning(_conv_init, (None, None, 'conv_in', 'conv_out')))
+
+
+def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str,
+               zero: bool = False) -> jax.Array:
+  """Normalizes x [..., C] by the batch (`train`) or by the running mean and variance.
+
+  Under `jax.jit` with the batch sharded over devices, the mean is that of the global batch: the
+  program means one array, and the compiler adds the reduction. `zero` starts the scale at 0.
+  """
+  scale_init = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
+  return nn.BatchNorm(
+      use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name,
+      scale_init=nn.with_logical_partitioning(scale_init, (None,)),
+      bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)))(x)
+
+
+class BasicBlock(nn.Module):
+  """Two 3x3 convolutions and the shortcut; x [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+  features: int
+  stride: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
+    h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_1')(x)
+    h = nn.relu(norm(h, name='norm_1'))
+    h = conv(self.features, 3, dtype=self.dtype, name='conv_2')(h)
+    h = norm(h, name='norm_2', zero=True)
+    return nn.relu(h + _shortcut(x, self.features, self.stride, norm, self.dtype))
+
+
+class BottleneckBlock(nn.Module):
+  """1x1, 3x3, 1x1 and the shortcut; x [B, H, W, C] -> [B, H/stride, W/stride, 4 * features]."""
+  features: int
+  stride: int
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
+    out_features = self.features * _BOTTLENECK_EXPANSION
+    h = conv(self.features, 1, dtype=self.dtype, name='conv_1')(x)
+    h = nn.relu(norm(h, name='norm_1'))
+    h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_2')(h)
+    h = nn.relu(norm(h, name='norm_2'))
+    h = conv(out_features, 1, dtype=self.dtype, name='conv_3')(h)
+    h = norm(h, name='norm_3', zero=True)
+    return nn.relu(h + _shortcut(x, out_features, self.stride, norm, self.dtype))
+
+
+def _shortcut(x, features, stride, norm, dtype):
+  """The input, projected where the block changes its shape. Creates submodules of the caller."""
+  if stride == 1 and x.shape[-1] == features:
+    return x
+  return norm(conv(features, 1, stride, dtype=dtype, name='shortcut')(x), name='shortcut_norm')
+
+
+_BLOCKS = {'basic': BasicBlock, 'bottleneck': BottleneckBlock}
+_STEMS = ('imagenet', 'small')
+
+
+class ResNet(nn.Module):
+  """A residual network; `batch_stats` is a mutable collection in training.
+
+  stage_sizes: blocks a stage, each stage at half the size and twice the width of the one before.
+  block: 'bottleneck' (50 layers and more) or 'basic'.
+  width: channels of the first stage, before the bottleneck's expansion.
+  stem: 'imagenet' (7x7 at stride 2, then a 3x3 max-pool at stride 2) or 'small' (one 3x3, for
+    images of 8 to 64 pixels).
+  stem_stride: stride of the small stem; 2 costs a fourth, and suits images from 16 pixels on.
+  """
+  stage_sizes: Sequence[int]
+  num_classes: int
+  block: str = 'bottleneck'
+  width: int = 64
+  stem: str = 'imagenet'
+  stem_stride: int = 1
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
+    """Classifies images x float32 [B, H, W, C] in [-1, 1]; the features are the pooled vector."""
+    if self.block not in _BLOCKS:
+      raise InputError(f'resnet block {self.block!r} is none of {", ".join(_BLOCKS)}')
+    x = self._stem(x, train)
+    for stage, num_blocks in enumerate(self.stage_sizes):
+      for i in range(num_blocks):
+        stride = 2 if stage > 0 and i == 0 else 1
+        x = _BLOCKS[self.block](self.width * 2**stage, stride, self.dtype,
+                                name=f'stage_{stage}_block_{i}')(x, train=train)
+    features = x.astype(jnp.float32).mean(axis=(1, 2))
+    head = nn.Dense(
+        self.num_classes, name='head',
+        kernel_init=nn.with_logical_partitioning(_head_init, ('embed', 'classes')),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ('classes',)))
+    return Outputs(head(features), features)
+
+  def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+    if self.stem not in _STEMS:
+      raise InputError(f'resnet stem {self.stem!r} is none of {", ".join(_STEMS)}')
+    kernel_size, stride = (7, 2) if self.stem == 'imagenet' else (3, self.stem_stride)
+    x = conv(self.width, kernel_size, stride, dtype=self.dtype, name='stem')(x)
+    x = nn.relu(batch_norm(x, train=train, dtype=self.dtype, name='stem_norm'))
+    if self.stem == 'imagenet':
+      x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    return x
+
+
+ResNet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3))
+ResNet101 = functools.partial(ResNet, stage_sizes=(3, 4, 23, 3))
+ResNet152 = functools.partial(ResNet, stage_sizes=(3, 8, 36, 3))

@@ -1,0 +1,81 @@
+"""The one training loop, for diffusion stages and classifiers."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from imagenet_synth.core.checkpoint import Checkpoints
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.mesh import batch_sharding, replicated
+from imagenet_synth.core.progress import progress
+from imagenet_synth.train.state import Trainer, TrainState
+
+
+class Writer(Protocol):
+  """The part of a clu MetricWriter that the loop uses."""
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None: ...
+
+  def flush(self) -> None: ...
+
+
+def restore_or_init(trainer: Trainer, checkpoints: Checkpoints,
+                    fresh: Callable[[], TrainState]) -> TrainState:
+  """The latest checkpoint's state, or `fresh()` if there is none yet."""
+  if checkpoints.latest is None:
+    return fresh()
+  return checkpoints.restore(checkpoints.latest, trainer.like())
+
+
+def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int], Iterable[Any]],
+        context: Any, num_steps: int, *, batch_size: int, checkpoints: Checkpoints,
+        checkpoint_every: int, origin: dict[str, Any], writer: Writer, what: str,
+        on_checkpoint: Callable[[int, TrainState], None] = lambda step, state: None,
+        log_every: int = 50) -> TrainState:
+  """Trains from `state.step` to `num_steps`.
+
+  Args:
+    trainer: the compiled step.
+    state: where to go on.
+    batches: (start, stop) -> the batches (dicts of numpy arrays [B, ...]) of steps start .. stop - 1;
+      a function of the step, so that a resumed run sees what an uninterrupted one would have seen.
+    context: arrays that every step reads whole.
+    num_steps: of the whole run.
+    batch_size: B, for the rate shown.
+    checkpoints: where the state is saved, every `checkpoint_every` steps and at the end.
+    origin: saved with each checkpoint.
+    writer: takes the metrics, every `log_every` steps.
+    what: names the run in the progress bar and in errors.
+    on_checkpoint: called with (step, state) after each save.
+
+  Raises:
+    InputError: the loss is not finite; checkpoints of earlier steps stay.
+  """
+  start = int(state.step)
+  sharding = batch_sharding(trainer.mesh)
+  context = jax.device_put(context, replicated(trainer.mesh))
+  with progress(num_steps * batch_size, what, start=start * batch_size) as bar:
+    for step, batch in enumerate(batches(start, num_steps), start + 1):
+      state, metrics = trainer.step(state, jax.device_put(batch, sharding), context)
+      last = step == num_steps
+      saves = step % checkpoint_every == 0 or last
+      if step % log_every == 0 or saves:
+        _log(writer, step, metrics, what, bar)
+      bar.update(batch_size)
+      if saves:
+        checkpoints.save(step, state, state.sampling_variables, {**origin, 'step': step})
+        on_checkpoint(step, state)
+  return state
+
+
+def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str, bar: Any) -> None:
+  values = {name: float(value) for name, value in metrics.items()}
+  for name, value in values.items():
+    if not math.isfinite(value):
+      raise InputError(f'{what}: {name} is {value} at step {step}; lower the learning rate and run '
+                       f'again: training goes on from the last checkpoint')
+  bar.set_postfix({'loss': f'{values["loss"]:.4f}'}, refresh=False)
+  writer.write_scalars(step, values)
+  writer.flush()

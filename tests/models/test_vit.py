@@ -1,0 +1,155 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.models import vit
+from tests.fixtures.classifiers import reference
+
+_TINY = functools.partial(vit.ViT, patch_size=4, width=16, depth=2, num_heads=2, num_classes=3)
+
+_MODULES = {'attn.proj': ('attention', 'out'), 'mlp.fc1': ('mlp_in',), 'mlp.fc2': ('mlp_out',),
+            'norm1': ('attention_norm',), 'norm2': ('mlp_norm',), 'patch_embed.proj': ('patches',),
+            'norm': ('norm',), 'head': ('head',)}
+
+
+def _init(model, size=8):
+  x = jnp.zeros((1, size, size, 3))
+  return nn.unbox(jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), x))
+
+
+def _eval(model, variables, x):
+  return jax.jit(functools.partial(model.apply, train=False))(variables, x)
+
+
+def _from_torch(tensors):
+  """A PyTorch state dict -> our parameters."""
+  tensors = dict(tensors)
+  params = {('class_token',): tensors.pop('cls_token'), ('positions',): tensors.pop('pos_embed')}
+  for name, tensor in tensors.items():
+    module, leaf = name.rsplit('.', 1)
+    block = ()
+    if module.startswith('blocks.'):
+      _, i, module = module.split('.', 2)
+      block = (f'block_{i}',)
+    if leaf == 'weight':
+      leaf = 'scale' if tensor.ndim == 1 else 'kernel'
+    if module == 'attn.qkv':
+      for part, projection in zip(np.split(tensor, 3), ('query', 'key', 'value')):
+        params[(*block, 'attention', projection, leaf)] = part.T
+    else:
+      axes = (2, 3, 1, 0) if tensor.ndim == 4 else None
+      params[(*block, *_MODULES[module], leaf)] = tensor.transpose(axes)
+  return traverse_util.unflatten_dict(params)
+
+
+@pytest.mark.parametrize('make, size, count', [
+  (vit.ViT_S16, 224, 22_050_664),
+  (vit.ViT_B16, 224, 86_567_656),
+  (vit.ViT_B16, 384, 86_859_496),
+  (vit.ViT_L16, 224, 304_326_632),
+])
+def test_parameter_count_is_the_published_one(make, size, count):
+  init = functools.partial(make(num_classes=1000).init, train=False)
+  params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))['params']
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_vit_s16_agrees_with_the_public_implementation():
+  params = _from_torch(reference.tensors('vit_small_patch16_224'))
+  expected = reference.outputs('vit_small_patch16_224')
+  outputs = _eval(vit.ViT_S16(num_classes=1000), {'params': params}, reference.images(224))
+  assert reference.relative_error(outputs.features, expected['features']) < 1e-4
+  assert reference.relative_error(outputs.logits, expected['logits']) < 1e-4
+
+
+def test_a_gradient_step_decreases_the_loss():
+  model = _TINY(drop_path_rate=0.2)
+  params = _init(model)['params']
+  x = jax.random.uniform(jax.random.key(1), (6, 8, 8, 3), minval=-1, maxval=1)
+  labels = jnp.arange(6) % 3
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss_and_gradient(params):
+    outputs = model.apply({'params': params}, x, train=True, rngs={'dropout': jax.random.key(2)})
+    return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels).mean()
+
+  before, gradient = loss_and_gradient(params)
+  after, _ = loss_and_gradient(jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient))
+  assert after < before
+
+
+def test_bfloat16_keeps_parameters_and_outputs_in_float32():
+  x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+  variables = _init(_TINY())
+  outputs = {dtype: _eval(_TINY(dtype=dtype), variables, x) for dtype in ('float32', 'bfloat16')}
+  half = jax.eval_shape(lambda: _init(_TINY(dtype='bfloat16')))
+  assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype('float32')}
+  assert outputs['bfloat16'].logits.dtype == outputs['bfloat16'].features.dtype == jnp.float32
+  error = reference.relative_error(outputs['bfloat16'].features, outputs['float32'].features)
+  assert 1e-5 < error < 2e-2
+
+
+def test_drop_path_is_off_in_eval():
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  variables = _init(_TINY())
+  plain = _eval(_TINY(), variables, x)
+  dropping = _eval(_TINY(drop_path_rate=0.5), variables, x)
+  np.testing.assert_array_equal(plain.logits, dropping.logits)
+
+
+def test_drop_path_drops_or_scales_whole_branches_of_an_image():
+  block = vit.Block(num_heads=2, mlp_ratio=1, drop_path_rate=0.5, dtype='float32')
+  image = jax.random.normal(jax.random.key(1), (1, 3, 8))
+  x = jnp.tile(image, (64, 1, 1))
+  variables = nn.unbox(block.init(jax.random.key(0), image, train=False))
+  # With the MLP silent, what is left is the attention branch: absent, or twice itself.
+  variables['params']['mlp_out'] = jax.tree.map(jnp.zeros_like, variables['params']['mlp_out'])
+  branch = block.apply(variables, image, train=False) - image
+  dropped = block.apply(variables, x, train=True, rngs={'dropout': jax.random.key(3)}) - x
+  kept = jnp.abs(dropped).max(axis=(1, 2)) > 0
+  assert 16 < kept.sum() < 48
+  np.testing.assert_allclose(dropped[kept], jnp.tile(2 * branch, (kept.sum(), 1, 1)), atol=1e-6)
+
+
+def test_drop_path_rises_from_the_first_block_to_the_last():
+  model = _TINY(depth=3, drop_path_rate=0.2)
+  rates = []
+
+  def record(next_fn, args, kwargs, context):
+    if isinstance(context.module, vit.Block) and context.method_name == '__call__':
+      rates.append(context.module.drop_path_rate)
+    return next_fn(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0),
+                   jnp.zeros((1, 8, 8, 3)))
+  np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+
+
+def test_image_size_must_divide_into_patches():
+  with pytest.raises(InputError, match='10 x 10 pixels does not divide into patches of 4'):
+    _init(_TINY(), size=10)
+
+
+def test_width_must_divide_into_heads():
+  with pytest.raises(InputError, match='width 16 is not divisible by num_heads 3'):
+    _init(_TINY(num_heads=3))
+
+
+def test_parameters_carry_logical_axes():
+  variables = jax.eval_shape(functools.partial(_TINY().init, train=False), jax.random.key(0),
+                             jnp.zeros((1, 8, 8, 3)))
+  specs = nn.get_partition_spec(variables)['params']
+  assert tuple(specs['block_0']['attention']['query']['kernel']) == ('embed', 'heads')
+  assert tuple(specs['block_0']['attention']['out']['kernel']) == ('heads', 'embed')
+  assert tuple(specs['block_0']['mlp_in']['kernel']) == ('embed', 'mlp')
+  assert tuple(specs['block_0']['mlp_out']['kernel']) == ('mlp', 'embed')
+  assert tuple(specs['head']['kernel']) == ('embed', 'classes')

@@ -1,0 +1,235 @@
+"""Sampling and the objective, with tiny networks of random weights and with formulas as networks.
+
+A formula tells what it was called with through callbacks, and what should come out in closed form.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_synth import cascade
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.core import images
+from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
+from imagenet_synth.models.efficient_unet import EfficientUNet
+from imagenet_synth.models.unet import UNet
+
+_TRACES = []
+_CALLS = []
+
+
+class _Formula(nn.Module):
+  """Answers with the first numbers of the text as a colour, its `low_res`, or the level of that."""
+  kind: str
+
+  @nn.compact
+  def __call__(self, x_t, logsnr, text, low_res=None, aug_logsnr=None, *, train=False):
+    self.param('unused', nn.initializers.ones_init(), ())
+    _TRACES.append(self.kind)
+    jax.debug.callback(lambda x: _CALLS.append(float(x)), jnp.abs(text).max())
+    if self.kind == 'text':
+      return jnp.broadcast_to(text[:, 0, None, None, :x_t.shape[-1]], x_t.shape)
+    return low_res if self.kind == 'low_res' else jnp.broadcast_to(
+        aug_logsnr[:, None, None, None] / 20, x_t.shape)
+
+
+_TEXT = np.random.default_rng(0).uniform(0.1, 0.3, (5, 2, 4)).astype(np.float32)
+_PLAIN = SamplerSettings(num_steps=3, thresholding='none')
+
+
+def _formula(kind, settings=_PLAIN, size=4, low_res_size=None):
+  stage = Stage(size, 3, _Formula(kind), 2, 4, low_res_size, prediction='x0')
+  return TrainedStage(stage, {'params': {'unused': jnp.ones(())}}, settings)
+
+
+def _sample(stages, labels=(0, 1, 2, 3), batch_size=8, **kwargs):
+  labels = np.array(labels)
+  out = cascade.sample(stages, _TEXT, 0, labels, np.arange(len(labels)), batch_size, **kwargs)
+  jax.effects_barrier()
+  return out
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+  _TRACES.clear()
+  _CALLS.clear()
+
+
+@pytest.fixture(scope='module')
+def tiny():
+  """Base of 8x8, SR stage to 16x16; weights are drawn, the zeros of a new network, too."""
+  base = UNet(channels=8, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(8,),
+              head_size=8)
+  sr = EfficientUNet((8,), (1,), (True,), (True,), num_heads=2)
+  rng = np.random.default_rng(0)
+
+  def trained(stage, settings):
+    shapes = nn.unbox(jax.eval_shape(DiffusionObjective(stage).init, jax.random.key(0)))
+    draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
+    return TrainedStage(stage, jax.tree.map(draw, shapes), settings)
+
+  return [trained(Stage(8, 3, base, 2, 4, prediction='v'),
+                  SamplerSettings(num_steps=4, guidance=2.0, logvar=0.3)),
+          trained(Stage(16, 3, sr, 2, 4, 8, Schedule('linear'), 'v'),
+                  SamplerSettings(num_steps=3, noise_augmentation=0.2))]
+
+
+@pytest.fixture(scope='module')
+def drawn(tiny):
+  labels, indices = np.arange(16) % 5, np.arange(16) // 5
+  return labels, indices, cascade.sample(tiny, _TEXT, 3, labels, indices, 16)
+
+
+def test_sizes_ranges_and_variety(drawn):
+  _, _, (base, large) = drawn
+  assert base.shape == (16, 8, 8, 3) and large.shape == (16, 16, 16, 3)
+  for out in (base, large):
+    assert out.dtype == np.float32 and np.abs(out).max() <= 1 and np.all(np.isfinite(out))
+    assert out.std(axis=0).min() > 1e-3
+
+
+@pytest.mark.parametrize('num_devices, batch_size', [(1, 5), (2, 8), (8, 1)])
+def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
+    tiny, drawn, monkeypatch, num_devices, batch_size):
+  labels, indices, expected = drawn
+  order = np.random.default_rng(1).permutation(16)[:11]
+  monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
+  out = cascade.sample(tiny, _TEXT, 3, labels[order], indices[order], batch_size)
+  for stage in range(2):
+    np.testing.assert_allclose(out[stage], expected[stage][order], atol=1e-5)
+
+
+def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
+  labels, indices, (base, large) = drawn
+  out, = cascade.sample(tiny[1:], _TEXT, 3, labels, indices, 16, low_res=base, first_stage=1)
+  np.testing.assert_allclose(out, large, atol=1e-5)
+
+
+def test_another_seed_draws_other_images(tiny, drawn):
+  labels, indices, expected = drawn
+  out = cascade.sample(tiny, _TEXT, 4, labels, indices, 16)
+  assert np.abs(out[0] - expected[0]).max(axis=(1, 2, 3)).min() > 1e-2
+  assert np.abs(out[1] - expected[1]).max(axis=(1, 2, 3)).min() > 1e-2
+
+
+def test_reports_batches_without_the_images_that_fill_the_last():
+  finished = []
+  out, = _sample([_formula('text')], labels=np.zeros(19, int), on_batch=finished.append)
+  assert finished == [8, 8, 3] and len(out) == 19
+
+
+@pytest.mark.parametrize('num_steps', [1, 3, 6])
+def test_without_guidance_there_is_one_evaluation_a_step(num_steps):
+  _sample([_formula('text', dataclasses.replace(_PLAIN, num_steps=num_steps))])
+  assert len(_CALLS) == num_steps * jax.local_device_count()
+  assert min(_CALLS) > 0
+
+
+def test_with_guidance_every_second_evaluation_has_no_text():
+  _sample([_formula('text', dataclasses.replace(_PLAIN, guidance=1.5))])
+  assert len(_CALLS) == 2 * _PLAIN.num_steps * jax.local_device_count()
+  assert _CALLS.count(0.0) == len(_CALLS) / 2
+
+
+@pytest.mark.parametrize('guidance', [0.0, 1.0, 1.35, 3.0, 8.0])
+def test_guidance_extrapolates_from_no_text(guidance):
+  # x_0 is the text's colour with text and 0 without
+  out, = _sample([_formula('text', dataclasses.replace(_PLAIN, guidance=guidance))])
+  expected = np.clip(guidance * _TEXT[:4, 0, :3], -1, 1)
+  np.testing.assert_allclose(out, np.broadcast_to(expected[:, None, None], out.shape), atol=1e-6)
+
+
+def test_numbers_do_not_compile_again():
+  settings = SamplerSettings(num_steps=2, guidance=2.0, thresholding='static')
+  _sample([_formula('text', settings)])
+  _TRACES.clear()
+  for numbers in ({'num_steps': 5}, {'guidance': 3.0}, {'logvar': 0.3}, {'noise_augmentation': 0.5},
+                  {'num_steps': 1, 'guidance': 0.5, 'logvar': 1.0}):
+    _sample([_formula('text', dataclasses.replace(settings, **numbers))])
+  assert not _TRACES
+  # leaving guidance out is another program
+  _sample([_formula('text', SamplerSettings(num_steps=2, thresholding='static'))])
+  assert _TRACES
+
+
+def test_without_guidance_numbers_do_not_compile_again():
+  _sample([_formula('text')])
+  _TRACES.clear()
+  _sample([_formula('text', dataclasses.replace(_PLAIN, num_steps=4, logvar=0.5))])
+  assert not _TRACES
+
+
+def test_a_stage_enlarges_what_the_one_before_drew():
+  out = _sample([_formula('text'), _formula('low_res', size=8, low_res_size=4)])
+  colour = np.broadcast_to(_TEXT[:4, 0, :3][:, None, None], (4, 8, 8, 3))
+  # sigma of augmentation level 0 is e^-10
+  np.testing.assert_allclose(out[1], colour, atol=1e-3)
+
+
+@pytest.mark.parametrize('level', [0.0, 0.3, 0.5, 1.0])
+def test_the_network_sees_the_noised_low_resolution_and_is_told_the_level(level):
+  labels = np.zeros(64, int)
+  settings = dataclasses.replace(_PLAIN, noise_augmentation=level)
+  logsnr = float(Schedule('cosine').logsnr(level))
+  low_res = np.full((64, 4, 4, 3), 0.1, np.float32)
+  told, = _sample([_formula('level', settings, 8, 4)], labels, 64, low_res=low_res, first_stage=1)
+  np.testing.assert_allclose(told, np.clip(logsnr / 20, -1, 1), atol=1e-4)
+
+  seen, = _sample([_formula('low_res', settings, 8, 4)], labels, 64, low_res=low_res, first_stage=1)
+  alpha, sigma = (float(x) for x in alpha_sigma(logsnr))
+  # a median survives the clip to [-1, 1]; so does the share of pixels below 0
+  standard_error = 1.2533 * sigma / np.sqrt(seen.size)
+  assert np.median(seen) == pytest.approx(0.1 * alpha, abs=5 * standard_error + 1e-4)
+  quartile = np.quantile(seen, 0.75) - np.median(seen)
+  expected = min(0.67449 * sigma, 1 - 0.1 * alpha)
+  assert quartile == pytest.approx(expected, abs=0.05 * sigma + 1e-4)
+
+
+def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):
+  stage = Stage(4, 3, _Formula(kind), 2, 4, low_res_size, prediction='x0')
+  batch = {'image': np.full((512, 4, 4, 3), 128, np.uint8) if image is None else image,
+           'prompt': np.zeros(512, np.int32)}
+  objective = DiffusionObjective(stage, text_dropout)
+  variables = {'params': {'unused': jnp.ones(())}}
+  loss, (metrics, state) = objective.loss(variables, batch, {'text': jnp.asarray(text)},
+                                          jax.random.key(seed))
+  assert metrics == {'loss': loss} and state == {}
+  return float(loss)
+
+
+@pytest.mark.parametrize('text_dropout', [0.0, 0.1, 0.5, 1.0])
+def test_text_is_dropped_at_its_rate(text_dropout):
+  # the network answers 1 with text and 0 without, to an image of 0
+  loss = _loss('text', text_dropout, np.ones((1, 2, 4)))
+  error = np.sqrt(text_dropout * (1 - text_dropout) / 512)
+  kept, dropped = (1 - 0.5 / 127.5)**2, (0.5 / 127.5)**2
+  expected = (1 - text_dropout) * kept + text_dropout * dropped
+  assert loss == pytest.approx(expected, abs=5 * error + 1e-5)
+
+
+def test_training_noises_the_low_resolution_to_a_uniform_level():
+  # the network answers with its input: x_0 alpha + sigma eps, and sigma^2 averages 1/2
+  grey = images.to_float(np.uint8(128)).item()
+  loss = _loss('low_res', 0.0, np.ones((1, 2, 4)), low_res_size=2)
+  assert loss == pytest.approx(0.5 + 0.2268 * grey**2, abs=0.1)
+  # and told the level, whose mean is 0 and mean square is that of the schedule
+  told = _loss('level', 0.0, np.ones((1, 2, 4)), low_res_size=2)
+  u = (np.arange(100_000) + 0.5) / 100_000
+  squares = np.square(np.asarray(Schedule('cosine').logsnr(u)) / 20 - grey)
+  assert told == pytest.approx(squares.mean(), abs=5 * squares.std() / np.sqrt(512))
+
+
+def test_training_sees_the_low_resolution_without_its_detail():
+  # a checkerboard is nearly grey at half the size, so a network that answers `low_res` misses it
+  board = (np.indices((4, 4)).sum(axis=0) % 2 * 255).astype(np.uint8)
+  image = np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3))
+  flat = np.full((512, 4, 4, 3), 255, np.uint8)
+  detail, constant = (_loss('low_res', 0.0, np.ones((1, 2, 4)), image=x, low_res_size=2)
+                      for x in (image, flat))
+  # what is kept costs (alpha - 1)^2 + sigma^2, 2 - 4 / pi on average; what is lost 1 + sigma^2, 1.5
+  assert constant == pytest.approx(2 - 4 / np.pi, abs=0.1)
+  assert detail == pytest.approx(1.5, abs=0.1)
