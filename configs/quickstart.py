@@ -3,7 +3,7 @@
     python -m imagenet_synth.main --config configs/quickstart.py --workdir runs/quickstart
 
 The scale is 1/32 of the paper's: an 8x8 base for its 64x64, stages 8->16 and 16->32 for its 64->256 and
-256->1024. `glyphs`, rendered characters with captions, are the web-scale corpus; `digits`, 600
+256->1024. `glyphs`, rendered characters with captions, are the web-scale corpus; `digits`, 300
 handwritten ones of scikit-learn, are ImageNet.
 """
 
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 CHANNELS = 1
 SIZES = (8, 16, 32)
 GLYPHS = dict(name='glyphs', split='train', options=dict(num_examples=12_000, seed=0))
-NUM_REAL = 600
+NUM_REAL = 300
 NUM_CLASSES = 10
 SEEDS = (0, 1, 2)
 
@@ -31,7 +31,7 @@ ENCODER = dict(random=dict(vocab_size=384, width=64, num_layers=2, num_heads=4, 
 
 BASE = dict(
     size=8, channels=CHANNELS, prediction='eps',
-    network=dict(type='unet', channels=32, channel_multiples=(1, 2), num_res_blocks=1,
+    network=dict(type='unet', channels=32, channel_multiples=(1, 1), num_res_blocks=1,
                  attention_sizes=(4,), head_size=32))
 SR_16 = dict(
     size=16, low_res_size=8, channels=CHANNELS, prediction='eps',
@@ -47,27 +47,30 @@ BASE_SAMPLER = sampler(32)
 SR_16_SAMPLER = sampler(16)
 SR_32_SAMPLER = sampler(8, sampler='ddim')
 
-RESNET = dict(type='resnet', num_classes=NUM_CLASSES, block='basic', width=16, stage_sizes=(1, 1, 1),
-              stem='small')
-VIT = dict(type='vit', num_classes=NUM_CLASSES, patch_size=8, width=64, depth=3, num_heads=4)
+RESNET = dict(type='resnet', num_classes=NUM_CLASSES, block='basic', width=8, stage_sizes=(1, 1, 1),
+              stem='small', stem_stride=2)
+# the same for the sweeps' smaller images
+RESNET_8 = dict(RESNET, width=16, stage_sizes=(1, 1), stem_stride=1)
+RESNET_16 = dict(RESNET, stem_stride=1)
+VIT = dict(type='vit', num_classes=NUM_CLASSES, patch_size=8, width=48, depth=2, num_heads=3)
 
 
-def recipe(optimizer, learning_rate, num_steps):
+def recipe(learning_rate, weight_decay, num_steps, batch_size, crop_padding=2):
   return dict(
-      optimizer=dict(name=optimizer, learning_rate=learning_rate, schedule='cosine',
-                     warmup_steps=num_steps // 10, weight_decay=1e-4),
-      num_steps=num_steps, batch_size=64, crop_padding=2)
+      optimizer=dict(name='adamw', learning_rate=learning_rate, schedule='cosine',
+                     warmup_steps=num_steps // 10, weight_decay=weight_decay),
+      num_steps=num_steps, batch_size=batch_size, crop_padding=crop_padding)
 
 
-RESNET_RECIPE = recipe('momentum', 0.1, 200)
-VIT_RECIPE = recipe('adamw', 2e-3, 300)
+RESNET_RECIPE = recipe(1e-2, 0.05, num_steps=300, batch_size=64)
+VIT_RECIPE = recipe(4e-3, 0.5, num_steps=800, batch_size=32)
 
 
 def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sampler, **more):
   return dict(
       job=job, text=text, dataset=dataset,
       optimizer=dict(name=optimizer, learning_rate=learning_rate, schedule='cosine',
-                     warmup_steps=50),
+                     warmup_steps=50, scale_by_parameter=False),
       num_steps=num_steps, batch_size=64, checkpoint_every=num_steps // 4, ema_decay=0.99,
       preview=dict(prompts=NAMES, columns=10, sampler=preview_sampler), **more)
 
@@ -84,14 +87,14 @@ def get_config():
   jobs['embed_classes'] = dict(job='embed', dataset=digits('train'), prompts='classes',
                                encoder=ENCODER, max_length=32)
 
-  jobs['pretrain_base'] = training('pretrain', 'embed_captions', GLYPHS, 'adafactor', 3e-3, 800,
+  jobs['pretrain_base'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 2e-3, 700,
                                    BASE_SAMPLER, stage=BASE)
   jobs['pretrain_sr16'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 1e-3, 500,
                                    SR_16_SAMPLER, stage=SR_16)
   jobs['pretrain_sr32'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 1e-3, 400,
                                    SR_32_SAMPLER, stage=SR_32)
   jobs['finetune_base'] = training('finetune', 'embed_classes', digits('train'), 'adafactor', 1e-3,
-                                   800, BASE_SAMPLER, init='pretrain_base')
+                                   900, BASE_SAMPLER, init='pretrain_base')
   jobs['finetune_sr16'] = training('finetune', 'embed_classes', digits('train'), 'adam', 5e-4, 300,
                                    SR_16_SAMPLER, init='pretrain_sr16')
 
@@ -101,7 +104,10 @@ def get_config():
       job='select', weights='finetune_base', sampler=BASE_SAMPLER, reference=digits('validation'),
       per_class=30, **measured)
   references = dict(train=digits('train'), validation=digits('validation'))
-  cas = dict(model=RESNET, recipe=RESNET_RECIPE, test=digits('test'), seeds=(0,))
+  cas_8 = dict(model=RESNET_8, recipe=recipe(1e-2, 0.05, 300, 64, crop_padding=0),
+               test=digits('test'), seeds=SEEDS)
+  cas_16 = dict(model=RESNET_16, recipe=recipe(1e-2, 0.05, 300, 64, crop_padding=1),
+                test=digits('test'), seeds=(0,))
   jobs['sweep_base'] = dict(
       job='sweep', stages=[dict(weights='select_base', sampler=BASE_SAMPLER)], references=references,
       grid=dict(guidance=(1.0, 1.25, 2.0, 5.0), logvar=(0.0, 0.3, 1.0)), per_class=30,
@@ -109,7 +115,7 @@ def get_config():
   jobs['sweep_guidance'] = dict(
       job='sweep',
       stages=[dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_base')],
-      grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 5.0)), per_class=60, choose='cas', cas=cas,
+      grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 5.0)), per_class=30, choose='cas', cas=cas_8,
       references=references, **measured)
 
   base = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
@@ -118,17 +124,17 @@ def get_config():
       reference=digits('validation'), per_class=30, **measured)
   jobs['sweep_sr16'] = dict(
       job='sweep', stages=[base, dict(weights='select_sr16', sampler=SR_16_SAMPLER)],
-      grid=dict(noise_augmentation=(0.0, 0.1, 0.2, 0.4), logvar=(0.1, 0.3)), per_class=60,
-      choose='cas', cas=cas, references=references, **measured)
+      grid=dict(noise_augmentation=(0.0, 0.1, 0.2, 0.4), logvar=(0.1, 0.3)), per_class=30,
+      choose='cas', cas=cas_16, references=references, **measured)
 
   sr_32 = dict(weights='pretrain_sr32', sampler=SR_32_SAMPLER)
-  shards = dict(text='embed_classes', dataset=digits('train'), shard_size=200, batch_size=100)
+  shards = dict(text='embed_classes', dataset=digits('train'), shard_size=100, batch_size=100)
   jobs['generate'] = dict(
-      job='generate', per_class=240,
+      job='generate', per_class=120,
       stages=[base, dict(weights='select_sr16', sampler=SR_16_SAMPLER, tuned_by='sweep_sr16'), sr_32],
       **shards)
   jobs['generate_not_finetuned'] = dict(
-      job='generate', per_class=60,
+      job='generate', per_class=30,
       stages=[dict(weights='pretrain_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance'),
               dict(weights='pretrain_sr16', sampler=SR_16_SAMPLER, tuned_by='sweep_sr16'), sr_32],
       **shards)
@@ -149,5 +155,5 @@ def get_config():
       RESNET, RESNET_RECIPE, **{f'both_{n}x': synthetic(n, real=True) for n in (2, 3, 4)})
   jobs['classify_not_finetuned'] = classify(
       RESNET, RESNET_RECIPE, synthetic=synthetic(1, 'generate_not_finetuned'))
-  jobs['report'] = dict(job='report', title='The protocol in miniature: digits')
+  jobs['report'] = dict(job='report', title='The protocol in miniature: digits', jobs=tuple(jobs))
   return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))

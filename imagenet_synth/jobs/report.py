@@ -3,5 +3,6 @@ import dataclasses
 @dataclasses.dataclass(frozen=True)
 class Config:
   title: str
+  jobs: tuple[str, ...]
 def run(config, folder):
   return {}
