@@ -1,9 +1,11 @@
 """Runs a job or a pipeline of jobs: python -m imagenet_synth.main --config FILE --workdir DIR."""
 
 import json
+import os
 import pathlib
 import sys
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -11,8 +13,14 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.jobs import pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder that holds a folder for each job.')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and what is left.')
+# two halves of a batch on two devices are faster than one batch on two threads: small convolutions
+# don't keep several threads busy
+_CPU_DEVICES = flags.DEFINE_integer(
+    'cpu_devices', min(2, os.cpu_count()),
+    'On a CPU: how many virtual devices share the work. Batch sizes must be multiples of it.', 1)
 
 
 def main(argv: list[str]) -> None:
@@ -20,9 +28,11 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected argument {argv[1]!r}')
   # Orbax tells each of its steps at INFO
   logging.set_verbosity(logging.WARNING)
+  jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
   # as JSON holds it: lists, no ConfigDict, the same after a round trip through config.json
   config = json.loads(_CONFIG.value.to_json_best_effort())
-  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / config.get('name', 'quickstart'))
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / name)
   try:
     if _DRY_RUN.value:
       print(pipeline.dry_run(config, workdir))

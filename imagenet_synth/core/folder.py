@@ -51,6 +51,7 @@ class Folder:
 
   def start(self) -> None:
     """Claims the folder for this configuration."""
+    self._start = time.time()
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       if not self.started:

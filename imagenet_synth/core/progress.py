@@ -14,9 +14,11 @@ def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.t
     start: how much an earlier run did; it counts as done, not into the rate.
   """
   terminal = sys.stderr.isatty()
+  # a bar within a bar is wiped when it ends; in a log file, lines only follow each other
   return tqdm.tqdm(total=total, desc=what, unit=unit, initial=start, file=sys.stderr,
                    mininterval=0.5 if terminal else 10, maxinterval=10 if terminal else 60,
-                   ascii=not terminal, leave=True, dynamic_ncols=terminal, smoothing=0.1)
+                   ascii=not terminal, leave=None, position=None if terminal else 0,
+                   dynamic_ncols=terminal, smoothing=0.1)
 
 
 def say(message: str) -> None:

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 IMAGE_SIZE = 32
-TRAIN_PER_CLASS = 30
+TRAIN_PER_CLASS = 60
 VALIDATION_PER_CLASS = 40
 
 _SPLIT_SEED = 20230417

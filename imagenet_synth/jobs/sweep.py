@@ -19,7 +19,7 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
 from imagenet_synth.jobs.classify import Subject, score
 from imagenet_synth.jobs.inputs import StageUse, load_cascade, load_text
-from imagenet_synth.jobs.measure import References, load_extractor, measure
+from imagenet_synth.jobs.measure import References, load_extractor, measure, real_images
 from imagenet_synth.jobs.plan import class_plan
 
 SWEPT = ('guidance', 'logvar', 'num_steps', 'noise_augmentation')
@@ -71,8 +71,13 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   rows = [read_json(folder.path / 'trials' / _name(trial) / 'metrics.json') for trial in trials]
   write_atomic(folder.path / 'results.csv', _csv(rows))
   best = min(rows, key=lambda row: _loss(row, config.choose))
-  return {'best': {name: best[name] for name in config.grid}, 'choose': config.choose, 'rows': rows,
-          'stages': origins, 'extractor': extractor.described}
+  result = {'best': {name: best[name] for name in config.grid}, 'choose': config.choose,
+            'rows': rows, 'stages': origins, 'extractor': extractor.described}
+  if config.cas:
+    # what the same classifier gets from the real training images at this size
+    real = real_images(config.references.train, swept.stage.size, folder)
+    result['cas_real'] = score(config.cas, *real, folder.path / 'real', folder)
+  return result
 
 
 def _trials(config: Config) -> list[dict[str, float]]:
