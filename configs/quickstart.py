@@ -61,10 +61,10 @@ def recipe(learning_rate, weight_decay, num_steps, batch_size, crop_padding=2):
   return dict(
       optimizer=dict(name='adamw', learning_rate=learning_rate, schedule='cosine',
                      warmup_steps=num_steps // 10, weight_decay=weight_decay),
-      num_steps=num_steps, batch_size=batch_size, crop_padding=crop_padding)
+      num_steps=num_steps, batch_size=batch_size, crop_padding=crop_padding, label_smoothing=0.1)
 
 
-RESNET_RECIPE = recipe(1e-2, 0.05, num_steps=300, batch_size=64)
+RESNET_RECIPE = recipe(1e-2, 0.05, num_steps=400, batch_size=64)
 VIT_RECIPE = recipe(4e-3, 0.5, num_steps=800, batch_size=32)
 
 
@@ -126,7 +126,7 @@ def get_config():
       reference=digits('validation'), per_class=60, **measured)
   jobs['sweep_sr16'] = dict(
       job='sweep', stages=[base, dict(weights='select_sr16', sampler=SR_16_SAMPLER)],
-      grid=dict(noise_augmentation=(0.0, 0.1, 0.2, 0.4), logvar=(0.1, 0.3)), per_class=30,
+      grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)), per_class=30,
       choose='cas', cas=cas_16, references=references, **measured)
 
   sr_32 = dict(weights='pretrain_sr32', sampler=SR_32_SAMPLER)

@@ -85,7 +85,7 @@ def _markdown(block: Paragraph | Table | Picture) -> str:
     case Paragraph(text):
       return text
     case Picture(name, _, caption):
-      return f'![{caption}](figures/{name}.png)\n\n*{caption}*'
+      return f'![{name}](figures/{name}.png)\n\n*{caption}*'
     case Table(header, rows, strong, note):
       bold = lambda i, cell: f'**{cell}**' if i in strong and cell else cell
       cells = [header, ['---'] * len(header)] + [

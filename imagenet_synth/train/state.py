@@ -114,7 +114,7 @@ class Trainer:
     step = state.step + 1
     decay = jnp.minimum(self._ema_decay, step / (step + 10.0))
     ema = optax.incremental_update(params, state.ema, 1 - decay)
-    metrics = {**metrics, 'grad_norm': optax.global_norm(grads)}
+    metrics = {**metrics, 'grad_norm': optax.tree.norm(grads)}
     return TrainState(step, state.seed, params, ema, extra, opt_state), metrics
 
 

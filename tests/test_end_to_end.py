@@ -1,0 +1,128 @@
+"""The program as a user runs it: `python -m imagenet_synth.main` in processes of its own."""
+
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imagenet_synth.data.records import ShardSource
+
+_ROOT = pathlib.Path(__file__).parent.parent
+# the networks are tiny: compiling is what takes the time
+_ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+
+
+def _command(config, workdir, *flags):
+  return [sys.executable, '-m', 'imagenet_synth.main', '--config', f'tests/configs/{config}.py',
+          '--workdir', str(workdir), *flags]
+
+
+def _run(*args):
+  return subprocess.run(_command(*args), cwd=_ROOT, env=_ENV, capture_output=True, text=True)
+
+
+def _read(path):
+  return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  path = tmp_path_factory.mktemp('tiny')
+  done = _run('tiny', path)
+  assert done.returncode == 0, done.stderr[-3000:]
+  return path
+
+
+def test_every_job_is_done_and_says_so(workdir):
+  done = _run('tiny', workdir, '--dry_run')
+  *jobs, total = done.stdout.splitlines()
+  assert len(jobs) == 22 and all(re.search(r' done in \d+ s$', line) for line in jobs)
+  assert total == f'22 of 22 jobs done, 0 left, in {workdir}'
+
+
+def test_shards_are_those_of_the_manifest_and_balanced(workdir):
+  manifest = _read(workdir / 'generate/manifest.json')
+  assert sorted(manifest['shards']) == ['16', '32', '8']
+  for size, shards in manifest['shards'].items():
+    paths = sorted((workdir / 'generate' / size).iterdir())
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths} == shards
+    records = [ShardSource(paths)[i] for i in range(80)]
+    assert {record['image'].shape for record in records} == {(int(size), int(size), 1)}
+    assert collections.Counter((record['label'], record['index']) for record in records) == {
+        (label, index): 1 for label in range(10) for index in range(8)}
+    assert all(record['class_name'] == manifest['class_names'][record['label']]
+               for record in records)
+
+
+def test_a_better_setting_is_what_the_next_job_uses(workdir):
+  sweep = _read(workdir / 'sweep_guidance/job.json')['result']
+  best = max(sweep['rows'], key=lambda row: row['cas']['top_1']['mean'])
+  assert sweep['best'] == {'guidance': best['guidance']}
+  base = _read(workdir / 'generate/job.json')['result']['stages'][0]
+  assert base['sampler']['guidance'] == best['guidance'] and base['run'] == 'finetune_base'
+
+
+def test_the_report_needs_no_other_file_and_no_network(workdir):
+  html = (workdir / 'report/report.html').read_text()
+  assert all(source.startswith('data:image/png;base64,')
+             for source in re.findall(r'src="([^"]*)"', html))
+  assert 'http' not in re.sub(r'base64,[^"]*', '', html)
+  assert 'RANDOM weights' in html and 'classify_real at 32x32' in html
+  text = (workdir / 'report/report.md').read_text()
+  pictures = re.findall(r'\]\((figures/[^)]*)\)', text)
+  assert len(pictures) == len(set(pictures)) == 9
+  assert all((workdir / 'report' / name).read_bytes().startswith(b'\x89PNG') for name in pictures)
+  assert re.findall(r'^## (.*)$', text, re.M) == _read(workdir / 'report/job.json')['result']['sections']
+
+
+def test_changed_work_is_noticed(workdir, tmp_path):
+  """A job whose input has been made anew is not taken for done."""
+  copy = tmp_path / 'copy'
+  subprocess.run(['cp', '-r', workdir, copy], check=True)
+  record = _read(copy / 'select_base/job.json')
+  record['result']['selected']['step'] = 2
+  (copy / 'select_base/job.json').write_text(json.dumps(record))
+  done = _run('tiny', copy)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == (
+      f'error: {copy}/sweep_base was made from another select_base than the one there now; '
+      f'delete {copy}/sweep_base to make it again')
+
+
+def _kill_when(path, *args):
+  """Starts the command and sends SIGKILL as soon as `path` exists."""
+  process = subprocess.Popen(_command(*args), cwd=_ROOT, env=_ENV, stderr=subprocess.DEVNULL)
+  deadline = time.monotonic() + 120
+  while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.02)
+  assert process.poll() is None, f'ended before {path} was there'
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+
+
+def test_killed_twice_it_ends_with_the_same_shards(tmp_path):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  assert _run('tiny_base', whole).returncode == 0
+  _kill_when(killed / 'pretrain_base/checkpoints/20', 'tiny_base', killed)
+  assert not (killed / 'pretrain_base/job.json').exists()
+  _kill_when(killed / 'generate/8/shard-00002-of-00020.tfrecord', 'tiny_base', killed)
+  assert not (killed / 'generate/job.json').exists()
+  kept = (killed / 'generate/8/shard-00000-of-00020.tfrecord').stat().st_mtime_ns
+  assert _run('tiny_base', killed).returncode == 0
+
+  shards = [{path.name: path.read_bytes() for path in (folder / 'generate/8').iterdir()}
+            for folder in (whole, killed)]
+  assert len(shards[0]) == 20 and shards[0] == shards[1]
+  assert (killed / 'generate/8/shard-00000-of-00020.tfrecord').stat().st_mtime_ns == kept
+  logs = [(folder / 'pretrain_base/metrics.jsonl').read_text() for folder in (whole, killed)]
+  assert logs[0] == logs[1]
+  results = [_read(folder / 'pretrain_base/job.json')['result'] for folder in (whole, killed)]
+  assert results[0] == results[1]
