@@ -89,14 +89,14 @@ def get_config():
   jobs['embed_classes'] = dict(job='embed', dataset=digits('train'), prompts='classes',
                                encoder=ENCODER, max_length=32)
 
-  jobs['pretrain_base'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 700,
+  jobs['pretrain_base'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 600,
                                    BASE_SAMPLER, stage=BASE)
   jobs['pretrain_sr16'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 500,
                                    SR_16_SAMPLER, stage=SR_16)
-  jobs['pretrain_sr32'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 400,
+  jobs['pretrain_sr32'] = training('pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 280,
                                    SR_32_SAMPLER, stage=SR_32)
   jobs['finetune_base'] = training('finetune', 'embed_classes', digits('train'), 'adafactor', 2e-3,
-                                   1200, BASE_SAMPLER, init='pretrain_base')
+                                   1000, BASE_SAMPLER, init='pretrain_base')
   jobs['finetune_sr16'] = training('finetune', 'embed_classes', digits('train'), 'adam', 5e-4, 300,
                                    SR_16_SAMPLER, init='pretrain_sr16')
 
@@ -106,7 +106,7 @@ def get_config():
       job='select', weights='finetune_base', sampler=BASE_SAMPLER, reference=digits('validation'),
       per_class=60, **measured)
   references = dict(train=digits('train'), validation=digits('validation'))
-  cas_8 = dict(model=RESNET_8, recipe=recipe(1e-2, 0.05, 300, 64, crop_padding=0),
+  cas_8 = dict(model=RESNET_8, recipe=recipe(1e-2, 0.05, 250, 64, crop_padding=0),
                test=digits('test'), seeds=SEEDS)
   cas_16 = dict(model=RESNET_16, recipe=recipe(1e-2, 0.05, 300, 64, crop_padding=1),
                 test=digits('test'), seeds=(0,))
@@ -154,7 +154,7 @@ def get_config():
   jobs['classify_vit'] = classify(VIT, VIT_RECIPE, real=dict(real=True), synthetic=synthetic(1),
                                   both=synthetic(1, real=True))
   jobs['classify_scaling'] = classify(
-      RESNET, RESNET_RECIPE, **{f'both_{n}x': synthetic(n, real=True) for n in (2, 3, 4)})
+      RESNET, RESNET_RECIPE, **{f'both_{n}x': synthetic(n, real=True) for n in (2, 4)})
   jobs['classify_not_finetuned'] = classify(
       RESNET, RESNET_RECIPE, synthetic=synthetic(1, 'generate_not_finetuned'))
   jobs['report'] = dict(job='report', title='The protocol in miniature: digits', jobs=tuple(jobs))

@@ -260,11 +260,11 @@ def test_attention_with_self_attention_off_sees_the_text_alone(self_attention):
 
 
 def _attention64(params, x, text, self_attention):
-  """Written again: group norm in one group of each channel (gcd(32, 4)), 2 heads of 4."""
+  """Written again: group norm in one group of all 4 channels, 2 heads of 4."""
   def norm(y, axis):
     return (y - y.mean(axis, keepdims=True)) / np.sqrt(y.var(axis, keepdims=True) + 1e-6)
 
-  pixels, tokens = norm(x, (1, 2)).reshape(4, 4), norm(text, -1)[0]
+  pixels, tokens = norm(x, (1, 2, 3)).reshape(4, 4), norm(text, -1)[0]
   project = lambda y, name: y @ np.asarray(params[name]['kernel'], np.float64)
   keys, values = project(tokens, 'text_key'), project(tokens, 'text_value')
   if self_attention:
