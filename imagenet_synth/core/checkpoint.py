@@ -5,7 +5,9 @@ evaluation needs) and `origin` (where it comes from). Orbax writes to a temporar
 so a kill leaves complete checkpoints only.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -42,10 +44,15 @@ class Checkpoints:
     self._manager.wait_until_finished()
 
   def restore(self, step: int, like: Any) -> Any:
-    """The training state at `step`, laid out as `like` (arrays or shapes with shardings)."""
+    """The training state at `step`, laid out as `like` (arrays or shapes with shardings).
+
+    Raises:
+      InputError: it does not fit.
+    """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
+    with _fitting(pathlib.Path(self._manager.directory) / str(step) / 'state'):
+      return self._manager.restore(
+          step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
 
   def close(self) -> None:
     self._manager.close()
@@ -61,8 +68,15 @@ def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   if not folder.exists():
     raise InputError(f'no checkpoint of step {step} in {path}')
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  with _fitting(folder), ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(folder, abstract)
+
+
+@contextlib.contextmanager
+def _fitting(folder: pathlib.Path) -> Iterator[None]:
+  """Turns Orbax's complaint about another tree or other shapes into one line."""
   try:
-    with ocp.StandardCheckpointer() as checkpointer:
-      return checkpointer.restore(folder, abstract)
+    yield
   except (ValueError, KeyError) as error:
-    raise InputError(f'checkpoint {folder} does not fit the network: {str(error)[:200]}') from None
+    reason = ' '.join(str(error).split())[:200]
+    raise InputError(f'checkpoint {folder} does not fit the network: {reason}') from None

@@ -1,11 +1,7 @@
-import os
-
-import numpy as np
 import pytest
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import (
-  json_hash, read_json, tree_hash, write_atomic, write_json)
+from imagenet_synth.core.files import json_hash, read_json
 from imagenet_synth.core.folder import Folder, fingerprint
 
 _CONFIG = {'job': 'train', 'optimizer': {'learning_rate': 0.1, 'name': 'adam'}, 'sizes': [1, 2]}
@@ -122,50 +118,3 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
   with pytest.raises(InputError, match='cannot write to workdir') as error:
     Folder(tmp_path / 'file' / 'work', 'base', _CONFIG).start()
   assert str(tmp_path / 'file' / 'work') in str(error.value)
-
-
-def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
-  write_atomic(tmp_path / 'a', 'a longer text')
-  write_atomic(tmp_path / 'a', b'short')
-  assert (tmp_path / 'a').read_bytes() == b'short'
-  assert [p.name for p in tmp_path.iterdir()] == ['a']
-
-
-@pytest.mark.parametrize('step', ['replace', 'fsync'])
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, step):
-  write_json(tmp_path / 'job.json', {'old': 1})
-
-  def fail(*args):
-    raise OSError('disk full')
-
-  monkeypatch.setattr(os, step, fail)
-  with pytest.raises(OSError, match='disk full'):
-    write_json(tmp_path / 'job.json', {'new': 2})
-  assert read_json(tmp_path / 'job.json') == {'old': 1}
-  # a leftover doesn't count as the file, and the next write succeeds
-  monkeypatch.undo()
-  write_json(tmp_path / 'job.json', {'new': 2})
-  assert read_json(tmp_path / 'job.json') == {'new': 2}
-  assert [p.name for p in tmp_path.iterdir()] == ['job.json']
-
-
-def test_a_broken_or_missing_json_file_is_named(tmp_path):
-  path = tmp_path / 'job.json'
-  with pytest.raises(InputError, match='job.json does not exist'):
-    read_json(path)
-  path.write_text('{"half": ')
-  with pytest.raises(InputError, match='job.json is not valid JSON .* delete it'):
-    read_json(path)
-
-
-def test_hashes_identify_values():
-  assert json_hash({'a': 1, 'b': [2]}) == json_hash({'b': [2], 'a': 1})
-  assert json_hash({'a': 1, 'b': [2]}) != json_hash({'a': 1, 'b': [3]})
-  assert len(json_hash(None)) == 16
-
-
-def test_tree_hashes_see_paths_shapes_dtypes_and_values():
-  trees = [{'a': np.zeros(4)}, {'b': np.zeros(4)}, {'a': np.zeros((2, 2))}, {'a': np.ones(4)},
-           {'a': np.zeros(8, np.float32)}, {'a': np.zeros(4), 'b': np.zeros(0)}]
-  assert len({tree_hash(tree) for tree in trees}) == len(trees)
-  assert tree_hash({'a': np.zeros(4)}) == tree_hash({'a': np.zeros(4)})

@@ -6,11 +6,11 @@ from sklearn.datasets import load_digits
 from imagenet_synth.data import digits
 from imagenet_synth.data.sources import prepare
 
-SIZES = {'train': 300, 'validation': 400, 'test': 1097}
+SIZES = {'train': 600, 'validation': 400, 'test': 797}
 FIRST_ROWS = {
-  'train': [430, 269, 441, 429],
-  'validation': [266, 1555, 831, 963],
-  'test': [464, 1024, 934, 859],
+  'train': [13, 613, 1201, 149],
+  'validation': [618, 854, 1356, 620],
+  'test': [1651, 803, 579, 436],
 }
 
 
@@ -23,7 +23,7 @@ def test_splits_are_balanced_disjoint_and_cover_every_row():
   labels = load_digits().target
   splits = digits.split_indices(labels)
   assert {split: len(rows) for split, rows in splits.items()} == SIZES
-  np.testing.assert_array_equal(np.bincount(labels[splits['train']]), np.full(10, 30))
+  np.testing.assert_array_equal(np.bincount(labels[splits['train']]), np.full(10, 60))
   np.testing.assert_array_equal(np.bincount(labels[splits['validation']]), np.full(10, 40))
   together = np.concatenate(list(splits.values()))
   np.testing.assert_array_equal(np.sort(together), np.arange(1797))

@@ -10,8 +10,8 @@ from imagenet_synth.data.records import Record, ShardSource, shard_name, write_s
 
 def _records(num, channels, size=4):
   rng = np.random.default_rng(0)
-  return [Record(rng.integers(0, 256, (size, size, channels), np.uint8), i % 3, f'class {i % 3}', i, 7)
-          for i in range(num)]
+  draw = lambda: rng.integers(0, 256, (size, size, channels), np.uint8)
+  return [Record(draw(), i % 3, f'class {i % 3}', i, 7) for i in range(num)]
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -70,11 +70,17 @@ def test_every_cut_is_noticed_unless_it_is_between_records(tmp_path):
   length_of_one = path.stat().st_size
   write_shard(path, _records(2, 1, size=2))
   whole = path.read_bytes()
-  for length in range(1, len(whole)):
+  for length in range(len(whole)):
     path.write_bytes(whole[:length])
-    if length == length_of_one:
+    if length in (0, length_of_one):
       # a cut that only the plan in the manifest can tell
-      assert len(_read_all(path)) == 1
+      assert len(_read_all(path)) == length // length_of_one
       continue
-    with pytest.raises(InputError, match=f'record {int(length > length_of_one)} is damaged'):
+    with pytest.raises(InputError, match=rf'{path}: record {length // length_of_one} is damaged'):
       _read_all(path)
+
+
+def test_no_shards_hold_no_records(tmp_path):
+  assert len(ShardSource([])) == 0
+  write_shard(tmp_path / 'shard', [])
+  assert len(ShardSource([tmp_path / 'shard'])) == 0

@@ -33,10 +33,6 @@ def _inputs(sr, batch_size=2, size=8, channels=3):
   return inputs
 
 
-# compiling is what these tests spend their time on
-_jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
-
-
 @functools.cache
 def _shapes(name, sr):
   """Boxed parameters as shapes."""
@@ -59,7 +55,7 @@ def _params(name):
 
 @functools.cache
 def _apply(name, dtype='float32'):
-  return _jit(_NETWORKS[name](dtype=dtype).apply)
+  return jax.jit(_NETWORKS[name](dtype=dtype).apply)
 
 
 @_BOTH
@@ -69,7 +65,7 @@ def test_starts_at_exactly_zero_with_float32_parameters(name):
     return params, model.apply(params, **inputs)
 
   model, inputs = _NETWORKS[name](dtype='bfloat16'), _inputs(True)
-  params, out = _jit(start)(jax.random.key(0, impl='rbg'), **inputs)
+  params, out = jax.jit(start)(jax.random.key(0, impl='rbg'), **inputs)
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
   assert out.shape == inputs['x_t'].shape and out.dtype == jnp.float32
   np.testing.assert_array_equal(out, 0)
@@ -127,7 +123,7 @@ def test_runs_at_another_size_with_the_same_parameters(name, sr):
 def test_gradients_reach_every_parameter(name):
   inputs = _inputs(True)
   loss = lambda params: jnp.mean(jnp.square(_NETWORKS[name]().apply(params, **inputs)))
-  gradients = _jit(jax.grad(loss))(_params(name))
+  gradients = jax.jit(jax.grad(loss))(_params(name))
   for path, gradient in traverse_util.flatten_dict(gradients).items():
     assert np.all(np.isfinite(gradient)), path
     # a bias before a norm of one channel a group, or of the only keys of a softmax, has none
@@ -218,7 +214,7 @@ def _layer(module, *args):
   shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), *args))
   rng = np.random.default_rng(2)
   params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
-  return _jit(module.apply)(params, *args)
+  return jax.jit(module.apply)(params, *args)
 
 
 @pytest.mark.parametrize('resample, size', [('none', 8), ('down', 4), ('up', 16)])
@@ -227,7 +223,7 @@ def test_a_new_res_block_is_its_resampled_shortcut(resample, size):
       jnp.ones((2, 5)))
   block = ResBlock(4, resample)
 
-  @_jit
+  @jax.jit
   def start(key):
     return block.apply(nn.unbox(block.init(key, x, vector, False)), x, vector, False)
 
@@ -253,7 +249,7 @@ def test_attention_with_self_attention_off_sees_the_text_alone(self_attention):
       rng.normal(size=leaf.shape) if path[-1].key == 'kernel' else
       jnp.full(leaf.shape, path[-1].key == 'scale'), jnp.float32)
   params = jax.tree.map_with_path(draw, shapes)
-  out = np.asarray(_jit(module.apply)(params, x, text) - x)
+  out = np.asarray(jax.jit(module.apply)(params, x, text) - x)
   expected = _attention64(params['params'], np.asarray(x, np.float64), np.asarray(text, np.float64),
                           self_attention)
   np.testing.assert_allclose(out, expected, atol=1e-5)

@@ -1,0 +1,96 @@
+import os
+
+import numpy as np
+import pytest
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import json_hash, read_json, tree_hash, write_atomic, write_json
+
+
+def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
+  write_atomic(tmp_path / 'a', 'a longer text')
+  write_atomic(tmp_path / 'a', b'short')
+  assert (tmp_path / 'a').read_bytes() == b'short'
+  assert [p.name for p in tmp_path.iterdir()] == ['a']
+
+
+def test_text_is_written_as_utf_8(tmp_path):
+  write_atomic(tmp_path / 'a', 'naïve 图像\n')
+  assert (tmp_path / 'a').read_bytes() == 'naïve 图像\n'.encode()
+
+
+@pytest.mark.parametrize('step', ['replace', 'fsync'])
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+  write_json(tmp_path / 'job.json', {'old': 1})
+
+  def fail(*args):
+    raise OSError('disk full')
+
+  monkeypatch.setattr(os, step, fail)
+  with pytest.raises(OSError, match='disk full'):
+    write_json(tmp_path / 'job.json', {'new': 2})
+  assert read_json(tmp_path / 'job.json') == {'old': 1}
+  # a leftover doesn't count as the file, and the next write succeeds
+  monkeypatch.undo()
+  write_json(tmp_path / 'job.json', {'new': 2})
+  assert read_json(tmp_path / 'job.json') == {'new': 2}
+  assert [p.name for p in tmp_path.iterdir()] == ['job.json']
+
+
+@pytest.mark.parametrize('step', ['replace', 'fsync'])
+def test_an_interrupted_first_write_leaves_no_file(tmp_path, monkeypatch, step):
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, step, killed)
+  with pytest.raises(KeyboardInterrupt):
+    write_atomic(tmp_path / 'shard', b'all of it')
+  assert not (tmp_path / 'shard').exists()
+
+
+def test_the_file_is_complete_before_it_has_its_name(tmp_path, monkeypatch):
+  calls = []
+  fsync, replace = os.fsync, os.replace
+
+  def watched_fsync(descriptor):
+    calls.append(('fsync', os.fstat(descriptor).st_size))
+    fsync(descriptor)
+
+  def watched_replace(old, new):
+    calls.append(('replace', old.stat().st_size))
+    assert old.parent == new.parent and old.name.startswith('.') and not new.exists()
+    replace(old, new)
+
+  monkeypatch.setattr(os, 'fsync', watched_fsync)
+  monkeypatch.setattr(os, 'replace', watched_replace)
+  write_atomic(tmp_path / 'a', bytes(100_000))
+  assert calls == [('fsync', 100_000), ('replace', 100_000)]
+
+
+def test_json_round_trip(tmp_path):
+  value = {'a': [1, 2.5, None, True], 'b': {'c': 'text'}}
+  write_json(tmp_path / 'a.json', value)
+  assert read_json(tmp_path / 'a.json') == value
+  assert (tmp_path / 'a.json').read_text().endswith('}\n')
+
+
+def test_a_broken_or_missing_json_file_is_named(tmp_path):
+  path = tmp_path / 'job.json'
+  with pytest.raises(InputError, match='job.json does not exist'):
+    read_json(path)
+  path.write_text('{"half": ')
+  with pytest.raises(InputError, match='job.json is not valid JSON .* delete it'):
+    read_json(path)
+
+
+def test_hashes_identify_values():
+  assert json_hash({'a': 1, 'b': [2]}) == json_hash({'b': [2], 'a': 1})
+  assert json_hash({'a': 1, 'b': [2]}) != json_hash({'a': 1, 'b': [3]})
+  assert len(json_hash(None)) == 16
+
+
+def test_tree_hashes_see_paths_shapes_dtypes_and_values():
+  trees = [{'a': np.zeros(4)}, {'b': np.zeros(4)}, {'a': np.zeros((2, 2))}, {'a': np.ones(4)},
+           {'a': np.zeros(8, np.float32)}, {'a': np.zeros(4), 'b': np.zeros(0)}]
+  assert len({tree_hash(tree) for tree in trees}) == len(trees)
+  assert tree_hash({'a': np.zeros(4)}) == tree_hash({'a': np.zeros(4)})

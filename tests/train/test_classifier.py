@@ -1,0 +1,151 @@
+"""A tiny ResNet on three classes of coloured noise: learns, resumes, loads, predicts."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.data.pipeline import Images
+from imagenet_synth.models.resnet import ResNet
+from imagenet_synth.train import classifier
+from imagenet_synth.train.classifier import ClassifierObjective, Recipe
+from imagenet_synth.train.optim import Optimizer
+
+_MODEL = ResNet(stage_sizes=(1,), num_classes=3, block='basic', width=8, stem='small')
+_RECIPE = Recipe(Optimizer('adamw', 1e-2, 'cosine', weight_decay=0.05), num_steps=40, batch_size=16,
+                 crop_padding=1, flip=True, label_smoothing=0.1)
+
+
+class _Source(list):
+  """Images whose class is the channel that is bright."""
+
+  def __init__(self, num, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 128, (num, 8, 8, 3), np.uint8)
+    images[np.arange(num), :, :, np.arange(num) % 3] += 128
+    super().__init__({'image': image, 'label': i % 3} for i, image in enumerate(images))
+
+
+def _images(num, seed):
+  return Images(_Source(num, seed), 8, lambda example: example['label'])
+
+
+class _Log:
+  """A writer that keeps what it is given."""
+
+  def __init__(self):
+    self.scalars, self.closed = {}, False
+
+  def write_scalars(self, step, scalars):
+    self.scalars[step] = scalars
+
+  def flush(self):
+    pass
+
+  def close(self):
+    self.closed = True
+
+
+def _train(path, log=None, recipe=_RECIPE, seed=0):
+  starts = []
+
+  def make_writer(folder, step):
+    assert folder == path
+    starts.append(step)
+    return log or _Log()
+
+  variables = classifier.train(_MODEL, recipe, _images(60, seed=1), seed, path, {'job': 'test'},
+                               make_writer, 'test')
+  return jax.device_get(variables), starts
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  path, log = tmp_path_factory.mktemp('classifier'), _Log()
+  variables, starts = _train(path, log)
+  assert starts == [0] and log.closed
+  return path, log, variables
+
+
+def _assert_equal(tree, expected):
+  assert jax.tree.structure(tree) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, tree, expected)
+
+
+def test_separable_classes_are_learned(trained):
+  _, log, variables = trained
+  images, labels = _images(200, seed=2).all()
+  outputs = classifier.predict(_MODEL, variables, images)
+  assert np.mean(outputs.logits.argmax(axis=-1) == labels) > 0.95
+  last = log.scalars[_RECIPE.num_steps]
+  assert last['accuracy'] > 0.9 and last['loss'] < 0.7
+
+
+def test_training_again_restores_what_is_finished(trained):
+  path, _, variables = trained
+  log = _Log()
+  again, starts = _train(path, log)
+  _assert_equal(again, variables)
+  assert starts == [_RECIPE.num_steps] and not log.scalars
+
+
+def test_load_gives_what_training_returned(trained):
+  path, _, variables = trained
+  assert set(variables) == {'params', 'batch_stats'}
+  _assert_equal(classifier.load(_MODEL, 8, 3, path, _RECIPE.num_steps), variables)
+  with pytest.raises(InputError, match='no checkpoint of step 39'):
+    classifier.load(_MODEL, 8, 3, path, 39)
+
+
+def test_the_seed_is_that_of_the_run(trained, tmp_path):
+  _, _, variables = trained
+  _assert_equal(_train(tmp_path / 'same')[0], variables)
+  heads = [tree['params']['head']['kernel']
+           for tree in (variables, _train(tmp_path / 'other', seed=1)[0])]
+  assert np.abs(heads[0] - heads[1]).max() > 1e-3
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path):
+  recipe = Recipe(_RECIPE.optimizer, num_steps=1, batch_size=12)
+  with pytest.raises(InputError, match='batch_size 12 is not divisible by 8'):
+    _train(tmp_path / 'run', recipe=recipe)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 23, 50])
+def test_predictions_depend_on_neither_batch_size_nor_neighbours(trained, batch_size):
+  _, _, variables = trained
+  images, _ = _images(23, seed=3).all()
+  expected = classifier.predict(_MODEL, variables, images)
+  assert expected.logits.shape == (23, 3) and expected.features.shape == (23, 8)
+  assert expected.logits.dtype == expected.features.dtype == np.float32
+  order = np.random.default_rng(0).permutation(23)
+  outputs = classifier.predict(_MODEL, variables, images[order], batch_size)
+  for column, other in zip(outputs, expected):
+    np.testing.assert_allclose(column, other[order], rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_leaves_running_statistics_alone(trained):
+  _, _, variables = trained
+  images, _ = _images(23, seed=3).all()
+  outputs = _MODEL.apply(variables, np.float32(images) / 127.5 - 1, train=False)
+  np.testing.assert_allclose(classifier.predict(_MODEL, variables, images).logits, outputs.logits,
+                             rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_loss_is_the_cross_entropy_with_smoothed_labels(smoothing):
+  objective = ClassifierObjective(_MODEL, 8, 3, smoothing)
+  variables = nn.unbox(jax.jit(objective.init)(jax.random.key(0)))
+  images, labels = _images(16, seed=4).all()
+  loss, (metrics, extra) = objective.loss(variables, {'image': images, 'label': labels}, {},
+                                          jax.random.key(1))
+  outputs, _ = _MODEL.apply(variables, np.float32(images) / 127.5 - 1, train=True,
+                            mutable=['batch_stats'])
+  logits = np.asarray(outputs.logits, np.float64)
+  log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+  targets = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
+  assert float(loss) == pytest.approx(-np.mean(np.sum(targets * log_p, axis=-1)), rel=1e-5)
+  assert float(metrics['accuracy']) == np.mean(logits.argmax(axis=-1) == labels)
+  assert set(extra) == {'batch_stats'}
