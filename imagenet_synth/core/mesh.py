@@ -53,6 +53,15 @@ def param_shardings(mesh: Mesh, boxed: Any) -> Any:
   return jax.tree.map(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
+def gathered(shardings: Any) -> Any:
+  """The same shardings with nothing cut along `fsdp`: parameters as a step computes with them."""
+  def whole(sharding):
+    return NamedSharding(sharding.mesh, PartitionSpec(
+        *[None if axis == 'fsdp' else axis for axis in sharding.spec]))
+
+  return jax.tree.map(whole, shardings)
+
+
 def check_batch_size(mesh: Mesh, batch_size: int) -> None:
   num_parts = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size % num_parts:

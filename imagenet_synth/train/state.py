@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from imagenet_synth.core.mesh import batch_sharding, param_shardings, replicated
+from imagenet_synth.core.mesh import batch_sharding, gathered, param_shardings, replicated
 from imagenet_synth.train.optim import Optimizer, make_optimizer
 
 Batch = dict[str, jax.Array]
@@ -105,6 +105,9 @@ class Trainer:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
     def loss_fn(params):
+      # explicitly: left to choose, the partitioner of jax 0.10 makes wrong gradients where both
+      # `fsdp` and `tensor` cut a convolution
+      params = jax.lax.with_sharding_constraint(params, gathered(self.shardings.params))
       return self._objective.loss({'params': params, **state.extra}, batch, context, key)
 
     (_, (metrics, extra)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

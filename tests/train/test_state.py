@@ -92,7 +92,8 @@ def _assert_close(tree, expected, tolerance):
 
 
 @pytest.mark.parametrize('axes, shard', [
-    ({}, (3, 3, 8, 8)), ({'fsdp': 2}, (3, 3, 4, 8)), ({'tensor': 2}, (3, 3, 8, 4))])
+    ({}, (3, 3, 8, 8)), ({'fsdp': 2}, (3, 3, 4, 8)), ({'tensor': 2}, (3, 3, 8, 4)),
+    ({'fsdp': 2, 'tensor': 2}, (3, 3, 4, 4))])
 @pytest.mark.parametrize('optimizer', [_ADAM, _ADAFACTOR], ids=lambda optimizer: optimizer.name)
 def test_eight_devices_take_the_steps_of_one(optimizer, axes, shard):
   one, losses = _diffusion_steps(_diffusion_trainer(optimizer, _one_device_mesh()), 2)
