@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from imagenet_synth import cascade
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.cascade import (DiffusionObjective, SamplerSettings, Stage, TextStates,
+                                    TrainedStage)
 from imagenet_synth.core import images
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
 from imagenet_synth.models.efficient_unet import EfficientUNet
@@ -38,6 +39,7 @@ class _Formula(nn.Module):
 
 
 _TEXT = np.random.default_rng(0).uniform(0.1, 0.3, (5, 2, 4)).astype(np.float32)
+_STATES = TextStates(_TEXT, np.zeros((2, 4), np.float32))
 _PLAIN = SamplerSettings(num_steps=3, thresholding='none')
 
 
@@ -48,7 +50,7 @@ def _formula(kind, settings=_PLAIN, size=4, low_res_size=None):
 
 def _sample(stages, labels=(0, 1, 2, 3), batch_size=8, **kwargs):
   labels = np.array(labels)
-  out = cascade.sample(stages, _TEXT, 0, labels, np.arange(len(labels)), batch_size, **kwargs)
+  out = cascade.sample(stages, _STATES, 0, labels, np.arange(len(labels)), batch_size, **kwargs)
   jax.effects_barrier()
   return out
 
@@ -81,7 +83,7 @@ def tiny():
 @pytest.fixture(scope='module')
 def drawn(tiny):
   labels, indices = np.arange(16) % 5, np.arange(16) // 5
-  return labels, indices, cascade.sample(tiny, _TEXT, 3, labels, indices, 16)
+  return labels, indices, cascade.sample(tiny, _STATES, 3, labels, indices, 16)
 
 
 def test_sizes_ranges_and_variety(drawn):
@@ -98,20 +100,20 @@ def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
   labels, indices, expected = drawn
   order = np.random.default_rng(1).permutation(16)[:11]
   monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
-  out = cascade.sample(tiny, _TEXT, 3, labels[order], indices[order], batch_size)
+  out = cascade.sample(tiny, _STATES, 3, labels[order], indices[order], batch_size)
   for stage in range(2):
     np.testing.assert_allclose(out[stage], expected[stage][order], atol=1e-5)
 
 
 def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   labels, indices, (base, large) = drawn
-  out, = cascade.sample(tiny[1:], _TEXT, 3, labels, indices, 16, low_res=base, first_stage=1)
+  out, = cascade.sample(tiny[1:], _STATES, 3, labels, indices, 16, low_res=base, first_stage=1)
   np.testing.assert_allclose(out, large, atol=1e-5)
 
 
 def test_another_seed_draws_other_images(tiny, drawn):
   labels, indices, expected = drawn
-  out = cascade.sample(tiny, _TEXT, 4, labels, indices, 16)
+  out = cascade.sample(tiny, _STATES, 4, labels, indices, 16)
   assert np.abs(out[0] - expected[0]).max(axis=(1, 2, 3)).min() > 1e-2
   assert np.abs(out[1] - expected[1]).max(axis=(1, 2, 3)).min() > 1e-2
 
@@ -195,8 +197,8 @@ def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):
            'prompt': np.zeros(512, np.int32)}
   objective = DiffusionObjective(stage, text_dropout)
   variables = {'params': {'unused': jnp.ones(())}}
-  loss, (metrics, state) = objective.loss(variables, batch, {'text': jnp.asarray(text)},
-                                          jax.random.key(seed))
+  text = TextStates(jnp.asarray(text), jnp.zeros((2, 4)))
+  loss, (metrics, state) = objective.loss(variables, batch, {'text': text}, jax.random.key(seed))
   assert metrics == {'loss': loss} and state == {}
   return float(loss)
 

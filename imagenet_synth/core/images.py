@@ -26,8 +26,16 @@ def downsample(images: jax.Array, size: int) -> jax.Array:
   return jax.image.resize(images, shape, method='bilinear', antialias=True)
 
 
-def upsample(images: jax.Array, size: int) -> jax.Array:
-  """float [B, h, w, C] -> [B, size, size, C] by bilinear interpolation."""
+def upsample(images: jax.Array, size: int, align_corners: bool = False) -> jax.Array:
+  """float [B, h, w, C] -> [B, size, size, C] by bilinear interpolation.
+
+  align_corners: corner pixels keep their place, as DeepFloyd IF was trained; else pixels are squares.
+  """
+  if align_corners:
+    scale = (size - 1) / (np.array(images.shape[1:3]) - 1)
+    return jax.image.scale_and_translate(
+        images, (images.shape[0], size, size, images.shape[3]), (1, 2), jnp.float32(scale),
+        jnp.float32(0.5 - 0.5 * scale), method='bilinear', antialias=False)
   return jax.image.resize(images, (images.shape[0], size, size, images.shape[3]), method='bilinear')
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_synth.diffusion.denoise import Denoise
-from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
+from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, posterior
 
 SamplerName = Literal['ddpm', 'ddim']
 
@@ -22,17 +22,11 @@ def ddpm_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax
   Args:
     x_t, x_0, eps: [B, H, W, C]: the noisy image, its estimated clean image, fresh noise.
     logsnr_t, logsnr_s: scalars, logsnr_s > logsnr_t.
-    logvar: the log-variance mixing coefficient g in [0, 1]. log variance = g log(upper) +
+    logvar: the log-variance mixing coefficient g in [0, 1], to broadcast. log variance = g log(upper) +
       (1 - g) log(lower), upper = (1 - e^(logsnr_t - logsnr_s)) sigma_t^2 the forward step's variance
       and lower = (1 - e^(logsnr_t - logsnr_s)) sigma_s^2 the true posterior's.
   """
-  alpha_t, _ = alpha_sigma(logsnr_t)
-  alpha_s, _ = alpha_sigma(logsnr_s)
-  r = jnp.exp(logsnr_t - logsnr_s)
-  one_minus_r = -jnp.expm1(logsnr_t - logsnr_s)
-  mean = r * (alpha_s / alpha_t) * x_t + one_minus_r * alpha_s * x_0
-  log_upper = jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_t)
-  log_lower = jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_s)
+  mean, log_lower, log_upper = posterior(x_t, x_0, logsnr_t, logsnr_s)
   return mean + jnp.exp(0.5 * (logvar * log_upper + (1 - logvar) * log_lower)) * eps
 
 
@@ -45,16 +39,17 @@ def ddim_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array,
 
 
 def sample(denoise: Denoise, noise_fn: Callable[[int | jax.Array], jax.Array], schedule: Schedule,
-           num_steps: int | jax.Array, logvar: float | jax.Array,
+           num_steps: int | jax.Array, logvar: float | jax.Array | None,
            name: SamplerName) -> jax.Array:
   """Runs the reverse process from pure noise.
 
   Args:
-    denoise: (x_t, logsnr [B]) -> x_0.
+    denoise: (x_t, logsnr [B]) -> Estimate.
     noise_fn: draw number -> standard normal [B, H, W, C]. Draw 0 is the start; step i uses draw i.
     schedule: of the stage.
     num_steps: number of evaluations of `denoise`; may be traced, so that one compilation serves all.
-    logvar: the mixing coefficient of `ddpm_step`; 'ddim' ignores it.
+    logvar: the mixing coefficient of `ddpm_step`, None for the one that the network has learned;
+      'ddim' ignores it.
     name: 'ddpm' or 'ddim'.
 
   Returns:
@@ -63,10 +58,11 @@ def sample(denoise: Denoise, noise_fn: Callable[[int | jax.Array], jax.Array], s
   def step(i, x_t):
     logsnr_t = schedule.logsnr(1 - (i - 1) / num_steps)
     logsnr_s = schedule.logsnr(1 - i / num_steps)
-    x_0 = denoise(x_t, jnp.full(x_t.shape[0], logsnr_t))
+    x_0, learned = denoise(x_t, jnp.full(x_t.shape[0], logsnr_t))
     if name == 'ddim':
       return ddim_step(x_t, x_0, logsnr_t, logsnr_s)
-    return ddpm_step(x_t, x_0, logsnr_t, logsnr_s, logvar, noise_fn(i))
+    mixing = learned if logvar is None else logvar
+    return ddpm_step(x_t, x_0, logsnr_t, logsnr_s, mixing, noise_fn(i))
 
   x_t = jax.lax.fori_loop(1, num_steps, step, noise_fn(0))
-  return denoise(x_t, jnp.full(x_t.shape[0], schedule.logsnr(1 / num_steps)))
+  return denoise(x_t, jnp.full(x_t.shape[0], schedule.logsnr(1 / num_steps))).x_0

@@ -6,7 +6,7 @@ sigma^2 = sigmoid(-logsnr) (Kingma et al., "Variational Diffusion Models", 2021)
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,14 @@ import jax.numpy as jnp
 class Schedule:
   """logSNR as a function of time.
 
-  kind: 'cosine' (Nichol & Dhariwal, 2021; here the form with exact end points, Salimans & Ho, 2022)
-    or 'linear' (Ho et al., 2020: beta from 1e-4 to 0.02 in 1000 steps, in the continuous limit).
-  logsnr_min, logsnr_max: the ends of 'cosine'; 'linear' is clipped to them.
+  kind: 'cosine' (Salimans & Ho, 2022, with exact end points), 'linear' (Ho et al., 2020: beta from
+    1e-4 to 0.02 in 1000 steps, in the continuous limit) or 'iddpm' (Nichol & Dhariwal, 2021, eq. 17:
+    a cosine with an offset of 0.008, what DeepFloyd IF was trained on).
+  logsnr_min, logsnr_max: the ends of 'cosine'; the others are clipped to them.
   shift: added to logsnr is 2 log(shift); under 1 means more noise, as larger images want
     (Hoogeboom et al., "Simple Diffusion", 2023, eq. 4 with shift = base size / size).
   """
-  kind: Literal['cosine', 'linear'] = 'cosine'
+  kind: Literal['cosine', 'linear', 'iddpm'] = 'cosine'
   logsnr_min: float = -20.0
   logsnr_max: float = 20.0
   shift: float = 1.0
@@ -45,7 +46,16 @@ def _linear(schedule: Schedule, u: jax.Array) -> jax.Array:
   return jnp.clip(logsnr, schedule.logsnr_min, schedule.logsnr_max)
 
 
-_KINDS = {'cosine': _cosine, 'linear': _linear}
+def _iddpm(schedule: Schedule, u: jax.Array) -> jax.Array:
+  start = jnp.pi / 2 * 0.008 / 1.008
+  angle = jnp.pi / 2 * (jnp.maximum(u, 1e-9) + 0.008) / 1.008
+  # alpha^2 = cos^2(angle) / cos^2(start), so that sigma^2 has the product of sines above it: a
+  # difference of cosines would be rounded away near u = 0
+  logsnr = 2 * jnp.log(jnp.cos(angle)) - jnp.log(jnp.sin(angle - start) * jnp.sin(angle + start))
+  return jnp.clip(logsnr, schedule.logsnr_min, schedule.logsnr_max)
+
+
+_KINDS = {'cosine': _cosine, 'linear': _linear, 'iddpm': _iddpm}
 
 
 def alpha_sigma(logsnr: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -62,3 +72,25 @@ def diffuse(x_0: jax.Array, eps: jax.Array, logsnr: jax.Array) -> jax.Array:
   """q(x_t | x_0): [B, H, W, C] data and noise at logsnr [B] -> x_t."""
   alpha, sigma = alpha_sigma(per_image(logsnr, x_0))
   return alpha * x_0 + sigma * eps
+
+
+class Posterior(NamedTuple):
+  """The Gaussian x_s | x_t, x_0 of time s < t: its mean, and the bounds of a model's log variance.
+
+  log_lower is the true posterior's, log_upper the forward step's (Ho et al., 2020, section 3.2).
+  """
+  mean: jax.Array
+  log_lower: jax.Array
+  log_upper: jax.Array
+
+
+def posterior(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array,
+              logsnr_s: jax.Array) -> Posterior:
+  """One reverse step (Imagen, appendix A), logsnr_s > logsnr_t, both to broadcast against x_t."""
+  alpha_t, _ = alpha_sigma(logsnr_t)
+  alpha_s, _ = alpha_sigma(logsnr_s)
+  r = jnp.exp(logsnr_t - logsnr_s)
+  one_minus_r = -jnp.expm1(logsnr_t - logsnr_s)
+  mean = r * (alpha_s / alpha_t) * x_t + one_minus_r * alpha_s * x_0
+  return Posterior(mean, jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_s),
+                   jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_t))

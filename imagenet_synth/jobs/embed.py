@@ -6,16 +6,19 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.mesh import (batch_sharding, check_batch_size, make_mesh, param_shardings,
+                                      replicated)
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.sources import Source
 from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
-from imagenet_synth.models.byt5_tokens import tokenize
 from imagenet_synth.models.t5 import T5Config, T5Encoder
+from imagenet_synth.models.tokens import Tokens, byte_tokens, piece_tokens
 from imagenet_synth.prompts import class_prompts
 from imagenet_synth.weights import t5 as t5_weights
 
@@ -24,46 +27,50 @@ from imagenet_synth.weights import t5 as t5_weights
 class EncoderConfig:
   """The text encoder, never trained here.
 
-  Exactly one of weights (a safetensors file or folder, or a T5X checkpoint, of a byte-level T5) and
-  random (the sizes of an encoder with seeded random weights: it tells prompts apart, but knows no
-  language).
+  Exactly one of weights (a safetensors file or folder, or a T5X checkpoint) and random (the sizes of
+  an encoder with seeded random weights: it tells prompts apart, but knows no language). vocabulary:
+  the SentencePiece file of T5 v1.1; tokens are bytes, as ByT5 has them, if not given. dtype: of its
+  matrix products.
   """
   weights: str | None = None
   random: T5Config | None = None
+  vocabulary: str | None = None
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """prompts: 'classes', a prompt for each class in label order, or 'captions', all distinct ones."""
+  """prompts: 'classes', a prompt for each class in label order, or 'captions', all distinct ones.
+
+  template: what a class name is put into. padding: what stands behind a prompt's last token, and for
+  "no text": zeros, or ('encoded', as DeepFloyd IF has it) what the encoder makes of padding and of an
+  empty prompt. fsdp, tensor: axes of the mesh, to cut an encoder that is too large for one device.
+  """
   dataset: DatasetConfig
   prompts: Literal['classes', 'captions']
   encoder: EncoderConfig
   max_length: int
   template: str = '{}'
+  padding: Literal['zeros', 'encoded'] = 'zeros'
   batch_size: int = 256
   seed: int = 0
+  fsdp: int = 1
+  tensor: int = 1
 
 
 def run(config: Config, folder: Folder) -> dict[str, Any]:
   source = open_dataset(config.dataset, folder)
   prompts = _prompts(config, source)
-  encoder, params, described = _encoder(config.encoder, config.seed)
-  tokens = tokenize(prompts, config.max_length)
-  # what stands at padding is zeroed: it says nothing, and all zeros is "no text" to the networks
-  encode = jax.jit(lambda params, ids, mask: encoder.apply({'params': params}, ids, mask)
-                   * mask[..., None])
-  states = []
-  with progress(len(prompts), folder.name, unit='prompt') as bar:
-    for start in range(0, len(prompts), config.batch_size):
-      rows = np.arange(start, min(start + config.batch_size, len(prompts)))
-      filled = np.resize(rows, config.batch_size)
-      states.append(np.asarray(encode(params, tokens.ids[filled], tokens.mask[filled]))[:len(rows)])
-      bar.update(len(rows))
-  embeddings = np.concatenate(states)
+  tokens = _tokens(config, (*prompts, ''))
+  states = _encode(config, tokens, folder.name)
+  if config.padding == 'zeros':
+    states = states * tokens.mask[..., None]
+    states[-1] = 0
   file = io.BytesIO()
-  np.savez(file, prompts=np.array(prompts), embeddings=embeddings)
+  np.savez(file, prompts=np.array(prompts), embeddings=states[:-1], null=states[-1])
   write_atomic(folder.path / 'text_embeddings.npz', file.getvalue())
-  return {'encoder': described, 'num_prompts': len(prompts), 'shape': list(embeddings.shape)}
+  return {'encoder': _described(config), 'num_prompts': len(prompts),
+          'shape': list(states[:-1].shape)}
 
 
 def _prompts(config: Config, source: Source) -> tuple[str, ...]:
@@ -76,15 +83,48 @@ def _prompts(config: Config, source: Source) -> tuple[str, ...]:
   return tuple(sorted({source[i]['caption'].decode() for i in range(len(source))}))
 
 
-def _encoder(config: EncoderConfig, seed: int) -> tuple[T5Encoder, Any, str]:
-  if (config.weights is None) == (config.random is None):
+def _tokens(config: Config, prompts: tuple[str, ...]) -> Tokens:
+  if config.encoder.vocabulary is None:
+    return byte_tokens(prompts, config.max_length)
+  return piece_tokens(prompts, config.max_length, config.encoder.vocabulary)
+
+
+def _encode(config: Config, tokens: Tokens, name: str) -> np.ndarray:
+  """States of all prompts, float32 [N, L, D]."""
+  mesh = make_mesh(config.fsdp, config.tensor)
+  check_batch_size(mesh, config.batch_size)
+  encoder, params = _encoder(config)
+  one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  boxed = jax.eval_shape(encoder.init, jax.random.key(0), one, jax.ShapeDtypeStruct((1, 1), bool))
+  shardings, batch = param_shardings(mesh, boxed['params']), batch_sharding(mesh)
+  params = jax.device_put(params, shardings)
+  encode = jax.jit(lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
+                   in_shardings=(shardings, batch, batch), out_shardings=replicated(mesh))
+  states = []
+  with progress(len(tokens.ids), name, unit='prompt') as bar:
+    for start in range(0, len(tokens.ids), config.batch_size):
+      rows = np.arange(start, min(start + config.batch_size, len(tokens.ids)))
+      filled = np.resize(rows, config.batch_size)
+      states.append(np.asarray(encode(params, tokens.ids[filled], tokens.mask[filled]))[:len(rows)])
+      bar.update(len(rows))
+  return np.concatenate(states)
+
+
+def _encoder(config: Config) -> tuple[T5Encoder, Any]:
+  section = config.encoder
+  if (section.weights is None) == (section.random is None):
     raise InputError('config: encoder needs exactly one of weights (a path) and random (sizes)')
-  if config.weights is not None:
-    loaded = t5_weights.load(config.weights)
-    return T5Encoder(loaded.config), loaded.params, f'T5 weights from {config.weights}'
-  encoder = T5Encoder(config.random)
+  if section.weights is not None:
+    loaded = t5_weights.load(section.weights)
+    return T5Encoder(loaded.config, jnp.dtype(section.dtype)), loaded.params
+  say(_described(config))
+  encoder = T5Encoder(section.random, jnp.dtype(section.dtype))
   ids = np.zeros((1, 1), np.int32)
-  params = nn.unbox(encoder.init(jax.random.key(seed), ids, ids.astype(bool))['params'])
-  described = f'T5 encoder with RANDOM weights (seed {seed}): it tells prompts apart, no more'
-  say(described)
-  return encoder, params, described
+  params = nn.unbox(encoder.init(jax.random.key(config.seed), ids, ids.astype(bool))['params'])
+  return encoder, params
+
+
+def _described(config: Config) -> str:
+  if config.encoder.weights is not None:
+    return f'T5 weights from {config.encoder.weights}'
+  return f'T5 encoder with RANDOM weights (seed {config.seed}): it tells prompts apart, no more'

@@ -56,7 +56,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       if all(path.exists() for path in files.values()):
         bar.update(len(labels[rows]))
         continue
-      drawn = cascade.sample(stages, text.embeddings, config.seed, labels[rows], indices[rows],
+      drawn = cascade.sample(stages, text.states, config.seed, labels[rows], indices[rows],
                              config.batch_size, on_batch=bar.update)
       for size, pictures in zip(made, drawn):
         if size in files:

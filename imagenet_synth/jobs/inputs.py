@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TextStates, TrainedStage
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import build, build_tagged
 from imagenet_synth.core.errors import InputError
@@ -43,9 +43,9 @@ def open_dataset(config: DatasetConfig, folder: Folder) -> Source:
 
 
 class Text(NamedTuple):
-  """Prompts and their embeddings float32 [N, L, D], zeros at padding; `rows` finds a prompt."""
+  """Prompts and what the encoder made of them; `rows` finds a prompt."""
   prompts: tuple[str, ...]
-  embeddings: np.ndarray
+  states: TextStates
 
   @property
   def rows(self) -> dict[str, int]:
@@ -55,7 +55,7 @@ class Text(NamedTuple):
 def load_text(name: str, folder: Folder) -> Text:
   """What the embed job `name` has written."""
   with np.load(folder.input(name) / 'text_embeddings.npz') as file:
-    return Text(tuple(str(p) for p in file['prompts']), file['embeddings'])
+    return Text(tuple(str(p) for p in file['prompts']), TextStates(file['embeddings'], file['null']))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StageConfig:
 
 def make_stage(config: StageConfig, text: Text, where: str) -> Stage:
   network = build_tagged(NETWORKS, config.network, f'{where}.network')
-  _, length, size = text.embeddings.shape
+  _, length, size = text.states.prompts.shape
   return Stage(config.size, config.channels, network, length, size, config.low_res_size,
                config.schedule, config.prediction)
 

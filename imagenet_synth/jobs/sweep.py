@@ -43,12 +43,12 @@ class Config:
 
 
 def run(config: Config, folder: Folder) -> dict[str, Any]:
-  text = load_text(config.text, folder).embeddings
+  text = load_text(config.text, folder).states
   stages, origins = load_cascade(config.stages, folder)
   *below, swept = stages
   extractor = load_extractor(config.extractor, folder)
   references = config.references.moments(extractor, swept.stage.size, folder)
-  labels, indices = class_plan(len(text), config.per_class)
+  labels, indices = class_plan(len(text.prompts), config.per_class)
   trials = _trials(config)
   low_res = None
   with progress(len(labels) * len(trials), folder.name) as bar:

@@ -98,7 +98,7 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
   state = fit(
       trainer, state,
       lambda start, stop: batches(data, 'prompt', config.seed, config.batch_size, start, stop),
-      {'text': text.embeddings}, config.num_steps, batch_size=config.batch_size,
+      {'text': text.states}, config.num_steps, batch_size=config.batch_size,
       checkpoints=checkpoints, checkpoint_every=config.checkpoint_every, origin=folder.origin,
       writer=writer, what=folder.name,
       on_checkpoint=lambda step, state: writer.write_images(
@@ -140,7 +140,8 @@ def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
   def draw(step, state):
     trained = TrainedStage(stage, local_replicas(state.sampling_variables), config.sampler)
     # a row of text for each image, so that every image is its own "class" to the sampler
-    drawn, = cascade.sample([trained], text.embeddings[rows], 0, np.arange(len(rows)), indices,
+    chosen = text.states._replace(prompts=text.states.prompts[rows])
+    drawn, = cascade.sample([trained], chosen, 0, np.arange(len(rows)), indices,
                             len(rows), low_res=low_res)
     picture = images.grid(np.asarray(images.to_uint8(drawn)), config.columns,
                           scale=max(1, 32 // stage.size))

@@ -72,7 +72,7 @@ class AttentionPool(nn.Module):
     num_heads = max(self.features // self.head_size, 1)
     text = layer_norm(self.dtype, 'norm')(text)
     tokens = jnp.concatenate([text.mean(axis=1, keepdims=True), text], axis=1)
-    heads = functools.partial(_heads, num_heads=num_heads)
+    heads = functools.partial(split_heads, num_heads=num_heads)
     query = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='query')(tokens[:, :1]))
     key = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='key')(tokens))
     value = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='value')(tokens))
@@ -111,7 +111,7 @@ class ResBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, vector: jax.Array, train: bool) -> jax.Array:
     h = nn.swish(group_norm(x.shape[-1], self.dtype, 'norm_in')(x))
-    h, x = _resample(h, self.resample), _resample(x, self.resample)
+    h, x = resample(h, self.resample), resample(x, self.resample)
     h = conv(self.features, dtype=self.dtype, name='conv_in')(h)
     scale_shift = dense(2 * self.features, dtype=self.dtype, name='scale_shift')(nn.swish(vector))
     scale, shift = jnp.split(scale_shift[:, None, None], 2, axis=-1)
@@ -139,7 +139,7 @@ class Attention(nn.Module):
     batch_size, height, width, features = x.shape
     pixels = group_norm(features, self.dtype, 'norm')(x).reshape(batch_size, -1, features)
     text = layer_norm(self.dtype, 'text_norm')(text)
-    heads = functools.partial(_heads, num_heads=self.num_heads)
+    heads = functools.partial(split_heads, num_heads=self.num_heads)
     project = lambda name, y: heads(dense(self.hidden_size, dtype=self.dtype, name=name)(y))
     keys, values = project('text_key', text), project('text_value', text)
     if self.self_attention:
@@ -151,11 +151,13 @@ class Attention(nn.Module):
     return x + out.reshape(x.shape)
 
 
-def _heads(x: jax.Array, num_heads: int) -> jax.Array:
+def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
+  """[..., F] -> [..., num_heads, F / num_heads]."""
   return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
 
 
-def _resample(x: jax.Array, how: str) -> jax.Array:
+def resample(x: jax.Array, how: str) -> jax.Array:
+  """[B, H, W, C] at half ('down', mean of 2x2), twice ('up', nearest) or the same ('none') size."""
   if how == 'down':
     return nn.avg_pool(x, (2, 2), (2, 2))
   return x.repeat(2, axis=1).repeat(2, axis=2) if how == 'up' else x

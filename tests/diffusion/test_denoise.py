@@ -40,16 +40,17 @@ def test_mixing_clean_images_is_mixing_eps(prediction, weight):
   x_t, conditional, unconditional = _normal(0), _normal(1), _normal(2)
 
   def denoise(output):
-    return lambda x_t, logsnr: denoising.to_x0(prediction, output, x_t, logsnr)
+    return lambda x_t, logsnr: denoising.Estimate(
+        denoising.to_x0(prediction, output, x_t, logsnr))
 
   def eps(x_0):
     snr = np.exp(np.asarray(_LOGSNR, np.float64)).reshape(-1, 1, 1, 1)
     alpha, sigma = np.sqrt(snr / (1 + snr)), np.sqrt(1 / (1 + snr))
     return (np.asarray(x_t, np.float64) - alpha * np.asarray(x_0, np.float64)) / sigma
 
-  guided = denoising.guide(denoise(conditional), denoise(unconditional), weight)(x_t, _LOGSNR)
-  expected = (weight * eps(denoise(conditional)(x_t, _LOGSNR))
-              + (1 - weight) * eps(denoise(unconditional)(x_t, _LOGSNR)))
+  guided = denoising.guide(denoise(conditional), denoise(unconditional), weight)(x_t, _LOGSNR).x_0
+  expected = (weight * eps(denoise(conditional)(x_t, _LOGSNR).x_0)
+              + (1 - weight) * eps(denoise(unconditional)(x_t, _LOGSNR).x_0))
   # eps = (x_t - alpha x_0) / sigma divides float32 rounding by sigma, 0.02 at logsnr 8
   np.testing.assert_allclose(eps(guided), expected, rtol=1e-5, atol=5e-4)
 
@@ -57,15 +58,24 @@ def test_mixing_clean_images_is_mixing_eps(prediction, weight):
 @pytest.mark.parametrize('prediction', _PREDICTIONS)
 def test_guidance_of_one_is_the_conditional_estimate(prediction):
   x_t, output = _normal(0), _normal(1)
-  conditional = lambda x_t, logsnr: denoising.to_x0(prediction, output, x_t, logsnr)
-  unconditional = lambda x_t, logsnr: jnp.full_like(x_t, 0.3)
-  np.testing.assert_array_equal(denoising.guide(conditional, unconditional, 1.0)(x_t, _LOGSNR),
-                                conditional(x_t, _LOGSNR))
+  estimate = denoising.Estimate(denoising.to_x0(prediction, output, x_t, _LOGSNR), output / 9)
+  other = denoising.Estimate(jnp.full_like(x_t, 0.3), jnp.zeros_like(x_t))
+  guided = denoising.guide(lambda *_: estimate, lambda *_: other, 1.0)(x_t, _LOGSNR)
+  np.testing.assert_array_equal(guided.x_0, estimate.x_0)
+  # a learned variance is not guided
+  np.testing.assert_array_equal(guided.logvar, estimate.logvar)
 
 
 def test_no_threshold_changes_nothing():
   x_0 = _normal(0, scale=3)
   np.testing.assert_array_equal(denoising.threshold(x_0, 'none', 99.5), x_0)
+
+
+def test_dynamic_threshold_shrinks_no_more_than_it_is_allowed():
+  x_0 = _normal(0, scale=3)
+  np.testing.assert_allclose(denoising.threshold(x_0, 'dynamic', 95, 1.5),
+                             np.clip(x_0, -1.5, 1.5) / 1.5, rtol=1e-6)
+  np.testing.assert_allclose(denoising.threshold(x_0, 'dynamic', 95, 1.0), np.clip(x_0, -1, 1))
 
 
 def test_static_threshold_clips():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth.diffusion import samplers
-from imagenet_synth.diffusion.denoise import guide
+from imagenet_synth.diffusion.denoise import Estimate, guide
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, per_image
 
 _MEAN, _STD = 0.3, 0.4
@@ -31,7 +31,8 @@ def _gaussian(mean=_MEAN, std=_STD):
   """The exact denoiser of N(mean, std^2) pixels."""
   def denoise(x_t, logsnr):
     alpha, sigma = alpha_sigma(per_image(logsnr, x_t))
-    return mean + alpha * std**2 / (alpha**2 * std**2 + sigma**2) * (x_t - alpha * mean)
+    gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
+    return Estimate(mean + gain * (x_t - alpha * mean))
   return denoise
 
 
@@ -204,7 +205,7 @@ def test_evaluates_at_even_times_and_draws_no_noise_at_the_last(name, num_steps)
 
   def denoise(x_t, logsnr):
     jax.debug.callback(lambda x: times.append(np.asarray(x)), logsnr, ordered=True)
-    return jnp.full_like(x_t, 0.7)
+    return Estimate(jnp.full_like(x_t, 0.7))
 
   def noise_fn(draw):
     jax.debug.callback(lambda x: draws.append(int(x)), draw, ordered=True)
@@ -225,7 +226,7 @@ def _mixture(weight, center=0.6, std=0.1):
     variance = alpha**2 * std**2 + sigma**2
     positive = jax.nn.sigmoid(jnp.log(weight / (1 - weight)) + 2 * alpha * center * x_t / variance)
     mean = lambda sign: sign * center + alpha * std**2 / variance * (x_t - sign * alpha * center)
-    return positive * mean(1) + (1 - positive) * mean(-1)
+    return Estimate(positive * mean(1) + (1 - positive) * mean(-1))
   return denoise
 
 

@@ -72,7 +72,7 @@ def write_json_of_embed(workdir):
   """An embed job as if it were done."""
   (workdir / 'embed').mkdir()
   np.savez(workdir / 'embed/text_embeddings.npz', prompts=np.array(['zero']),
-           embeddings=np.zeros((1, 2, 3), np.float32))
+           embeddings=np.zeros((1, 2, 3), np.float32), null=np.zeros((2, 3), np.float32))
   write_json(workdir / 'embed/job.json', {'result': {}, 'origin': {}})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from imagenet_synth.cascade import DiffusionObjective, Stage
+from imagenet_synth.cascade import DiffusionObjective, Stage, TextStates
 from imagenet_synth.core.mesh import AXES, make_mesh
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.train.optim import Optimizer
@@ -71,7 +71,8 @@ def _diffusion_steps(trainer, num_steps):
   rng = np.random.default_rng(0)
   draw = lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
   state, losses = trainer.from_params(jax.tree.map(draw, trainer.abstract.params), 3), []
-  context = {'text': rng.normal(size=(5, 2, 3)).astype(np.float32)}
+  prompts = rng.normal(size=(5, 2, 3)).astype(np.float32)
+  context = {'text': TextStates(prompts, np.zeros_like(prompts[0]))}
   for _ in range(num_steps):
     batch = {'image': rng.integers(0, 256, (8, 4, 4, 1), np.uint8),
              'prompt': rng.integers(0, 5, 8).astype(np.int32)}

@@ -100,7 +100,7 @@ def test_shards_with_an_index_are_the_same_as_one_file(tmp_path):
   with pytest.raises(InputError, match='not an index'):
     t5.load(tmp_path)
   index_path.unlink()
-  with pytest.raises(InputError, match='no model.safetensors.index.json .* name one file'):
+  with pytest.raises(InputError, match='index.json .* name one file'):
     t5.load(tmp_path)
 
 
@@ -164,9 +164,9 @@ def test_pickle_is_refused_with_the_way_to_convert_it(tmp_path, name):
 
 
 def test_nothing_to_load_says_what_is_expected(tmp_path):
-  with pytest.raises(InputError, match='absent: T5 weights do not exist'):
+  with pytest.raises(InputError, match='absent: weights of a T5 .* do not exist'):
     t5.load(tmp_path / 'absent')
-  with pytest.raises(InputError, match=r'no T5 weights; expected \*.safetensors'):
+  with pytest.raises(InputError, match=r'no weights of a T5 .* encoder; expected \*.safetensors'):
     t5.load(T5X.parent)
   broken = tmp_path / 'model.safetensors'
   broken.write_bytes((FIXTURES / 'tiny_byt5' / 'model.safetensors').read_bytes()[:5000])

@@ -1,0 +1,233 @@
+"""The U-Nets of DeepFloyd IF, stages I and II, faithful to their published weights.
+
+The Imagen family as DeepFloyd built it (github.com/deep-floyd/IF; also `UNet2DConditionModel` of
+Hugging Face diffusers, whose parameter names are kept here). Unlike Imagen's own: text is prepended
+to the keys and values under a GroupNorm over all tokens, activations are exact gelus, and the output
+holds a second image, the interpolation of the log variance (Nichol & Dhariwal, 2021, eq. 15).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from imagenet_synth.models.layers import conv, dense, resample, split_heads
+
+_NUM_GROUPS = 32
+_EPSILON = 1e-5
+# stage II divides the sum of a block and its shortcut by this
+_SR_SCALE = 1.4142271248762552
+
+
+class IFUNet(nn.Module):
+  """Stage I without, stage II with a low-resolution image.
+
+  channels, layers_per_block: per level, each at half the size of the one before. attention: per level,
+  whether its pixels attend to each other and to the text. cross_attention_size: width to which the
+  text is projected for that. head_size: channels per attention head; pool_heads: heads of the
+  attention that pools the text. only_cross_attention: pixels attend to the text alone. remat:
+  recompute blocks on the way back instead of keeping what they computed.
+  """
+  channels: tuple[int, ...]
+  layers_per_block: tuple[int, ...]
+  attention: tuple[bool, ...]
+  cross_attention_size: int
+  head_size: int = 64
+  pool_heads: int = 64
+  only_cross_attention: bool = False
+  remat: bool = False
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x_t: jax.Array, logsnr: jax.Array, text: jax.Array,
+               low_res: jax.Array | None = None, aug_logsnr: jax.Array | None = None, *,
+               train: bool = False) -> jax.Array:
+    """Estimates of the noise and of the variance.
+
+    Args:
+      x_t: [B, H, W, C], the noisy image.
+      logsnr: [B], of the schedule 'iddpm'.
+      text: [B, L, D], states of T5, those at padding included.
+      low_res: [B, H, W, C], already upsampled and noised, and aug_logsnr [B]: stage II.
+      train: there is no dropout, so it changes nothing.
+
+    Returns:
+      float32 [B, H, W, 2 C]: eps, and v in [-1, 1] with log variance (v + 1) / 2 log(upper) +
+      (1 - v) / 2 log(lower).
+    """
+    is_sr = low_res is not None
+    scale = _SR_SCALE if is_sr else 1.0
+    vector = self._conditioning(logsnr, text, aug_logsnr)
+    # one activation for all blocks, where stage I has one in each
+    vector = _gelu(vector) if is_sr else vector
+    tokens = dense(self.cross_attention_size, dtype=self.dtype, name='encoder_hid_proj')(text)
+    resnet_class, attention_class = ((nn.remat(_ResNet), nn.remat(_Attention)) if self.remat
+                                     else (_ResNet, _Attention))
+
+    def resnet(x, features, name, how='none'):
+      return resnet_class(features, scale, not is_sr, how, self.dtype, name=name)(x, vector)
+
+    def attend(x, name):
+      return attention_class(self.head_size, self.only_cross_attention, self.dtype,
+                             name=name)(x, tokens)
+
+    x = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
+    x = conv(self.channels[0], dtype=self.dtype, name='conv_in')(x)
+    skips = [x]
+    last = len(self.channels) - 1
+    for level, features in enumerate(self.channels):
+      block = f'down_blocks_{level}'
+      for i in range(self.layers_per_block[level]):
+        x = resnet(x, features, f'{block}_resnets_{i}')
+        x = attend(x, f'{block}_attentions_{i}') if self.attention[level] else x
+        skips.append(x)
+      if level < last:
+        x = resnet(x, features, f'{block}_downsamplers_0', 'down')
+        skips.append(x)
+
+    x = resnet(x, self.channels[-1], 'mid_block_resnets_0')
+    x = attend(x, 'mid_block_attentions_0')
+    x = resnet(x, self.channels[-1], 'mid_block_resnets_1')
+
+    for position, level in enumerate(reversed(range(last + 1))):
+      block = f'up_blocks_{position}'
+      for i in range(self.layers_per_block[level] + 1):
+        x = jnp.concatenate([x, skips.pop()], axis=-1)
+        x = resnet(x, self.channels[level], f'{block}_resnets_{i}')
+        x = attend(x, f'{block}_attentions_{i}') if self.attention[level] else x
+      if level > 0:
+        x = resnet(x, self.channels[level], f'{block}_upsamplers_0', 'up')
+
+    x = _gelu(_group_norm(self.dtype, 'conv_norm_out')(x))
+    return conv(2 * x_t.shape[-1], zero=True, name='conv_out')(x.astype(jnp.float32))
+
+  def _conditioning(self, logsnr: jax.Array, text: jax.Array,
+                    aug_logsnr: jax.Array | None) -> jax.Array:
+    """Noise level, pooled text and (stage II) noise level of the low-resolution image: [B, F]."""
+    features = 4 * self.channels[0] if aug_logsnr is None else self.channels[-1]
+
+    embed = lambda logsnr, name: _StepMlp(self.channels[0], features, self.dtype, name=name)(
+        diffusion_step(logsnr))
+    vector = embed(logsnr, 'time_embedding')
+    if aug_logsnr is not None:
+      vector += embed(aug_logsnr, 'class_embedding')
+    return vector + _TextEmbedding(features, self.pool_heads, self.dtype, name='add_embedding')(text)
+
+
+def diffusion_step(logsnr: jax.Array) -> jax.Array:
+  """logsnr of the schedule 'iddpm' -> the step in [0, 999] that the networks were trained on.
+
+  Step t is at time u = (t + 1) / 1000 of alpha^2 = cos^2(pi / 2 (u + s) / (1 + s)) / cos^2(pi / 2 s /
+  (1 + s)), s = 0.008 (Nichol & Dhariwal, 2021, eq. 17). Between steps it is not a whole number.
+  """
+  offset = 0.008
+  start = math.cos(math.pi / 2 * offset / (1 + offset))
+  angle = jnp.arccos(jnp.sqrt(jax.nn.sigmoid(logsnr)) * start)
+  return jnp.clip(1000 * ((1 + offset) * angle * (2 / math.pi) - offset) - 1, 0, 999)
+
+
+class _StepMlp(nn.Module):
+  """step [B] -> [B, features] by sinusoids of `size` frequencies and phases."""
+  size: int
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, step: jax.Array) -> jax.Array:
+    frequencies = jnp.exp(-math.log(10000) * jnp.arange(self.size // 2) / (self.size // 2))
+    angles = step[:, None] * frequencies[None]
+    x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    x = _gelu(dense(self.features, dtype=self.dtype, name='linear_1')(x))
+    return dense(self.features, dtype=self.dtype, name='linear_2')(x)
+
+
+class _TextEmbedding(nn.Module):
+  """Text [B, L, D], raw, -> one vector [B, features]."""
+  features: int
+  num_heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, text: jax.Array) -> jax.Array:
+    x = _layer_norm(self.dtype, 'norm1')(text)
+    x = _Pool(self.num_heads, self.dtype, name='pool')(x)
+    return _layer_norm(self.dtype, 'norm2')(dense(self.features, dtype=self.dtype, name='proj')(x))
+
+
+class _Pool(nn.Module):
+  """[B, L, D] -> [B, D]: a query made of the mean token attends to it and to all tokens."""
+  num_heads: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    size = x.shape[-1]
+    position = self.param('positional_embedding', nn.initializers.normal(size**-0.5), (1, size))
+    mean = x.mean(axis=1, keepdims=True) + position.astype(x.dtype)
+    tokens = jnp.concatenate([mean, x], axis=1)
+    project = lambda name, y: split_heads(dense(size, dtype=self.dtype, name=name)(y),
+                                          self.num_heads)
+    pooled = jax.nn.dot_product_attention(
+        project('q_proj', mean), project('k_proj', tokens), project('v_proj', tokens))
+    return pooled.reshape(x.shape[0], size)
+
+
+class _ResNet(nn.Module):
+  """Two convolutions, each after norm and gelu, with the conditioning as scale and shift."""
+  features: int
+  scale: float
+  activate_vector: bool
+  how: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, vector: jax.Array) -> jax.Array:
+    h = _gelu(_group_norm(self.dtype, 'norm1')(x))
+    h, x = resample(h, self.how), resample(x, self.how)
+    h = conv(self.features, dtype=self.dtype, name='conv1')(h)
+    vector = _gelu(vector) if self.activate_vector else vector
+    scale_shift = dense(2 * self.features, dtype=self.dtype, name='time_emb_proj')(vector)
+    scale, shift = jnp.split(scale_shift[:, None, None], 2, axis=-1)
+    h = _gelu(_group_norm(self.dtype, 'norm2')(h) * (1 + scale) + shift)
+    h = conv(self.features, zero=True, dtype=self.dtype, name='conv2')(h)
+    if x.shape[-1] != self.features:
+      x = conv(self.features, kernel_size=1, dtype=self.dtype, name='conv_shortcut')(x)
+    return (x + h) / self.scale
+
+
+class _Attention(nn.Module):
+  """Pixels [B, H, W, C] attend to the text tokens [B, L, E] and, if wanted, to all pixels."""
+  head_size: int
+  only_cross: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
+    batch_size, height, width, features = x.shape
+    pixels = _group_norm(self.dtype, 'group_norm')(x).reshape(batch_size, -1, features)
+    # its statistics are over all tokens of a text, padding included
+    tokens = _group_norm(self.dtype, 'norm_cross')(tokens)
+    project = lambda name, y: split_heads(dense(features, dtype=self.dtype, name=name)(y),
+                                          features // self.head_size)
+    keys, values = project('add_k_proj', tokens), project('add_v_proj', tokens)
+    if not self.only_cross:
+      keys = jnp.concatenate([keys, project('to_k', pixels)], axis=1)
+      values = jnp.concatenate([values, project('to_v', pixels)], axis=1)
+    out = jax.nn.dot_product_attention(project('to_q', pixels), keys, values)
+    out = dense(features, zero=True, dtype=self.dtype, name='to_out_0')(
+        out.reshape(batch_size, -1, features))
+    return x + out.reshape(x.shape)
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+  return jax.nn.gelu(x, approximate=False)
+
+
+def _group_norm(dtype: Any, name: str) -> nn.GroupNorm:
+  return nn.GroupNorm(_NUM_GROUPS, epsilon=_EPSILON, dtype=dtype, name=name)
+
+
+def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+  return nn.LayerNorm(epsilon=_EPSILON, dtype=dtype, name=name)

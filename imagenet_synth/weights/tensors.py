@@ -1,0 +1,167 @@
+"""Named tensors that others have written, checked against the parameters they are to become.
+
+Safetensors (one file, or shards with their index) and npz are read; a pickle never is, as it can run
+code. Names and shapes of all tensors are checked before the first is read.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import traverse_util
+
+from imagenet_synth.core.errors import InputError
+
+_PICKLE_SUFFIXES = ('.bin', '.ckpt', '.pkl', '.pt', '.pth')
+_MAIN_FILES = ('model.safetensors', 'diffusion_pytorch_model.safetensors')
+
+ParamPath = tuple[str, ...]
+"""Where a parameter stands in the Flax tree."""
+
+
+class Tensor(NamedTuple):
+  shape: tuple[int, ...]
+  read: Callable[[], np.ndarray]
+
+
+class Param(NamedTuple):
+  """A Flax parameter: the name of its tensor, the shapes that are right, and how it is laid out."""
+  name: str
+  shapes: tuple[tuple[int, ...], ...]
+  to_flax: Callable[[np.ndarray], np.ndarray] = lambda array: array
+
+
+class Kind(NamedTuple):
+  """What is looked for, in words: `name` for messages, `convert` says how to be rid of a pickle."""
+  name: str
+  convert: str
+
+
+def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
+  """Tensors by name, unread, of a .safetensors or .npz file, or of a folder of safetensors.
+
+  Raises:
+    InputError: nothing that can be read is there, a shard is missing or cut off, or it is a pickle.
+  """
+  if not path.exists():
+    raise InputError(f'{path}: weights of {kind.name} do not exist')
+  if path.suffix == '.npz':
+    return _npz_tensors(path)
+  return {name: _safetensors_tensor(file, name) for name, file in _files(path, kind).items()}
+
+
+def load_tree(source: Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param],
+              kind: Kind) -> dict:
+  """The Flax tree of float32 numpy arrays.
+
+  Raises:
+    InputError: a tensor is missing, unexpected, of a wrong shape or not floating point; named.
+  """
+  missing = sorted({param.name for param in params.values()} - tensors.keys())
+  unexpected = sorted(tensors.keys() - {param.name for param in params.values()})
+  if missing or unexpected:
+    faults = [f'{len(missing)} missing, first {missing[0]}'] if missing else []
+    faults += [f'{len(unexpected)} unexpected, first {unexpected[0]}'] if unexpected else []
+    raise InputError(f'{source}: tensors are not those of {kind.name}: {"; ".join(faults)}')
+  for param in params.values():
+    shape = tensors[param.name].shape
+    if shape not in param.shapes:
+      raise InputError(f'{source}: tensor {param.name} has shape {shape}, '
+                       f'expected {param.shapes[0]} of {kind.name}')
+  return traverse_util.unflatten_dict(
+      {path: param.to_flax(_read(source, param.name, tensors)) for path, param in params.items()})
+
+
+def torch_param(path: ParamPath, shape: tuple[int, ...], name: str) -> Param:
+  """A parameter of a PyTorch module: convolutions are OIHW there, matrices [out, in]."""
+  if path[-1] != 'kernel':
+    return Param(name, (shape,))
+  if len(shape) == 4:
+    return Param(name, ((shape[3], shape[2], *shape[:2]),), lambda a: a.transpose(2, 3, 1, 0))
+  return Param(name, (shape[::-1],), np.transpose)
+
+
+def _read(source: Path, name: str, tensors: Mapping[str, Tensor]) -> np.ndarray:
+  array = tensors[name].read()
+  # integers are quantised weights, which mean nothing without their scales
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise InputError(f'{source}: tensor {name} is {array.dtype}, need floating point weights')
+  return array.astype(np.float32)
+
+
+def _npz_tensors(path: Path) -> dict[str, Tensor]:
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+  except (ValueError, OSError, EOFError, KeyError) as error:
+    raise InputError(f'{path}: not a whole npz of plain arrays: {error}') from error
+  return {name: Tensor(array.shape, functools.partial(np.asarray, array))
+          for name, array in arrays.items()}
+
+
+def _files(path: Path, kind: Kind) -> dict[str, Path]:
+  """Tensor name -> the file that holds it."""
+  if not path.is_dir():
+    return dict.fromkeys(_names(path, kind), path)
+  indices = sorted(path.glob('*.safetensors.index.json'))
+  if len(indices) == 1:
+    return _indexed_files(indices[0], kind)
+  files = sorted(path.glob('*.safetensors'))
+  main = [file for file in files if file.name in _MAIN_FILES]
+  files = main if len(main) == 1 else files
+  if len(files) > 1:
+    names = ', '.join(file.name for file in files)
+    raise InputError(f'{path}: no *.safetensors.index.json says how {names} belong together; '
+                     'name one file')
+  if not files:
+    _refuse_pickle(path, kind)
+    raise InputError(f'{path}: no weights of {kind.name}; expected *.safetensors, or '
+                     '*.safetensors.index.json with its shards')
+  return dict.fromkeys(_names(files[0], kind), files[0])
+
+
+def _indexed_files(index_path: Path, kind: Kind) -> dict[str, Path]:
+  try:
+    weight_map = json.loads(index_path.read_text())['weight_map']
+    files = {name: index_path.parent / file for name, file in weight_map.items()}
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f'{index_path}: not an index of safetensors shards: {error!r}') from error
+  held = {file: _names(file, kind) for file in sorted(set(files.values()))}
+  for name, file in files.items():
+    if name not in held[file]:
+      raise InputError(f'{file}: tensor {name} is missing, though {index_path.name} puts it there')
+  return files
+
+
+def _names(file: Path, kind: Kind) -> set[str]:
+  _refuse_pickle(file, kind)
+  if not file.is_file():
+    raise InputError(f'{file}: weights of {kind.name} do not exist')
+  try:
+    with safetensors.safe_open(file, 'numpy') as tensors:
+      return set(tensors.keys())
+  except safetensors.SafetensorError as error:
+    raise InputError(f'{file}: not a whole safetensors file: {error}') from error
+
+
+def _refuse_pickle(path: Path, kind: Kind) -> None:
+  for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    if file.suffix in _PICKLE_SUFFIXES:
+      raise InputError(f'{file}: a pickle can run code and is not read; if you trust it, convert it '
+                       f'with `{kind.convert}`, which writes safetensors')
+
+
+def _safetensors_tensor(file: Path, name: str) -> Tensor:
+  with safetensors.safe_open(file, 'numpy') as tensors:
+    shape = tuple(tensors.get_slice(name).get_shape())
+  return Tensor(shape, functools.partial(_read_safetensors, file, name))
+
+
+def _read_safetensors(file: Path, name: str) -> np.ndarray:
+  with safetensors.safe_open(file, 'numpy') as tensors:
+    return tensors.get_tensor(name)
