@@ -235,3 +235,45 @@ def test_training_sees_the_low_resolution_without_its_detail():
   # what is kept costs (alpha - 1)^2 + sigma^2, 2 - 4 / pi on average; what is lost 1 + sigma^2, 1.5
   assert constant == pytest.approx(2 - 4 / np.pi, abs=0.1)
   assert detail == pytest.approx(1.5, abs=0.1)
+
+
+class _Learned(nn.Module):
+  """Answers 0 for the image and `v` for its variance."""
+  v: float
+
+  @nn.compact
+  def __call__(self, x_t, logsnr, text, low_res=None, aug_logsnr=None, *, train=False):
+    self.param('unused', nn.initializers.ones_init(), ())
+    return jnp.concatenate([jnp.zeros_like(x_t), jnp.full_like(x_t, self.v)], axis=-1)
+
+
+@pytest.mark.parametrize('v, logvar', [(-1.0, 0.0), (0.2, 0.6), (1.0, 1.0)])
+def test_a_learned_variance_mixes_the_bounds_where_no_coefficient_is_set(v, logvar):
+  # eps is 0, so that x_0 is x_t / alpha, which keeps the noise of all steps
+  def sample(learned, settings_logvar):
+    stage = Stage(4, 3, _Learned(v), 2, 4, prediction='eps', learned_variance=True)
+    settings = SamplerSettings(num_steps=4, thresholding='static', logvar=settings_logvar)
+    return _sample([TrainedStage(stage, {'params': {'unused': jnp.ones(())}}, settings)])[0]
+
+  np.testing.assert_allclose(sample(v, None), sample(v, logvar), atol=1e-5)
+  assert np.abs(sample(v, None) - sample(v, 0.3)).max() > 1e-3
+
+
+def test_no_text_is_the_null_row_in_sampling():
+  states = TextStates(_TEXT, np.full((2, 4), -0.25, np.float32))
+  stage = _formula('text', dataclasses.replace(_PLAIN, guidance=1.5))
+  out, = cascade.sample([stage], states, 0, np.arange(4), np.arange(4), 8)
+  np.testing.assert_allclose(out[:, 0, 0], 1.5 * _TEXT[:4, 0, :3] + 0.5 * 0.25, atol=1e-6)
+
+
+def test_a_stage_can_be_trained_on_crops():
+  # the network's image is 4 pixels wide, of a stage of 8 with a low resolution of 4: crops have 2
+  stage = Stage(8, 3, _Formula('low_res'), 2, 4, 4, prediction='x0')
+  board = (np.indices((4, 4)).sum(axis=0) % 2 * 255).astype(np.uint8)
+  batch = {'image': np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3)),
+           'prompt': np.zeros(512, np.int32)}
+  objective = DiffusionObjective(stage, 0.0, crop=4)
+  context = {'text': TextStates(jnp.ones((1, 2, 4)), jnp.zeros((2, 4)))}
+  loss, _ = objective.loss({'params': {'unused': jnp.ones(())}}, batch, context, jax.random.key(0))
+  # a checkerboard is lost at half the size: see the test of its detail above
+  assert loss == pytest.approx(1.5, abs=0.1)

@@ -51,7 +51,8 @@ def _iddpm(schedule: Schedule, u: jax.Array) -> jax.Array:
   angle = jnp.pi / 2 * (jnp.maximum(u, 1e-9) + 0.008) / 1.008
   # alpha^2 = cos^2(angle) / cos^2(start), so that sigma^2 has the product of sines above it: a
   # difference of cosines would be rounded away near u = 0
-  logsnr = 2 * jnp.log(jnp.cos(angle)) - jnp.log(jnp.sin(angle - start) * jnp.sin(angle + start))
+  cosine = jnp.maximum(jnp.cos(angle), 1e-9)
+  logsnr = 2 * jnp.log(cosine) - jnp.log(jnp.sin(angle - start) * jnp.sin(angle + start))
   return jnp.clip(logsnr, schedule.logsnr_min, schedule.logsnr_max)
 
 

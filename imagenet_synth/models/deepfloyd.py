@@ -165,7 +165,7 @@ class _Pool(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     size = x.shape[-1]
     position = self.param('positional_embedding', nn.initializers.normal(size**-0.5), (1, size))
-    mean = x.mean(axis=1, keepdims=True) + position.astype(x.dtype)
+    mean = x.mean(axis=1, keepdims=True) + position.astype(x.dtype)[None]
     tokens = jnp.concatenate([mean, x], axis=1)
     project = lambda name, y: split_heads(dense(size, dtype=self.dtype, name=name)(y),
                                           self.num_heads)

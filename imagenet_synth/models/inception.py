@@ -57,7 +57,7 @@ class InceptionV3(nn.Module):
     outputs['2048'] = mean(x)
     logits = nn.Dense(1008, use_bias=False, name='fc')(outputs['2048'])
     bias = self.param('fc_bias', nn.initializers.zeros, (1008,))
-    return {**outputs, 'logits_unbiased': logits, 'logits': logits + bias}
+    return {**outputs, 'logits_unbiased': logits, 'logits': logits + bias[None]}
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:

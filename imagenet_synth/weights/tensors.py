@@ -6,6 +6,7 @@ code. Names and shapes of all tensors are checked before the first is read.
 
 import functools
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -96,9 +97,9 @@ def _read(source: Path, name: str, tensors: Mapping[str, Tensor]) -> np.ndarray:
 
 def _npz_tensors(path: Path) -> dict[str, Tensor]:
   try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
-  except (ValueError, OSError, EOFError, KeyError) as error:
+    with path.open('rb') as file, np.load(file, allow_pickle=False) as stored:
+      arrays = dict(stored)
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
     raise InputError(f'{path}: not a whole npz of plain arrays: {error}') from error
   return {name: Tensor(array.shape, functools.partial(np.asarray, array))
           for name, array in arrays.items()}

@@ -77,3 +77,13 @@ def test_grid_repeats_pixels():
   image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
   picture = images.grid(image, num_columns=1, scale=3)
   np.testing.assert_array_equal(picture, np.kron(image[0], np.ones((3, 3, 1), np.uint8)))
+
+
+@pytest.mark.parametrize('length, size', [(4, 16), (3, 7), (8, 8)])
+def test_aligned_corners_interpolate_between_the_centres_of_corner_pixels(length, size):
+  image = _random(1, length, length, 2)
+  out = images.upsample(jnp.asarray(image), size, align_corners=True)
+  position = np.linspace(0, length - 1, size)
+  along = lambda x, axis: np.apply_along_axis(
+      lambda values: np.interp(position, np.arange(length), values), axis, x)
+  np.testing.assert_allclose(out, along(along(image, 1), 2), atol=2e-6)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
-from imagenet_synth.diffusion.loss import diffusion_loss
+from imagenet_synth.diffusion.loss import diffusion_loss, hybrid_loss
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, per_image
 
 _SHAPE = (256, 4, 4, 3)
@@ -115,3 +116,70 @@ def test_depends_on_the_key_alone():
   loss = lambda seed: diffusion_loss(network, x_0, jax.random.key(seed), Schedule(), 'eps')
   np.testing.assert_array_equal(loss(0), loss(0))
   assert not np.array_equal(loss(0), loss(1))
+
+
+def _iddpm64(x_0, x_t, step, eps_hat, v):
+  """The loss of Nichol & Dhariwal (2021) by their table of betas, float64 [B]."""
+  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008)**2
+  beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
+  product = np.cumprod(1 - beta)
+  before = np.append(1, product[:-1])
+  wide = lambda table: table[step][:, None, None, None]
+  variance = beta * (1 - before) / (1 - product)
+  log_lower = np.log(np.append(variance[1], variance[1:]))
+  eps = (x_t - np.sqrt(wide(product)) * x_0) / np.sqrt(1 - wide(product))
+  guess = (x_t - np.sqrt(1 - wide(product)) * eps_hat) / np.sqrt(wide(product))
+  weight_0 = wide(beta * np.sqrt(before) / (1 - product))
+  difference = weight_0 * (x_0 - guess)
+  logvar = (v + 1) / 2 * wide(np.log(beta)) + (1 - v) / 2 * wide(log_lower)
+  kl = 0.5 * (logvar - wide(log_lower) + np.exp(wide(log_lower) - logvar) - 1
+              + difference**2 / np.exp(logvar))
+  cdf = lambda x: scipy.stats.norm.cdf(x, guess, np.exp(0.5 * logvar))
+  below = np.where(x_0 < -0.999, 0, cdf(x_0 - 1 / 255))
+  above = np.where(x_0 > 0.999, 1, cdf(x_0 + 1 / 255))
+  first = -np.log(np.maximum(above - below, 1e-12))
+  bound = np.where(step[:, None, None, None] == 0, first, kl) / np.log(2)
+  return np.mean((eps_hat - eps)**2 + bound, axis=(1, 2, 3))
+
+
+def test_hybrid_is_that_of_improved_ddpm():
+  # 1,000 images: their times fall on every step, the first too
+  x_0 = np.random.default_rng(0).integers(0, 256, (1000, 2, 2, 1)) / 127.5 - 1
+  seen = []
+
+  def network(x_t, logsnr):
+    # near the truth, or a float32 of the last steps' estimate would be all rounding
+    alpha, sigma = alpha_sigma(per_image(logsnr, x_t))
+    eps_hat = (x_t - alpha * x_0) / sigma + 0.05 * jnp.sin(7 * x_t)
+    output = jnp.concatenate([eps_hat, 0.8 * jnp.cos(5 * x_t)], axis=-1)
+    seen.append((x_t, logsnr, output))
+    return output
+
+  loss = hybrid_loss(network, jnp.float32(x_0), jax.random.key(0), Schedule('iddpm'), 'eps')
+  (x_t, logsnr, output), = seen
+  table = Schedule('iddpm').logsnr((np.arange(1000) + 1) / 1000)
+  step = np.abs(np.asarray(logsnr)[:, None] - np.asarray(table)).argmin(axis=1)
+  assert set(step) == set(range(1000))
+  x_t, output = np.asarray(x_t, np.float64), np.asarray(output, np.float64)
+  expected = _iddpm64(x_0, x_t, step, *np.split(output, 2, axis=-1))
+  # the last beta is cut to 0.999 there and falls out of the range here
+  kept = step < 999
+  np.testing.assert_allclose(np.asarray(loss)[kept], expected[kept], rtol=0.02, atol=2e-3)
+  assert loss[kept].mean() == pytest.approx(expected[kept].mean(), rel=2e-3)
+
+
+def test_the_bound_of_hybrid_teaches_the_variance_alone():
+  x_0 = jnp.zeros((64, 2, 2, 1))
+
+  def loss(eps_weight, v, fn):
+    network = lambda x_t, logsnr: jnp.concatenate(
+        [eps_weight * x_t, jnp.full_like(x_t, v)], axis=-1)
+    if fn is diffusion_loss:
+      return fn(lambda *args: network(*args)[..., :1], x_0, jax.random.key(0), Schedule('iddpm'),
+                'eps').mean()
+    return fn(network, x_0, jax.random.key(0), Schedule('iddpm'), 'eps').mean()
+
+  by_weight, by_v = jax.grad(loss, (0, 1))(0.3, 0.2, hybrid_loss)
+  # the same key draws nearly the same times: whole steps there, any time here
+  assert by_weight == pytest.approx(float(jax.grad(loss)(0.3, 0.2, diffusion_loss)), rel=0.01)
+  assert abs(by_v) > 1e-5

@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, diffuse, per_image
+from imagenet_synth.diffusion.schedule import (Schedule, alpha_sigma, diffuse, per_image,
+                                               posterior)
 
 _U = np.linspace(0, 1, 1001)
 _BETA = np.linspace(1e-4, 0.02, 1000)
@@ -91,3 +92,32 @@ def test_diffuse_gives_each_image_its_own_noise_level():
     expected = np.sqrt(snr / (1 + snr)) * x_0[i] + np.sqrt(1 / (1 + snr)) * eps[i]
     np.testing.assert_allclose(x_t[i], expected, atol=1e-6)
   assert per_image(jnp.zeros(3), x_t).shape == (3, 1, 1, 1)
+
+
+def iddpm_table():
+  """Nichol & Dhariwal (2021), eq. 17, in float64: alpha^2 after each of the 1000 steps."""
+  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008)**2
+  beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
+  return np.cumprod(1 - beta)
+
+
+def test_iddpm_is_the_discrete_table():
+  alpha_squared = iddpm_table()
+  expected = np.log(alpha_squared) - np.log1p(-alpha_squared)
+  logsnr = Schedule('iddpm').logsnr((np.arange(1000) + 1) / 1000)
+  np.testing.assert_allclose(logsnr[:-1], expected[:-1], atol=2e-3)
+  # the last beta is cut to 0.999, which is beyond what any schedule here goes to
+  assert logsnr[-1] == -20 and expected[-1] < -19.5
+  assert Schedule('iddpm').logsnr(0.0) == 20
+
+
+def test_posterior_is_that_of_gaussians():
+  # x_0 and the step's noise are independent: the posterior follows from precisions that add up
+  logsnr_t, logsnr_s, x_t, x_0 = -1.0, 0.5, 0.7, -0.4
+  alpha2 = lambda logsnr: 1 / (1 + np.exp(-logsnr))
+  alpha2_ts = alpha2(logsnr_t) / alpha2(logsnr_s)
+  var_forward, var_s = 1 - alpha2_ts, 1 - alpha2(logsnr_s)
+  precision = alpha2_ts / var_forward + 1 / var_s
+  mean = (np.sqrt(alpha2_ts) * x_t / var_forward + np.sqrt(alpha2(logsnr_s)) * x_0 / var_s) / precision
+  out = posterior(*map(jnp.float32, (x_t, x_0, logsnr_t, logsnr_s)))
+  np.testing.assert_allclose(out, [mean, -np.log(precision), np.log(var_forward)], rtol=1e-5)

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models import resnet
-from tests.fixtures.classifiers import reference
+from tests.fixtures import reference
 
 _TINY = functools.partial(resnet.ResNet, stage_sizes=(1, 1), num_classes=3, block='basic', width=8,
                           stem='small')
@@ -59,8 +59,8 @@ def test_parameter_count_is_the_published_one(make, count):
 
 
 def test_resnet50_agrees_with_the_public_implementation():
-  variables = _from_torch(reference.tensors('resnet50'))
-  expected = reference.outputs('resnet50')
+  variables = _from_torch(reference.tensors('classifiers/resnet50'))
+  expected = reference.outputs('classifiers/resnet50')
   outputs = _eval(resnet.ResNet50(num_classes=1000), variables, reference.images(64))
   assert reference.relative_error(outputs.features, expected['features']) < 1e-4
   assert reference.relative_error(outputs.logits, expected['logits']) < 1e-4

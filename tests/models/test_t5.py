@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.models import byt5_tokens, t5
+from imagenet_synth.models import t5, tokens
 
 TINY = t5.T5Config(
   vocab_size=384, width=64, num_layers=2, num_heads=4, head_size=16, mlp_size=128
@@ -16,7 +16,7 @@ DIGITS = 'zero one two three four five six seven eight nine'.split()
 
 @pytest.fixture(scope='module')
 def tiny_params():
-  ids, mask = byt5_tokens.tokenize(DIGITS, 8)
+  ids, mask = tokens.byte_tokens(DIGITS, 8)
   return nn.unbox(jax.jit(t5.T5Encoder(TINY).init)(jax.random.key(0), ids, mask))
 
 
@@ -76,8 +76,8 @@ def test_relative_buckets_follow_the_rule_in_integers():
 
 
 def test_padding_does_not_reach_the_tokens(tiny_params):
-  ids, mask = byt5_tokens.tokenize(DIGITS, 8)
-  longer = byt5_tokens.tokenize(DIGITS, 12)
+  ids, mask = tokens.byte_tokens(DIGITS, 8)
+  longer = tokens.byte_tokens(DIGITS, 12)
   junk = np.where(longer.mask, longer.ids, 77).astype(np.int32)
   states = encode(tiny_params, ids, mask)
   np.testing.assert_allclose(encode(tiny_params, junk, longer.mask)[:, :8][mask], states[mask],
@@ -87,13 +87,13 @@ def test_padding_does_not_reach_the_tokens(tiny_params):
 
 
 def test_position_bias_makes_order_matter(tiny_params):
-  ids, mask = byt5_tokens.tokenize(['ab', 'ba'], 3)
+  ids, mask = tokens.byte_tokens(['ab', 'ba'], 3)
   states = encode(tiny_params, ids, mask)
   assert np.linalg.norm(states[0, 0] - states[1, 1]) > 0.05 * np.linalg.norm(states[0, 0])
 
 
 def test_bfloat16_stays_near_float32_and_returns_float32(tiny_params):
-  ids, mask = byt5_tokens.tokenize(DIGITS, 8)
+  ids, mask = tokens.byte_tokens(DIGITS, 8)
   exact = encode(tiny_params, ids, mask)
   rounded = encode(tiny_params, ids, mask, jnp.bfloat16)
   assert rounded.dtype == np.float32
@@ -103,7 +103,7 @@ def test_bfloat16_stays_near_float32_and_returns_float32(tiny_params):
 
 @pytest.mark.parametrize('seed', [0, 1, 2])
 def test_random_weights_tell_the_digits_apart(seed):
-  ids, mask = byt5_tokens.tokenize(DIGITS, 8)
+  ids, mask = tokens.byte_tokens(DIGITS, 8)
   params = nn.unbox(jax.jit(t5.T5Encoder(TINY).init)(jax.random.key(seed), ids, mask))
   states = encode(params, ids, mask)
   # The norm at the end leaves each state with a mean square of one.

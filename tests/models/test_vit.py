@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models import vit
-from tests.fixtures.classifiers import reference
+from tests.fixtures import reference
 
 _TINY = functools.partial(vit.ViT, patch_size=4, width=16, depth=2, num_heads=2, num_classes=3)
 
@@ -62,8 +62,8 @@ def test_parameter_count_is_the_published_one(make, size, count):
 
 
 def test_vit_s16_agrees_with_the_public_implementation():
-  params = _from_torch(reference.tensors('vit_small_patch16_224'))
-  expected = reference.outputs('vit_small_patch16_224')
+  params = _from_torch(reference.tensors('classifiers/vit_small_patch16_224'))
+  expected = reference.outputs('classifiers/vit_small_patch16_224')
   outputs = _eval(vit.ViT_S16(num_classes=1000), {'params': params}, reference.images(224))
   assert reference.relative_error(outputs.features, expected['features']) < 1e-4
   assert reference.relative_error(outputs.logits, expected['logits']) < 1e-4
