@@ -1,22 +1,35 @@
 """Class names as prompts."""
 
 import collections
-from collections.abc import Sequence
+import functools
+import importlib.resources
+from collections.abc import Mapping, Sequence
 
 from imagenet_synth.core.errors import InputError
+
+
+@functools.cache
+def imagenet_names() -> Mapping[str, str]:
+  """WordNet id -> name of the 1,000 classes of ILSVRC 2012, in label order, all names different.
+
+  Names have one or two words; three where two would not tell a class from its neighbours.
+  """
+  text = importlib.resources.files('imagenet_synth').joinpath('imagenet_classes.tsv').read_text()
+  return dict(line.split('\t') for line in text.splitlines())
 
 
 def class_prompts(names: Sequence[str], template: str = '{}') -> tuple[str, ...]:
   """A prompt for each class, in label order: its name, put into the template.
 
-  The paper prompts with the one- or two-word name alone, and tunes weights and sampler instead.
+  The paper prompts with the one- or two-word name alone, and tunes weights and sampler instead. Where
+  a class is known by its WordNet id, ImageNet's name for it is taken.
 
   Raises:
     InputError: two classes would get the same prompt, so that the model could not tell them apart.
   """
   if '{}' not in template:
     raise InputError(f'prompt template {template!r} has no {{}} for the class name')
-  prompts = tuple(template.format(name) for name in names)
+  prompts = tuple(template.format(imagenet_names().get(name, name)) for name in names)
   counts = collections.Counter(prompts)
   doubled = [prompt for prompt, count in counts.items() if count > 1]
   if doubled:

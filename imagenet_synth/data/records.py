@@ -18,7 +18,7 @@ from tensorflow.core.example import example_pb2
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
-from imagenet_synth.data.sources import decode_image
+from imagenet_synth.data.decode import decode_image
 
 _HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
@@ -75,7 +75,7 @@ class ShardSource:
     features = example_pb2.Example.FromString(data[:length]).features.feature
     number_of = lambda name: features[name].int64_list.value[0]
     encoded = features['image/encoded'].bytes_list.value[0]
-    return {'image': decode_image(encoded, number_of('image/channels')),
+    return {'image': decode_image(encoded, number_of('image/channels'), f'{path}: record {number}'),
             'label': number_of('image/class/label'), 'index': number_of('index'),
             'class_name': features['image/class/text'].bytes_list.value[0].decode(),
             'seed': number_of('seed')}

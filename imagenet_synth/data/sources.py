@@ -1,8 +1,8 @@
 """Sources: prepared TFDS data sets as random-access sequences of numpy dicts.
 
 A source is anything with `__len__` and `__getitem__(int) -> dict`. The data sets of this program
-are prepared on first use; any other must have been prepared, with array_record files, beforehand.
-Nothing here loads TensorFlow or asks a network.
+are prepared on first use, and so is ImageNet from the tars that its owner has; any other must have
+been prepared, with array_record files, beforehand. Nothing here asks a network.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.progress import say
+from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.digits import Digits
 from imagenet_synth.data.glyphs import Glyphs
 
@@ -69,23 +69,18 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
     return tfds.builder_from_directory(builder.data_dir)
 
 
-def decode_image(data: bytes, num_channels: int) -> np.ndarray:
-  """Decodes an image file to uint8 [H, W, num_channels], with 1 (grey) or 3 (RGB) channels."""
-  with Image.open(io.BytesIO(data)) as image:
-    pixels = np.array(image.convert('L' if num_channels == 1 else 'RGB'))
-  return pixels[..., None] if num_channels == 1 else pixels
-
-
 @dataclasses.dataclass(frozen=True)
 class Source:
   """Random access to one split; iterates in index order.
 
   Attributes:
+    name: of the data set and the split, for messages.
     records: the undecoded examples, from `as_data_source`.
     image_channels: number of channels of each image feature, by name.
     class_names: in label order; empty where examples have no label.
   """
 
+  name: str
   records: Sequence[Mapping[str, Any]]
   image_channels: Mapping[str, int]
   class_names: tuple[str, ...]
@@ -100,7 +95,9 @@ class Source:
       raise IndexError(f'index {index} is not in 0..{len(self) - 1}')
     example = dict(self.records[index])
     for name, num_channels in self.image_channels.items():
-      example[name] = decode_image(example[name], num_channels)
+      file_name = example.get('file_name', b'').decode()
+      example[name] = decode_image(example[name], num_channels,
+                                   f'{self.name}: example {index} {file_name}'.rstrip())
     return example
 
 
@@ -126,6 +123,21 @@ def _make_builder(name: str, data_dir: str, options: Mapping[str, Any]) -> tfds.
     return builder_class(data_dir=data_dir, config=config)
 
 
+def _prepare_imagenet(data_dir: str) -> tfds.core.DatasetBuilder:
+  """ImageNet, from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar in downloads/manual."""
+  with _quiet():
+    builder = tfds.builder('imagenet2012', data_dir=data_dir)
+  manual = os.path.join(data_dir, 'downloads', 'manual')
+  tars = [os.path.join(manual, f'ILSVRC2012_img_{part}.tar') for part in ('train', 'val')]
+  missing = [tar for tar in tars if not os.path.exists(tar)]
+  if missing and not os.path.exists(builder.data_dir):
+    raise InputError(
+      f'imagenet2012 is not prepared in {data_dir}, and {missing[0]} is not there to make it from: '
+      'get it from https://image-net.org/download-images'
+    )
+  return prepare(builder)
+
+
 def _find_prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   """Opens any other TFDS data set, by its files only: its own code is never run."""
   try:
@@ -141,11 +153,11 @@ def _find_prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 def tfds_source(
   name: str, split: str, data_dir: str | os.PathLike, **builder_config: Any
 ) -> Source:
-  """Opens one split of a TFDS data set as a source; prepares `digits` and `glyphs` when missing.
+  """Opens one split of a TFDS data set as a source; prepares it when missing, where that can be done.
 
   Args:
-    name: `digits`, `glyphs`, or the TFDS name of a data set prepared in `data_dir`, such as
-      `imagenet2012` or `imagenet_resized/64x64`.
+    name: `digits`, `glyphs`, `imagenet2012` (made from the tars in DATA_DIR/downloads/manual), or the
+      TFDS name of a data set prepared in `data_dir`, such as `imagenet_resized/64x64`.
     split: a TFDS split, slices included: `train`, `train[10000:]`, `validation[:50%]`.
     data_dir: the TFDS data directory.
     **builder_config: the fields of the data set's config: `num_examples` and `seed` of `glyphs`.
@@ -158,6 +170,8 @@ def tfds_source(
     builder = prepare(_make_builder(name, data_dir, builder_config))
   elif builder_config:
     raise InputError(f'data set {name} takes no options here: remove {sorted(builder_config)}')
+  elif name == 'imagenet2012':
+    builder = _prepare_imagenet(data_dir)
   else:
     builder = _find_prepared(name, data_dir)
   features = builder.info.features
@@ -177,4 +191,4 @@ def tfds_source(
       f'data set {name} has no split {split!r}: its splits are {sorted(builder.info.splits)}'
     ) from error
   class_names = tuple(features['label'].names) if 'label' in features else ()
-  return Source(records, {key: features[key].shape[-1] for key in images}, class_names)
+  return Source(f'{name} {split}', records, {key: features[key].shape[-1] for key in images}, class_names)

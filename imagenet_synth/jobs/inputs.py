@@ -15,6 +15,7 @@ from imagenet_synth.core.config import build, build_tagged
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json, tree_hash
 from imagenet_synth.core.folder import Folder
+from imagenet_synth.data.folder import FolderSource
 from imagenet_synth.data.sources import Source, tfds_source
 from imagenet_synth.diffusion.denoise import Prediction
 from imagenet_synth.diffusion.schedule import Schedule
@@ -28,8 +29,9 @@ NETWORKS = {'unet': UNet, 'efficient_unet': EfficientUNet}
 class DatasetConfig:
   """A split of a data set.
 
-  name: 'digits', 'glyphs' or a TFDS data set prepared in `directory`. split: TFDS notation. options:
-  of the builder. directory: where data sets are; WORKDIR/datasets if not given.
+  name: 'digits', 'glyphs', 'imagenet2012', another TFDS data set that has been prepared, or 'folder',
+  images as SPLIT/CLASS/FILE. split: TFDS notation. options: of the builder. directory: where data
+  sets are, WORKDIR/datasets if not given; of 'folder', the folder itself.
   """
   name: str
   split: str
@@ -37,8 +39,13 @@ class DatasetConfig:
   directory: str | None = None
 
 
-def open_dataset(config: DatasetConfig, folder: Folder) -> Source:
-  directory = config.directory or str(folder.workdir / 'datasets')
+def open_dataset(config: DatasetConfig, folder: Folder) -> Source | FolderSource:
+  own = folder.workdir / 'datasets'
+  if config.name == 'folder':
+    if config.directory is None:
+      raise InputError("config: data set 'folder' needs a directory")
+    return FolderSource(pathlib.Path(config.directory).expanduser(), config.split, own)
+  directory = config.directory or str(own)
   return tfds_source(config.name, config.split, directory, **config.options)
 
 

@@ -1,6 +1,8 @@
 import io
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -11,15 +13,18 @@ from PIL import Image
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data import sources
 from imagenet_synth.data.digits import Digits
+from imagenet_synth.prompts import imagenet_names
 
 PREPARE_MANY = """
 import sys
+import tarfile
 from imagenet_synth.data.sources import tfds_source
 tfds_source('glyphs', 'train', sys.argv[1], num_examples=50_000)
 """
 
 LOADED_MODULES = """
 import sys
+import tarfile
 from imagenet_synth.data.sources import tfds_source
 tfds_source('digits', 'train', sys.argv[1])[0]
 print('tensorflow' in sys.modules)
@@ -83,7 +88,7 @@ def test_other_data_sets_are_read_by_their_files(data_dir, monkeypatch):
   assert len(sources.tfds_source('digits', 'validation', data_dir)) == 400
 
 
-@pytest.mark.parametrize('name', ['no_such_set', 'imagenet2012', 'not a name', '../digits'])
+@pytest.mark.parametrize('name', ['no_such_set', 'imagenet_v2', 'not a name', '../digits'])
 def test_unknown_data_set(name, tmp_path):
   with pytest.raises(InputError, match='no data set .* is prepared in .*digits') as info:
     sources.tfds_source(name, 'train', tmp_path)
@@ -141,14 +146,57 @@ def test_the_slower_of_two_processes_takes_the_files_of_the_faster(tmp_path, mon
   assert [p.name for p in (tmp_path / 'digits').iterdir()] == ['1.0.0']
 
 
-def test_decode_gives_the_channels_asked_for():
-  pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+def _jpeg(colour, size=(20, 16)):
   file = io.BytesIO()
-  Image.fromarray(pixels).save(file, 'png')
-  np.testing.assert_array_equal(sources.decode_image(file.getvalue(), 1), pixels[..., None])
-  np.testing.assert_array_equal(
-    sources.decode_image(file.getvalue(), 3), np.repeat(pixels[..., None], 3, axis=-1)
-  )
+  Image.new('RGB', size, colour).save(file, 'jpeg', quality=95)
+  return file.getvalue()
+
+
+def _add(tar, name, data):
+  info = tarfile.TarInfo(name)
+  info.size = len(data)
+  tar.addfile(info, io.BytesIO(data))
+
+
+def _imagenet_tars(manual, train_images):
+  """ILSVRC's layout: a tar of a tar for each class, and a tar of unlabelled validation images."""
+  manual.mkdir(parents=True)
+  with tarfile.open(manual / 'ILSVRC2012_img_train.tar', 'w') as outer:
+    for wnid, images in train_images.items():
+      inner_file = io.BytesIO()
+      with tarfile.open(fileobj=inner_file, mode='w') as inner:
+        for number, data in enumerate(images):
+          _add(inner, f'{wnid}_{number}.JPEG', data)
+      _add(outer, f'{wnid}.tar', inner_file.getvalue())
+  with tarfile.open(manual / 'ILSVRC2012_img_val.tar', 'w') as outer:
+    for number in range(3):
+      _add(outer, f'ILSVRC2012_val_{number + 1:08d}.JPEG', _jpeg('blue'))
+
+
+def test_imagenet_is_made_from_its_tars(tmp_path):
+  colours = {'n01440764': (200, 0, 0), 'n15075141': (0, 0, 200)}
+  _imagenet_tars(tmp_path / 'downloads/manual',
+                 {wnid: [_jpeg(colour)] * 2 for wnid, colour in colours.items()})
+  train = sources.tfds_source('imagenet2012', 'train', tmp_path)
+  assert len(train) == 4 and len(train.class_names) == 1000
+  assert train.class_names == tuple(imagenet_names())
+  for example in train:
+    expected = colours[train.class_names[example['label']]]
+    np.testing.assert_allclose(example['image'].mean(axis=(0, 1)), expected, atol=3)
+  assert len(sources.tfds_source('imagenet2012', 'validation', tmp_path)) == 3
+  shutil.rmtree(tmp_path / 'downloads')
+  assert len(sources.tfds_source('imagenet2012', 'train[:50%]', tmp_path)) == 2
+
+
+def test_a_broken_image_of_imagenet_is_named(tmp_path):
+  _imagenet_tars(tmp_path / 'downloads/manual', {'n01440764': [_jpeg('red', (200, 200))[:-300]]})
+  with pytest.raises(InputError, match='imagenet2012 train: example 0 n01440764_0.JPEG: cannot be'):
+    sources.tfds_source('imagenet2012', 'train', tmp_path)[0]
+
+
+def test_imagenet_without_its_tars_says_where_to_put_them(tmp_path):
+  with pytest.raises(InputError, match='downloads/manual/ILSVRC2012_img_train.tar is not there'):
+    sources.tfds_source('imagenet2012', 'train', tmp_path)
 
 
 def test_tensorflow_is_not_loaded(tmp_path):

@@ -1,0 +1,41 @@
+"""Image files to pixels, as whatever they come: grey, RGB, CMYK, with a palette or transparent."""
+
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from imagenet_synth.core.errors import InputError
+
+
+def decode_image(data: bytes, num_channels: int, name: str) -> np.ndarray:
+  """An image file -> uint8 [H, W, num_channels], with 1 (grey) or 3 (RGB) channels.
+
+  What is transparent is laid on white. `name` is for messages.
+
+  Raises:
+    InputError: not an image, or one that is cut off.
+  """
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      image.load()
+      pixels = np.array(_opaque(image).convert('L' if num_channels == 1 else 'RGB'))
+  # what PIL raises for what is no image, is cut off, or claims to be larger than memory
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    raise InputError(f'{name}: cannot be decoded: {_reason(error)}') from error
+  return pixels[..., None] if num_channels == 1 else pixels
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+  if image.mode.startswith('I;16'):
+    # `convert` would clip 16 bits at 255
+    return Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+  if not image.has_transparency_data:
+    return image
+  image = image.convert('RGBA')
+  white = Image.new('RGBA', image.size, 'white')
+  return Image.alpha_composite(white, image)
+
+
+def _reason(error: Exception) -> str:
+  return 'not an image file' if isinstance(error, UnidentifiedImageError) else str(error)
