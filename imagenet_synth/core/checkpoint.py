@@ -58,6 +58,15 @@ class Checkpoints:
     self._manager.close()
 
 
+def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) -> None:
+  """Weights that were not trained here, for `load_ema`; what was left by a kill is replaced."""
+  with ocp.CheckpointManager(path.absolute()) as manager:
+    if step in manager.all_steps():
+      manager.delete(step)
+    manager.save(step, args=ocp.args.Composite(
+        ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin)))
+
+
 def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   """The averaged weights that a run saved at `step`, laid out as `like`.
 

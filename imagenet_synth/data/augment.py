@@ -1,4 +1,4 @@
-"""Augmentation of training images for classifiers."""
+"""Augmentation of training images."""
 
 import numpy as np
 
@@ -23,3 +23,11 @@ def random_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """Mirrors each image left to right with probability 1/2: uint8 [B, H, W, C]."""
   flips = rng.random(len(images)) < 0.5
   return np.where(flips[:, None, None, None], images[:, :, ::-1], images)
+
+
+def random_part(images: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+  """A square from anywhere in each image: uint8 [B, H, W, C] -> [B, size, size, C]."""
+  num, height, width, _ = images.shape
+  top = rng.integers(0, height - size + 1, num)[:, None] + np.arange(size)
+  left = rng.integers(0, width - size + 1, num)[:, None] + np.arange(size)
+  return images[np.arange(num)[:, None, None], top[:, :, None], left[:, None, :]]

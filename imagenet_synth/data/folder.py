@@ -71,11 +71,11 @@ def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
   checked = {file: known['faults'][file] for file, status in files.items()
              if known and known['files'].get(file) == status}
   unknown = [file for file in files if file not in checked]
-  with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor(_NUM_WORKERS) as pool:
-    for file, fault in zip(unknown, pool.map(lambda file: _fault(root / file), unknown)):
-      checked[file] = fault
-      bar.update(1)
   if unknown:
+    with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor(_NUM_WORKERS) as pool:
+      for file, fault in zip(unknown, pool.map(lambda file: _fault(root / file), unknown)):
+        checked[file] = fault
+        bar.update(1)
     cache_dir.mkdir(parents=True, exist_ok=True)
     write_json(cache, {'root': str(root), 'files': files, 'faults': checked})
   broken = {file: fault for file, fault in checked.items() if fault}

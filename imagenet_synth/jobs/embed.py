@@ -17,10 +17,13 @@ from imagenet_synth.core.mesh import (batch_sharding, check_batch_size, make_mes
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.sources import Source
 from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
-from imagenet_synth.models.t5 import T5Config, T5Encoder
+from imagenet_synth.models.t5 import PUBLIC_CONFIGS, T5Config, T5Encoder
 from imagenet_synth.models.tokens import Tokens, byte_tokens, piece_tokens
 from imagenet_synth.prompts import class_prompts
 from imagenet_synth.weights import t5 as t5_weights
+
+T5Size = Literal['t5_v1_1_small', 't5_v1_1_base', 't5_v1_1_large', 't5_v1_1_xl', 't5_v1_1_xxl',
+                 'byt5_small', 'byt5_base']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +32,13 @@ class EncoderConfig:
 
   Exactly one of weights (a safetensors file or folder, or a T5X checkpoint) and random (the sizes of
   an encoder with seeded random weights: it tells prompts apart, but knows no language). vocabulary:
-  the SentencePiece file of T5 v1.1; tokens are bytes, as ByT5 has them, if not given. dtype: of its
-  matrix products.
+  the SentencePiece file of T5 v1.1; tokens are bytes, as ByT5 has them, if not given. size: the public
+  encoder that `weights` must be; read off the file if not given. dtype: of its matrix products.
   """
   weights: str | None = None
   random: T5Config | None = None
   vocabulary: str | None = None
+  size: T5Size | None = None
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
 
@@ -115,7 +119,7 @@ def _encoder(config: Config) -> tuple[T5Encoder, Any]:
   if (section.weights is None) == (section.random is None):
     raise InputError('config: encoder needs exactly one of weights (a path) and random (sizes)')
   if section.weights is not None:
-    loaded = t5_weights.load(section.weights)
+    loaded = t5_weights.load(section.weights, PUBLIC_CONFIGS.get(section.size))
     return T5Encoder(loaded.config, jnp.dtype(section.dtype)), loaded.params
   say(_described(config))
   encoder = T5Encoder(section.random, jnp.dtype(section.dtype))

@@ -19,10 +19,11 @@ from imagenet_synth.data.folder import FolderSource
 from imagenet_synth.data.sources import Source, tfds_source
 from imagenet_synth.diffusion.denoise import Prediction
 from imagenet_synth.diffusion.schedule import Schedule
+from imagenet_synth.models.deepfloyd import IFUNet
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.models.unet import UNet
 
-NETWORKS = {'unet': UNet, 'efficient_unet': EfficientUNet}
+NETWORKS = {'unet': UNet, 'efficient_unet': EfficientUNet, 'deepfloyd': IFUNet}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Text(NamedTuple):
   states: TextStates
 
   @property
+  def shape(self) -> tuple[int, int]:
+    """[L, D] of each."""
+    return self.states.prompts.shape[1:]
+
+  @property
   def rows(self) -> dict[str, int]:
     return {prompt: row for row, prompt in enumerate(self.prompts)}
 
@@ -74,13 +80,17 @@ class StageConfig:
   low_res_size: int | None = None
   schedule: Schedule = Schedule()
   prediction: Prediction = 'eps'
+  augmentation: Schedule = Schedule()
+  align_corners: bool = False
+  learned_variance: bool = False
 
 
-def make_stage(config: StageConfig, text: Text, where: str) -> Stage:
+def make_stage(config: StageConfig, text_shape: tuple[int, int], where: str) -> Stage:
+  """The stage, conditioned on text [L, D] of `text_shape`."""
   network = build_tagged(NETWORKS, config.network, f'{where}.network')
-  _, length, size = text.states.prompts.shape
-  return Stage(config.size, config.channels, network, length, size, config.low_res_size,
-               config.schedule, config.prediction)
+  return Stage(config.size, config.channels, network, *text_shape, config.low_res_size,
+               config.schedule, config.prediction, config.augmentation, config.align_corners,
+               config.learned_variance)
 
 
 class Run(NamedTuple):
@@ -100,7 +110,7 @@ def find_run(name: str, folder: Folder) -> Run:
   if 'selected' in result:
     return Run(folder.input(result['selected']['weights']), result['selected']['step'])
   if 'step' not in result:
-    raise InputError(f'{folder.name}: {name} is not a training or select job')
+    raise InputError(f'{folder.name}: {name} is not a job that gives a stage its weights')
   return Run(path, result['step'])
 
 
@@ -110,7 +120,7 @@ def stage_of(run: Run, folder: Folder) -> Stage:
   if 'stage' in config:
     text = load_text(config['text'], folder)
     where = f'{run.path.name}.stage'
-    return make_stage(build(StageConfig, config['stage'], where), text, where)
+    return make_stage(build(StageConfig, config['stage'], where), text.shape, where)
   return stage_of(find_run(config['init'], folder), folder)
 
 
@@ -140,6 +150,8 @@ def load_stage(use: StageUse, folder: Folder,
   if use.tuned_by:
     best = read_json(folder.input(use.tuned_by) / 'job.json')['result']['best']
     settings = dataclasses.replace(settings, **best)
+  if settings.logvar is None and not stage.learned_variance:
+    raise InputError(f'{folder.name}: sampler.logvar is none, but {use.weights} has learned no variance')
   origin = {'weights': use.weights, 'run': run.path.name, 'step': run.step,
             'checkpoint_hash': tree_hash(variables), 'sampler': dataclasses.asdict(settings)}
   return TrainedStage(stage, variables, settings), origin

@@ -13,11 +13,12 @@ from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import say
-from imagenet_synth.jobs import (classify, embed, evaluate, generate, report, select, sweep,
-                                 train_stage)
+from imagenet_synth.jobs import (classify, embed, evaluate, generate, import_weights, memory,
+                                 report, select, sweep, train_stage)
 
 JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
     'embed': (embed.Config, embed.run),
+    'import_weights': (import_weights.Config, import_weights.run),
     'pretrain': (train_stage.PretrainConfig, train_stage.run),
     'finetune': (train_stage.FinetuneConfig, train_stage.run),
     'select': (select.Config, select.run),
@@ -70,13 +71,26 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
 
 
 def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
-  """A line a job: what it is, and whether it is done, begun or left."""
+  """A line a job: what it is, and whether it is done, begun or left; what training will keep."""
   jobs = plan(config, workdir)
   width = max(len(job.folder.name) for job in jobs)
-  lines = [f'{job.folder.name:{width}}  {job.folder.config["job"]:9}  {job.status}' for job in jobs]
+  kind_width = max(len(job.folder.config['job']) for job in jobs)
+  sections = memory.Sections({job.folder.name: job.folder.config for job in jobs}, workdir)
+  lines = []
+  for job in jobs:
+    lines.append(f'{job.folder.name:{width}}  {job.folder.config["job"]:{kind_width}}  {job.status}')
+    if isinstance(job.config, train_stage.Training):
+      lines.append(f'{"":{width}}  {_memory(job, sections)}')
   num_done = sum(job.folder.done for job in jobs)
   return '\n'.join(lines + [f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, '
                             f'in {workdir}'])
+
+
+def _memory(job: Planned, sections: memory.Sections) -> str:
+  try:
+    return memory.describe(job.config, job.folder.name, sections)
+  except memory.NotKnown as error:
+    return f'size not known: {error}'
 
 
 def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,9 +131,10 @@ def in_short(work: Work) -> Section | None:
   for encoder in dict.fromkeys(job.result['encoder'] for job in work.of_kind('embed')):
     blocks.append(Paragraph(f'Text encoder: {encoder}.'))
   for extractor in _extractors(work):
-    blocks.append(Paragraph(
-        f'FID and Inception Score use the features of {extractor}, a classifier trained on real '
-        f'images, not of Inception-v3: they can be compared within this report only.'))
+    note = '' if extractor.startswith('Inception-v3') else (
+        ', a classifier trained on real images, not of Inception-v3: they can be compared within '
+        'this report only')
+    blocks.append(Paragraph(f'FID and Inception Score use the features of {extractor}{note}.'))
   return Section('In short', blocks) if blocks else None
 
 

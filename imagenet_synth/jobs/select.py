@@ -13,7 +13,7 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
 from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, load_cascade, load_stage,
                                         load_text)
-from imagenet_synth.jobs.measure import load_extractor, measure, real_images
+from imagenet_synth.jobs.measure import load_extractor, measure, moments_of
 from imagenet_synth.jobs.plan import class_plan
 
 
@@ -51,7 +51,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       drawn, = cascade.sample([trained], text, config.seed, labels, indices, config.batch_size,
                               low_res=low_res, first_stage=position, on_batch=bar.update)
       size = trained.stage.size
-      reference = extractor.moments(real_images(config.reference, size, folder)[0])
+      reference = moments_of(extractor, config.reference, size, folder)
       pictures = np.asarray(images.to_uint8(drawn))
       curve.append({'step': step, **measure(extractor, pictures, {'validation': reference})})
       write_json(path, curve)

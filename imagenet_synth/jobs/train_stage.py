@@ -5,6 +5,7 @@ weights of `init`, on images with class names. All else is the same.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -16,20 +17,20 @@ from PIL import Image
 from imagenet_synth import cascade
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
 from imagenet_synth.core import images
-from imagenet_synth.core.checkpoint import Checkpoints
+from imagenet_synth.core.checkpoint import Checkpoints, load_ema
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.mesh import check_batch_size, make_mesh
 from imagenet_synth.core.writer import make_writer
+from imagenet_synth.data.augment import random_part
 from imagenet_synth.data.pipeline import Images, batches
 from imagenet_synth.data.sources import Source
-from imagenet_synth.jobs.inputs import (DatasetConfig, StageConfig, Text, load_stage,
-                                        load_text, local_replicas, make_stage, open_dataset,
-                                        StageUse)
+from imagenet_synth.jobs.inputs import (DatasetConfig, Run, StageConfig, Text, find_run, load_text,
+                                        local_replicas, make_stage, open_dataset, stage_of)
 from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.optim import Optimizer
-from imagenet_synth.train.state import TrainState, make_trainer
+from imagenet_synth.train.state import Trainer, TrainState, make_trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Training:
   """Settings that pretrain and finetune share.
 
   text: the embed job whose prompts are the data set's captions or classes. checkpoint_every: steps
-  between checkpoints; all are kept, for `select`. fsdp, tensor: axes of the mesh.
+  between checkpoints; all are kept, for `select`. cache: keep all images in memory. crop: height and
+  width of the random part of each image that an SR stage is trained on; whole images if not given.
+  fsdp, tensor: axes of the mesh.
   """
   text: str
   dataset: DatasetConfig
@@ -58,6 +61,7 @@ class Training:
   text_dropout: float = 0.1
   seed: int = 0
   cache: bool = True
+  crop: int | None = None
   fsdp: int = 1
   tensor: int = 1
 
@@ -76,28 +80,29 @@ class FinetuneConfig(Training):
 
 def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, Any]:
   text = load_text(config.text, folder)
-  init_params = None
   if isinstance(config, PretrainConfig):
-    stage = make_stage(config.stage, text, f'{folder.name}.stage')
+    stage = make_stage(config.stage, text.shape, f'{folder.name}.stage')
+    fresh = lambda trainer: trainer.init(config.seed)
   else:
-    start, _ = load_stage(StageUse(config.init), folder)
-    stage, init_params = start.stage, start.variables['params']
+    start = find_run(config.init, folder)
+    stage = stage_of(start, folder)
+    fresh = lambda trainer: trainer.from_params(_params(start, trainer), config.seed)
 
   mesh = make_mesh(config.fsdp, config.tensor)
   check_batch_size(mesh, config.batch_size)
-  objective = DiffusionObjective(stage, config.text_dropout)
+  objective = DiffusionObjective(stage, config.text_dropout, _checked_crop(config, stage, folder))
   trainer = make_trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh)
   source = open_dataset(config.dataset, folder)
   data = Images(source, stage.size, _prompt_row(source, text), config.cache)
 
   checkpoints = Checkpoints(folder.path / 'checkpoints', keep_every=config.checkpoint_every)
-  state = restore_or_init(trainer, checkpoints, lambda: trainer.init(config.seed)
-                          if init_params is None else trainer.from_params(init_params, config.seed))
+  state = restore_or_init(trainer, checkpoints, lambda: fresh(trainer))
   draw_preview = _preview_fn(config.preview, stage, text, data, folder)
   writer = make_writer(folder.path, int(state.step))
   state = fit(
       trainer, state,
-      lambda start, stop: batches(data, 'prompt', config.seed, config.batch_size, start, stop),
+      lambda start, stop: batches(data, 'prompt', config.seed, config.batch_size, start, stop,
+                                  config.crop and functools.partial(random_part, size=config.crop)),
       {'text': text.states}, config.num_steps, batch_size=config.batch_size,
       checkpoints=checkpoints, checkpoint_every=config.checkpoint_every, origin=folder.origin,
       writer=writer, what=folder.name,
@@ -109,6 +114,24 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
             'checkpoint_hash': tree_hash(state.sampling_variables)}
   checkpoints.close()
   return result
+
+
+def _params(run: Run, trainer: Trainer) -> Any:
+  """The averaged weights of another run, laid out as training has them."""
+  return load_ema(run.checkpoints, run.step, {'params': trainer.like().params})['params']
+
+
+def _checked_crop(config: Training, stage: Stage, folder: Folder) -> int | None:
+  if config.crop is None:
+    return None
+  if stage.low_res_size is None:
+    raise InputError(f'config: {folder.name}.crop: the base makes whole images; only SR stages can be '
+                     'trained on parts')
+  scale = stage.size // stage.low_res_size
+  if config.crop > stage.size or config.crop % scale:
+    raise InputError(f'config: {folder.name}.crop is {config.crop}, must be a multiple of {scale} up '
+                     f'to {stage.size}')
+  return config.crop
 
 
 def _prompt_row(source: Source, text: Text) -> Callable[[dict[str, Any]], int]:

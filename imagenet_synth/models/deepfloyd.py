@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.models.layers import conv, dense, resample, split_heads
+from imagenet_synth.models.layers import attend, conv, dense, resample, split_heads
 
 _NUM_GROUPS = 32
 _EPSILON = 1e-5
@@ -69,7 +69,7 @@ class IFUNet(nn.Module):
     def resnet(x, features, name, how='none'):
       return resnet_class(features, scale, not is_sr, how, self.dtype, name=name)(x, vector)
 
-    def attend(x, name):
+    def attention(x, name):
       return attention_class(self.head_size, self.only_cross_attention, self.dtype,
                              name=name)(x, tokens)
 
@@ -81,14 +81,14 @@ class IFUNet(nn.Module):
       block = f'down_blocks_{level}'
       for i in range(self.layers_per_block[level]):
         x = resnet(x, features, f'{block}_resnets_{i}')
-        x = attend(x, f'{block}_attentions_{i}') if self.attention[level] else x
+        x = attention(x, f'{block}_attentions_{i}') if self.attention[level] else x
         skips.append(x)
       if level < last:
         x = resnet(x, features, f'{block}_downsamplers_0', 'down')
         skips.append(x)
 
     x = resnet(x, self.channels[-1], 'mid_block_resnets_0')
-    x = attend(x, 'mid_block_attentions_0')
+    x = attention(x, 'mid_block_attentions_0')
     x = resnet(x, self.channels[-1], 'mid_block_resnets_1')
 
     for position, level in enumerate(reversed(range(last + 1))):
@@ -96,7 +96,7 @@ class IFUNet(nn.Module):
       for i in range(self.layers_per_block[level] + 1):
         x = jnp.concatenate([x, skips.pop()], axis=-1)
         x = resnet(x, self.channels[level], f'{block}_resnets_{i}')
-        x = attend(x, f'{block}_attentions_{i}') if self.attention[level] else x
+        x = attention(x, f'{block}_attentions_{i}') if self.attention[level] else x
       if level > 0:
         x = resnet(x, self.channels[level], f'{block}_upsamplers_0', 'up')
 
@@ -169,8 +169,7 @@ class _Pool(nn.Module):
     tokens = jnp.concatenate([mean, x], axis=1)
     project = lambda name, y: split_heads(dense(size, dtype=self.dtype, name=name)(y),
                                           self.num_heads)
-    pooled = jax.nn.dot_product_attention(
-        project('q_proj', mean), project('k_proj', tokens), project('v_proj', tokens))
+    pooled = attend(project('q_proj', mean), project('k_proj', tokens), project('v_proj', tokens))
     return pooled.reshape(x.shape[0], size)
 
 
@@ -215,7 +214,7 @@ class _Attention(nn.Module):
     if not self.only_cross:
       keys = jnp.concatenate([keys, project('to_k', pixels)], axis=1)
       values = jnp.concatenate([values, project('to_v', pixels)], axis=1)
-    out = jax.nn.dot_product_attention(project('to_q', pixels), keys, values)
+    out = attend(project('to_q', pixels), keys, values)
     out = dense(features, zero=True, dtype=self.dtype, name='to_out_0')(
         out.reshape(batch_size, -1, features))
     return x + out.reshape(x.shape)

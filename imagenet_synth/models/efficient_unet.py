@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.models.layers import Attention, Conditioning, ResBlock, conv, group_norm
+from imagenet_synth.models.layers import Conditioning, conv, group_norm, rematerialised
 
 
 class EfficientUNet(nn.Module):
@@ -14,7 +14,8 @@ class EfficientUNet(nn.Module):
 
   channels, num_res_blocks: per level, each at half the size of the one before, the first already at
   half the image's. self_attention, text_attention: per level, whether its pixels attend to each
-  other, and to the text. num_heads: of attention; its width is twice the level's channels.
+  other, and to the text. num_heads: of attention; its width is twice the level's channels. remat: recompute blocks on the way
+  back instead of keeping what they computed.
 
   64->256: channels (128, 256, 512, 1024), num_res_blocks (2, 4, 8, 8), both kinds of attention at the
   last level; 256->1024 the same without self-attention (Imagen, F.2 and F.3).
@@ -25,6 +26,7 @@ class EfficientUNet(nn.Module):
   text_attention: tuple[bool, ...]
   num_heads: int = 8
   dropout: float = 0.0
+  remat: bool = False
   dtype: str = 'float32'
 
   @nn.compact
@@ -37,12 +39,14 @@ class EfficientUNet(nn.Module):
     inputs = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
     x = conv(self.channels[0], dtype=self.dtype, name='conv_in')(inputs)
 
+    block_class, attention_class = rematerialised(self.remat)
+
     def blocks(x, level, name):
       for i in range(self.num_res_blocks[level]):
-        x = ResBlock(self.channels[level], dropout=self.dropout, dtype=self.dtype,
-                     name=f'{name}_{level}_{i}')(x, vector, train)
+        x = block_class(self.channels[level], dropout=self.dropout, dtype=self.dtype,
+                        name=f'{name}_{level}_{i}')(x, vector, train)
       if self.text_attention[level]:
-        x = Attention(self.num_heads, 2 * self.channels[level], self.self_attention[level],
+        x = attention_class(self.num_heads, 2 * self.channels[level], self.self_attention[level],
                       self.dtype, name=f'{name}_attention_{level}')(x, text)
       return x
 

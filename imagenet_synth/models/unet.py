@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.models.layers import Attention, Conditioning, ResBlock, conv, group_norm
+from imagenet_synth.models.layers import Conditioning, conv, group_norm, rematerialised
 
 
 class UNet(nn.Module):
@@ -12,7 +12,8 @@ class UNet(nn.Module):
 
   channels: width of the first level; channel_multiples: width of each level over it, each level at
   half the size of the one before; num_res_blocks: per level; attention_sizes: heights at which
-  pixels attend to each other and to the text; head_size: channels per attention head.
+  pixels attend to each other and to the text; head_size: channels per attention head; remat: recompute
+  blocks on the way back instead of keeping what they computed.
   """
   channels: int
   channel_multiples: tuple[int, ...]
@@ -20,6 +21,7 @@ class UNet(nn.Module):
   attention_sizes: tuple[int, ...]
   head_size: int = 64
   dropout: float = 0.0
+  remat: bool = False
   dtype: str = 'float32'
 
   @nn.compact
@@ -35,16 +37,18 @@ class UNet(nn.Module):
     inputs = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
     x = conv(self.channels, dtype=self.dtype, name='conv_in')(inputs)
 
+    block_class, attention_class = rematerialised(self.remat)
+
     def block(x, level, name, resample='none'):
       features = self.channels * self.channel_multiples[level]
-      return ResBlock(features, resample, self.dropout, self.dtype, name=name)(x, vector, train)
+      return block_class(features, resample, self.dropout, self.dtype, name=name)(x, vector, train)
 
     def attend(x, name):
       if x.shape[1] not in self.attention_sizes:
         return x
       features = x.shape[-1]
-      return Attention(max(features // self.head_size, 1), features, dtype=self.dtype,
-                       name=name)(x, text)
+      return attention_class(max(features // self.head_size, 1), features, dtype=self.dtype,
+                             name=name)(x, text)
 
     skips = [x]
     last = len(self.channel_multiples) - 1

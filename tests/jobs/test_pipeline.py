@@ -88,7 +88,7 @@ def test_dry_run_runs_nothing(tmp_path):
   (tmp_path / 'embed').mkdir()
   write_json(tmp_path / 'embed/config.json', _EMBED)
   text = pipeline.dry_run(_config(embed=_EMBED, generate=_GENERATE), tmp_path)
-  assert text.splitlines() == ['embed     embed      begun', 'generate  generate   left',
+  assert text.splitlines() == ['embed     embed     begun', 'generate  generate  left',
                                f'0 of 2 jobs done, 2 left, in {tmp_path}']
   assert [path.name for path in tmp_path.iterdir()] == ['embed']
 

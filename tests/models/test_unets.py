@@ -281,3 +281,20 @@ def test_pooling_does_not_depend_on_the_order_of_tokens():
   out = _layer(module, text)
   assert out.shape == (2, 8)
   np.testing.assert_allclose(_layer(module, text[:, ::-1]), out, atol=1e-5)
+
+
+@_BOTH
+def test_rematerialisation_changes_no_output_and_no_gradient(name):
+  inputs, params = _inputs(True), _params(name)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def loss_and_gradient(remat, params):
+    def loss(params):
+      return jnp.sum(jnp.square(_NETWORKS[name](remat=remat).apply(params, **inputs, train=True)))
+    return jax.value_and_grad(loss)(params)
+
+  kept, recomputed = (loss_and_gradient(remat, params) for remat in (False, True))
+  for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(a).max()) + 1e-6)
+  gradient = jax.make_jaxpr(functools.partial(loss_and_gradient, True))(params)
+  assert 'remat' in str(gradient) or 'checkpoint' in str(gradient)
