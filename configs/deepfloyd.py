@@ -11,8 +11,8 @@ networks, schedules and thresholding are IF's own.
 from configs import imagenet
 
 # IF's T5 sees 77 tokens, padding included
-T5_XXL = dict(imagenet.T5_XXL, weights='weights/if-t5-v1_1-xxl',
-              vocabulary='weights/if-t5-v1_1-xxl/spiece.model')
+T5_XXL = dict(imagenet.T5_XXL, weights='weights/IF-I-M-v1.0/text_encoder',
+              vocabulary='weights/IF-I-M-v1.0/tokenizer/spiece.model')
 IDDPM = dict(kind='iddpm')
 STAGE_1 = dict(
     size=64, channels=3, schedule=IDDPM, learned_variance=True,

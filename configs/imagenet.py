@@ -12,9 +12,9 @@ on ImageNet itself; to start from a public text-to-image model, see deepfloyd.py
 
 from ml_collections import ConfigDict
 
-T5_XXL = dict(weights='weights/t5-v1_1-xxl', vocabulary='weights/t5-v1_1-xxl/spiece.model',
-              size='t5_v1_1_xxl', dtype='bfloat16')
-INCEPTION = 'weights/inception-2015-12-05.npz'
+T5_XXL = dict(weights='weights/t5_1_1_xxl/checkpoint_1000000', size='t5_v1_1_xxl', dtype='bfloat16',
+              vocabulary='weights/t5_1_1_xxl/sentencepiece.model')
+INCEPTION = 'weights/inception-2015-12-05.safetensors'
 PREVIEW = ('goldfish', 'flamingo', 'golden retriever', 'teapot')
 
 

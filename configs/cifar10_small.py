@@ -1,0 +1,76 @@
+"""CIFAR-10 with a cascade small enough for a CPU: 16x16 -> 32x32, colour, own data as folders.
+
+    python -m imagenet_synth.main --config configs/cifar10_small.py
+
+Images are read from data/cifar10/train/CLASS/*.jpg and data/cifar10/test/CLASS/*.jpg (any size, any
+classes: this is also the config to start from with own data). The encoder has random weights, as in
+quickstart.py, from which this differs in data and sizes alone; there is no captioned corpus here, so
+that the cascade is first trained on the same images with longer prompts.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+DIRECTORY = 'data/cifar10'
+
+
+def images(split):
+  return dict(name='folder', directory=DIRECTORY, split=split)
+
+
+TRAIN, VALIDATION, TEST = images('train[:90%]'), images('train[90%:]'), images('test')
+PREVIEW = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+LONG = 'a small photo of a {}'
+
+BASE = dict(
+    size=16, channels=3, prediction='v',
+    network=dict(type='unet', channels=32, channel_multiples=(1, 2), num_res_blocks=1,
+                 attention_sizes=(8,), head_size=32))
+SR_32 = dict(quickstart.SR_16, size=32, low_res_size=16, channels=3)
+BASE_SAMPLER = quickstart.sampler(64, guidance=1.5)
+SR_SAMPLER = quickstart.sampler(16)
+RESNET = dict(quickstart.RESNET, width=16, stage_sizes=(1, 1, 1), stem_stride=1)
+RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1500, batch_size=64, crop_padding=4), flip=True)
+
+
+def training(job, text, optimizer, num_steps, preview_sampler, prompts=PREVIEW, **more):
+  section = quickstart.training(job, text, TRAIN, optimizer, 2e-3, num_steps, preview_sampler, **more)
+  section['preview'].update(prompts=prompts)
+  return section
+
+
+def get_config():
+  jobs = {}
+  embed = dict(job='embed', dataset=TRAIN, prompts='classes', encoder=quickstart.ENCODER,
+               max_length=32)
+  jobs['embed_long'] = dict(embed, template=LONG)
+  jobs['embed_classes'] = embed
+  long_prompts = tuple(LONG.format(name) for name in PREVIEW)
+  jobs['pretrain_base'] = training('pretrain', 'embed_long', 'adam', 3000, BASE_SAMPLER,
+                                   long_prompts, stage=BASE)
+  jobs['pretrain_sr32'] = training('pretrain', 'embed_long', 'adam', 600, SR_SAMPLER, long_prompts,
+                                   stage=SR_32)
+  jobs['finetune_base'] = training('finetune', 'embed_classes', 'adafactor', 800, BASE_SAMPLER,
+                                   init='pretrain_base')
+  jobs['finetune_sr32'] = training('finetune', 'embed_classes', 'adam', 200, SR_SAMPLER,
+                                   init='pretrain_sr32')
+
+  classify = dict(job='classify', model=RESNET, recipe=RECIPE, size=32, real=TRAIN, test=TEST,
+                  seeds=(0, 1))
+  jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
+  measured = dict(text='embed_classes', extractor='classify_real', batch_size=100)
+  jobs['select_base'] = dict(
+      job='select', weights='finetune_base', sampler=BASE_SAMPLER, reference=VALIDATION,
+      per_class=50, **measured)
+  jobs['generate'] = dict(
+      job='generate', text='embed_classes', dataset=TRAIN, per_class=500, shard_size=1000,
+      batch_size=200, stages=[dict(weights='select_base', sampler=BASE_SAMPLER),
+                              dict(weights='finetune_sr32', sampler=SR_SAMPLER)])
+  jobs['evaluate'] = dict(job='evaluate', samples='generate', sizes=(16, 32),
+                          extractor='classify_real',
+                          references=dict(train=TRAIN, validation=VALIDATION))
+  jobs['classify_synthetic'] = dict(
+      classify, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
+  jobs['report'] = dict(job='report', title='A small cascade on CIFAR-10', jobs=tuple(jobs))
+  return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
