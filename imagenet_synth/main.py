@@ -4,17 +4,24 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.worker import Unfinished, Worker
 from imagenet_synth.jobs import pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.')
+_WORKER = flags.DEFINE_string(
+    'worker', '0/1', 'INDEX/COUNT: which of several processes this is, for jobs that can be divided (generate).')
+_VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
+_REPAIR = flags.DEFINE_bool(
+    'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and what is left.')
 # two halves of a batch on two devices are faster than one batch on two threads: small convolutions
 # don't keep several threads busy
@@ -36,11 +43,25 @@ def main(argv: list[str]) -> None:
   try:
     if _DRY_RUN.value:
       print(pipeline.dry_run(config, workdir))
+    elif _VERIFY.value:
+      sys.exit(_verify(config, workdir))
     else:
-      pipeline.run(config, workdir)
+      pipeline.run(config, workdir, Worker.parse(_WORKER.value))
+  except Unfinished as unfinished:
+    print(unfinished, file=sys.stderr)
   except InputError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+
+
+def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
+  """Prints what is wrong; the exit code says whether anything is."""
+  faults = pipeline.check(config, workdir, _REPAIR.value)
+  for fault in faults:
+    print(fault)
+  done = ', deleted: run again to make them' if faults and _REPAIR.value else ''
+  print(f'{len(faults)} faults{done}')
+  return 1 if faults else 0
 
 
 if __name__ == '__main__':

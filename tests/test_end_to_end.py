@@ -52,9 +52,10 @@ def test_shards_are_those_of_the_manifest_and_balanced(workdir):
   manifest = _read(workdir / 'generate/manifest.json')
   assert sorted(manifest['shards']) == ['16', '32', '8']
   for size, shards in manifest['shards'].items():
-    paths = sorted((workdir / 'generate' / size).iterdir())
+    paths = sorted((workdir / 'generate' / size).glob('*.tfrecord'))
     assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths} == shards
-    records = [ShardSource(paths)[i] for i in range(80)]
+    source = ShardSource(paths)
+    records = [source[i] for i in range(80)]
     assert {record['image'].shape for record in records} == {(int(size), int(size), 1)}
     assert collections.Counter((record['label'], record['index']) for record in records) == {
         (label, index): 1 for label in range(10) for index in range(8)}
@@ -118,7 +119,7 @@ def test_killed_twice_it_ends_with_the_same_shards(tmp_path):
   kept = (killed / 'generate/8/shard-00000-of-00020.tfrecord').stat().st_mtime_ns
   assert _run('tiny_base', killed).returncode == 0
 
-  shards = [{path.name: path.read_bytes() for path in (folder / 'generate/8').iterdir()}
+  shards = [{path.name: path.read_bytes() for path in (folder / 'generate/8').glob('*.tfrecord')}
             for folder in (whole, killed)]
   assert len(shards[0]) == 20 and shards[0] == shards[1]
   assert (killed / 'generate/8/shard-00000-of-00020.tfrecord').stat().st_mtime_ns == kept

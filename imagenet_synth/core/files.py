@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ from imagenet_synth.core.errors import InputError
 
 def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
   """Writes to a temporary name in the same folder, syncs, renames: a kill leaves the old or the new."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  # of this process alone: workers on other machines have the same process ids
+  temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
   with open(temporary, 'wb') as file:
     file.write(data.encode() if isinstance(data, str) else data)
     file.flush()

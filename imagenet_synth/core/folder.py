@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.worker import Worker
 from imagenet_synth.core.files import json_hash, read_json, write_json
 
 # what a message says of a key that a config lacks; None would equal a key that is None
@@ -23,10 +24,14 @@ _UNSET = 'unset'
 
 
 class Folder:
-  """The folder of one job. `path` exists; `config` is what the job was asked to do."""
+  """The folder of one job. `path` exists; `config` is what the job was asked to do.
 
-  def __init__(self, workdir: pathlib.Path, name: str, config: dict[str, Any]):
-    self.workdir, self.name, self.config = workdir, name, config
+  worker: which part of the job this process does, if the job can be divided.
+  """
+
+  def __init__(self, workdir: pathlib.Path, name: str, config: dict[str, Any],
+               worker: Worker = Worker()):
+    self.workdir, self.name, self.config, self.worker = workdir, name, config, worker
     self.path = workdir / name
     self._inputs: dict[str, str] = {}
     self._start = time.time()

@@ -4,7 +4,9 @@ A TFRecord file is a sequence of [uint64 length, masked crc32c of it, bytes, mas
 the bytes are a serialized tf.train.Example.
 """
 
+import hashlib
 import io
+import json
 import os
 import pathlib
 import struct
@@ -24,27 +26,35 @@ _HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
 
 class Record(NamedTuple):
-  """A generated image uint8 [H, W, C] and what it is of; `index` is its number within the class."""
+  """A generated image uint8 [H, W, C] and what it is of.
+
+  class_name: as the real data set has it (ImageNet: the WordNet id). index: its number within the
+  class. prompt: what the cascade was told. stages: settings and weights of each stage, as JSON holds them.
+  """
   image: np.ndarray
   label: int
   class_name: str
   index: int
   seed: int
+  prompt: str
+  stages: Any
 
 
 def shard_name(shard: int, num_shards: int) -> str:
   return f'shard-{shard:05d}-of-{num_shards:05d}.tfrecord'
 
 
-def write_shard(path: pathlib.Path, records: Iterable[Record]) -> None:
-  """Writes a shard atomically; equal records give equal bytes."""
+def write_shard(path: pathlib.Path, records: Iterable[Record], image_format: str = 'png',
+                quality: int = 95) -> str:
+  """Writes a shard atomically; equal records give equal bytes. Returns their SHA-256."""
   path.parent.mkdir(parents=True, exist_ok=True)
   file = io.BytesIO()
   for record in records:
-    data = _encode(record)
+    data = _encode(record, image_format, quality)
     length = struct.pack('<Q', len(data))
     file.write(length + _FOOTER.pack(_masked_crc(length)) + data + _FOOTER.pack(_masked_crc(data)))
   write_atomic(path, file.getvalue())
+  return hashlib.sha256(file.getvalue()).hexdigest()
 
 
 class ShardSource:
@@ -67,7 +77,9 @@ class ShardSource:
     return len(self._places)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """image uint8 [H, W, C], label int, class_name str, index int (within the class), seed int."""
+    """image uint8 [H, W, C], label int, class_name str, index int (within the class), seed int,
+    prompt str, stages: see `Record`; encoded: the image's file.
+    """
     path, fd, number, start, length = self._places[index]
     data = os.pread(fd, length + _FOOTER.size, start)
     if _FOOTER.unpack(data[length:])[0] != _masked_crc(data[:length]):
@@ -78,7 +90,8 @@ class ShardSource:
     return {'image': decode_image(encoded, number_of('image/channels'), f'{path}: record {number}'),
             'label': number_of('image/class/label'), 'index': number_of('index'),
             'class_name': features['image/class/text'].bytes_list.value[0].decode(),
-            'seed': number_of('seed')}
+            'seed': number_of('seed'), 'prompt': features['prompt'].bytes_list.value[0].decode(),
+            'stages': json.loads(features['stages'].bytes_list.value[0]), 'encoded': encoded}
 
 
 def _offsets(path: pathlib.Path, fd: int) -> Iterable[tuple[int, int]]:
@@ -108,14 +121,17 @@ def _masked_crc(data: bytes) -> int:
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _encode(record: Record) -> bytes:
+def _encode(record: Record, image_format: str, quality: int) -> bytes:
   height, width, channels = record.image.shape
-  png = io.BytesIO()
-  Image.fromarray(record.image[..., 0] if channels == 1 else record.image).save(png, 'PNG')
+  file = io.BytesIO()
+  options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
+  picture = Image.fromarray(record.image[..., 0] if channels == 1 else record.image)
+  picture.save(file, image_format, **options)
   numbers = {'image/height': height, 'image/width': width, 'image/channels': channels,
              'image/class/label': record.label, 'index': record.index, 'seed': record.seed}
-  texts = {'image/encoded': png.getvalue(), 'image/format': b'png',
-           'image/class/text': record.class_name.encode()}
+  texts = {'image/encoded': file.getvalue(), 'image/format': image_format.encode(),
+           'image/class/text': record.class_name.encode(), 'prompt': record.prompt.encode(),
+           'stages': json.dumps(record.stages, sort_keys=True).encode()}
   example = example_pb2.Example()
   for name, value in sorted(numbers.items()):
     example.features.feature[name].int64_list.value.append(value)

@@ -1,23 +1,30 @@
 """generate: class-balanced images -> TFRecord shards of each size + manifest.json.
 
 Shard s is a pure function of (config, weights, s). It is written to a temporary name, synced and
-renamed, so it exists whole or not at all; running again makes what is missing.
+renamed, so it exists whole or not at all; running again makes what is missing. Several workers can share
+the shards; the one that finds all of them there ends the job.
 """
 
 import dataclasses
 import hashlib
-from typing import Any
+import pathlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal
 
 import numpy as np
 
 from imagenet_synth import cascade
+from imagenet_synth.cascade import TrainedStage
 from imagenet_synth.core import images
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_json
+from imagenet_synth.core.files import write_atomic, write_json
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
+from imagenet_synth.core.worker import Unfinished
 from imagenet_synth.data.records import Record, shard_name, write_shard
-from imagenet_synth.jobs.inputs import DatasetConfig, StageUse, load_cascade, load_text, open_dataset
+from imagenet_synth.jobs import card
+from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, load_cascade, load_text,
+                                        open_dataset)
 from imagenet_synth.jobs.plan import class_plan
 
 
@@ -25,6 +32,8 @@ from imagenet_synth.jobs.plan import class_plan
 class Config:
   """stages: the cascade. text: the embed job with a prompt for each class of `dataset`. per_class:
   images of each class. shard_size: images in a shard. keep: sizes that are written; all if not given.
+  image_format, quality: of the files in the records; quality is JPEG's, 1 to 95. license: what the data
+  set's card says of it.
   """
   stages: tuple[StageUse, ...]
   text: str
@@ -33,6 +42,9 @@ class Config:
   shard_size: int
   batch_size: int
   keep: tuple[int, ...] | None = None
+  image_format: Literal['png', 'jpeg'] = 'png'
+  quality: int = 95
+  license: str = 'not stated'
   seed: int = 0
 
 
@@ -47,28 +59,81 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
     raise InputError(f'config: {folder.name}.keep has size {unknown[0]}, the cascade makes {made}')
 
   labels, indices = class_plan(len(names), config.per_class)
-  num_shards = -(-len(labels) // config.shard_size)
-  paths = [{size: folder.path / str(size) / shard_name(shard, num_shards) for size in sizes}
-           for shard in range(num_shards)]
-  with progress(len(labels), folder.name) as bar:
-    for shard, files in enumerate(paths):
-      rows = slice(shard * config.shard_size, (shard + 1) * config.shard_size)
-      if all(path.exists() for path in files.values()):
-        bar.update(len(labels[rows]))
-        continue
-      drawn = cascade.sample(stages, text.states, config.seed, labels[rows], indices[rows],
-                             config.batch_size, on_batch=bar.update)
-      for size, pictures in zip(made, drawn):
-        if size in files:
-          write_shard(files[size], [
-              Record(picture, int(label), names[label], int(index), config.seed)
-              for picture, label, index in zip(np.asarray(images.to_uint8(pictures)),
-                                               labels[rows], indices[rows])])
+  paths = shard_paths(folder.path, sizes, len(labels), config.shard_size)
+  _make_missing(config, folder, stages, text.states, paths, labels, indices,
+                lambda label: (names[label], text.prompts[label], origins))
+  missing = [files for files in paths if not _is_there(files)]
+  if missing:
+    raise Unfinished(f'{folder.name}: worker {folder.worker.index} of {folder.worker.count} has made its '
+                     f'part; {len(missing)} of {len(paths)} shards are left to the others')
   manifest = {
       'origin': folder.origin, 'seed': config.seed, 'stages': origins, 'sizes': sizes,
       'class_names': list(names), 'prompts': list(text.prompts), 'per_class': config.per_class,
-      'num_images': len(labels), 'plan': 'image i has class i mod num_classes',
-      'shards': {str(size): {files[size].name: hashlib.sha256(files[size].read_bytes()).hexdigest()
-                             for files in paths} for size in sizes}}
+      'num_images': len(labels), 'shard_size': config.shard_size,
+      'plan': 'image i has class i mod num_classes',
+      'shards': {str(size): {files[size].name: _hash(files[size]) for files in paths}
+                 for size in sizes}}
   write_json(folder.path / 'manifest.json', manifest)
+  card.write(folder.path, manifest, config.license)
   return {key: manifest[key] for key in ('stages', 'sizes', 'per_class', 'num_images', 'shards')}
+
+
+def shard_paths(path: pathlib.Path, sizes: list[int], num_images: int,
+                shard_size: int) -> list[dict[int, pathlib.Path]]:
+  """For each shard, its file of each size."""
+  num_shards = -(-num_images // shard_size)
+  return [{size: path / str(size) / shard_name(shard, num_shards) for size in sizes}
+          for shard in range(num_shards)]
+
+
+def hash_path(shard: pathlib.Path) -> pathlib.Path:
+  """Where a shard's hash is kept, in the form that `sha256sum --check` reads."""
+  return shard.with_name(f'{shard.name}.sha256')
+
+
+def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
+                  text: cascade.TextStates, paths: list[dict[int, pathlib.Path]], labels: np.ndarray,
+                  indices: np.ndarray, describe: Any) -> None:
+  """This worker's shards, but those that are there; the next is sampled while one is written."""
+  mine = folder.worker.part(range(len(paths)))
+  rows_of = lambda shard: slice(shard * config.shard_size, (shard + 1) * config.shard_size)
+  num_images = sum(len(labels[rows_of(shard)]) for shard in mine)
+  written: Future[None] | None = None
+  with progress(num_images, folder.name) as bar, ThreadPoolExecutor(1) as writer:
+    for shard in mine:
+      rows, files = rows_of(shard), paths[shard]
+      if _is_there(files):
+        bar.update(len(labels[rows]))
+        continue
+      drawn = cascade.sample(stages, text, config.seed, labels[rows], indices[rows],
+                             config.batch_size, on_batch=bar.update)
+      drawn = {trained.stage.size: pictures for trained, pictures in zip(stages, drawn)}
+      if written:
+        written.result()
+      written = writer.submit(_write, config, files, drawn, labels[rows], indices[rows], describe)
+    if written:
+      written.result()
+
+
+def _write(config: Config, files: dict[int, pathlib.Path], drawn: dict[int, np.ndarray],
+           labels: np.ndarray, indices: np.ndarray, describe: Any) -> None:
+  for size, path in files.items():
+    records = []
+    for picture, label, index in zip(np.asarray(images.to_uint8(drawn[size])), labels, indices):
+      name, prompt, stages = describe(label)
+      records.append(Record(picture, int(label), name, int(index), config.seed, prompt, stages))
+    digest = write_shard(path, records, config.image_format, config.quality)
+    write_atomic(hash_path(path), f'{digest}  {path.name}\n')
+
+
+def _is_there(files: dict[int, pathlib.Path]) -> bool:
+  return all(path.exists() for path in files.values())
+
+
+def _hash(path: pathlib.Path) -> str:
+  """As it was when the shard was written; computed where a kill came between the two."""
+  if hash_path(path).exists():
+    return hash_path(path).read_text().split()[0]
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  write_atomic(hash_path(path), f'{digest}  {path.name}\n')
+  return digest

@@ -13,8 +13,9 @@ from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import say
-from imagenet_synth.jobs import (classify, embed, evaluate, generate, import_weights, memory,
-                                 report, select, sweep, train_stage)
+from imagenet_synth.core.worker import Worker
+from imagenet_synth.jobs import (classify, embed, evaluate, export, generate, import_weights, memory,
+                                 report, select, sweep, train_stage, verify)
 
 JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
     'embed': (embed.Config, embed.run),
@@ -24,10 +25,14 @@ JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
     'select': (select.Config, select.run),
     'sweep': (sweep.Config, sweep.run),
     'generate': (generate.Config, generate.run),
+    'export': (export.Config, export.run),
     'evaluate': (evaluate.Config, evaluate.run),
     'classify': (classify.Config, classify.run),
     'report': (report.Config, report.run),
 }
+
+DIVISIBLE = ('generate',)
+"""Kinds of jobs that several workers can share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Planned:
     return 'begun' if self.folder.started else 'left'
 
 
-def plan(config: Mapping[str, Any], workdir: pathlib.Path) -> list[Planned]:
+def plan(config: Mapping[str, Any], workdir: pathlib.Path,
+         worker: Worker = Worker()) -> list[Planned]:
   """Checks the whole configuration, before anything runs, and the folders that are there."""
   if 'job' in config:
     if 'name' not in config:
@@ -52,12 +58,16 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path) -> list[Planned]:
     sections = {config['name']: {k: v for k, v in config.items() if k != 'name'}}
   else:
     sections = _ordered(config)
-  return [_planned(name, section, workdir) for name, section in sections.items()]
+  return [_planned(name, section, workdir, worker) for name, section in sections.items()]
 
 
-def run(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
-  """Runs what is not finished."""
-  jobs = plan(config, workdir)
+def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> None:
+  """Runs what is not finished; of what can be divided, this worker's part.
+
+  Raises:
+    Unfinished: the other workers have not done theirs yet.
+  """
+  jobs = plan(config, workdir, worker)
   for number, job in enumerate(jobs, 1):
     head = f'[{number}/{len(jobs)}] {job.folder.name}'
     # again: an earlier job of this run may have made what this one was made from
@@ -65,6 +75,9 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
     if job.folder.done:
       say(f'{head}: {job.status}')
       continue
+    if worker.count > 1 and job.folder.config['job'] not in DIVISIBLE:
+      raise InputError(f'{job.folder.name} is not done, and cannot be divided among workers; run it '
+                       'without --worker first')
     say(head)
     job.folder.start()
     job.folder.finish(job.run(job.config, job.folder))
@@ -79,11 +92,23 @@ def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
   lines = []
   for job in jobs:
     lines.append(f'{job.folder.name:{width}}  {job.folder.config["job"]:{kind_width}}  {job.status}')
-    if isinstance(job.config, train_stage.Training):
+    if isinstance(job.config, train_stage.Training) and not job.folder.done:
       lines.append(f'{"":{width}}  {_memory(job, sections)}')
   num_done = sum(job.folder.done for job in jobs)
   return '\n'.join(lines + [f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, '
                             f'in {workdir}'])
+
+
+def check(config: Mapping[str, Any], workdir: pathlib.Path, repair: bool) -> list[verify.Fault]:
+  """The faults of the data sets that finished generate jobs have made; if `repair`, deletes them."""
+  faults = []
+  for job in plan(config, workdir):
+    if job.folder.config['job'] == 'generate' and job.folder.done:
+      found = verify.verify(job.folder.path)
+      if repair:
+        verify.repair(job.folder.path, found)
+      faults += found
+  return faults
 
 
 def _memory(job: Planned, sections: memory.Sections) -> str:
@@ -110,13 +135,14 @@ def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
   return {name: jobs[name] for name in order}
 
 
-def _planned(name: str, section: Mapping[str, Any], workdir: pathlib.Path) -> Planned:
+def _planned(name: str, section: Mapping[str, Any], workdir: pathlib.Path,
+             worker: Worker) -> Planned:
   if 'job' not in section:
     raise InputError(f'config: missing key {name}.job')
   if section['job'] not in JOBS:
     raise InputError(f'config: {name}.job is {section["job"]!r}, known: {", ".join(JOBS)}')
   config_class, run_fn = JOBS[section['job']]
   settings = build(config_class, {k: v for k, v in section.items() if k != 'job'}, name)
-  folder = Folder(workdir, name, dict(section))
+  folder = Folder(workdir, name, dict(section), worker)
   folder.check()
   return Planned(settings, run_fn, folder)

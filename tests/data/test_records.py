@@ -1,6 +1,9 @@
 """Shards read back as written, by us and by TensorFlow; damage never goes unnoticed."""
 
+import hashlib
+
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -11,7 +14,8 @@ from imagenet_synth.data.records import Record, ShardSource, shard_name, write_s
 def _records(num, channels, size=4):
   rng = np.random.default_rng(0)
   draw = lambda: rng.integers(0, 256, (size, size, channels), np.uint8)
-  return [Record(draw(), i % 3, f'class {i % 3}', i, 7) for i in range(num)]
+  return [Record(draw(), i % 3, f'class {i % 3}', i, 7, f'a {i % 3}', [{'step': 5}])
+          for i in range(num)]
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -25,7 +29,26 @@ def test_round_trip_over_shards(channels, tmp_path):
   for i in (4, 0, 3, 2, 1):
     example = source[i]
     np.testing.assert_array_equal(example.pop('image'), records[i].image)
-    assert example == {'label': i % 3, 'class_name': f'class {i % 3}', 'index': i, 'seed': 7}
+    assert example.pop('encoded').startswith(b'\x89PNG')
+    assert example == {'label': i % 3, 'class_name': f'class {i % 3}', 'index': i, 'seed': 7,
+                       'prompt': f'a {i % 3}', 'stages': [{'step': 5}]}
+
+
+def test_jpeg_is_small_and_near(tmp_path):
+  rng = np.random.default_rng(0)
+  image = np.asarray(PIL.Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64)))
+  record = Record(image, 0, 'a', 0, 0, 'a', [])
+  for kind in ('png', 'jpeg'):
+    write_shard(tmp_path / kind, [record], kind, quality=95)
+  example, = _read_all(tmp_path / 'jpeg')
+  assert example['encoded'].startswith(b'\xff\xd8')
+  assert np.abs(example['image'].astype(int) - image).mean() < 2
+  assert (tmp_path / 'jpeg').stat().st_size < (tmp_path / 'png').stat().st_size
+
+
+def test_the_hash_is_that_of_the_file(tmp_path):
+  digest = write_shard(tmp_path / 'shard', _records(2, 1))
+  assert digest == hashlib.sha256((tmp_path / 'shard').read_bytes()).hexdigest()
 
 
 def test_tensorflow_reads_the_same(tmp_path):

@@ -1,0 +1,58 @@
+"""The data set card: README.md and a picture beside the shards, for whoever is given the folder."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imagenet_synth.core import images
+from imagenet_synth.core.files import write_atomic
+from imagenet_synth.data.records import ShardSource
+
+_COLUMNS, _ROWS = 10, 6
+
+
+def write(path: pathlib.Path, manifest: dict[str, Any], license_name: str) -> None:
+  """Writes README.md and samples.png into the folder that holds the shards."""
+  largest = max(manifest['sizes'])
+  first = ShardSource([path / str(largest) / min(manifest['shards'][str(largest)])])
+  pictures = np.stack([first[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(first)))])
+  picture = images.grid(pictures, _COLUMNS, scale=max(1, 64 // largest))
+  picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+  picture.save(path / 'samples.png')
+  write_atomic(path / 'README.md', _text(manifest, license_name))
+
+
+def _text(manifest: dict[str, Any], license_name: str) -> str:
+  stages = '\n'.join(
+      f'| {stage["run"]} | {stage["step"]:,} | `{stage["checkpoint_hash"]}` | {_sampler(stage)} |'
+      for stage in manifest['stages'])
+  classes = '\n'.join(f'| {label} | {name} | {prompt} |' for label, (name, prompt) in enumerate(
+      zip(manifest['class_names'], manifest['prompts'])))
+  sizes = ', '.join(f'{size}x{size}' for size in manifest['sizes'])
+  origin = manifest['origin']
+  return f'''# Synthetic images: {origin['job']}
+
+![The first images](samples.png)
+
+- License: {license_name}
+- Images: {manifest['num_images']:,} at each of {sizes}; {manifest['per_class']:,} of each of
+  {len(manifest['class_names']):,} classes. None of them is a photo: all were drawn by a diffusion model.
+- Plan: {manifest['plan']}, so that every prefix is balanced. Seed {manifest['seed']}.
+- Files: `SIZE/shard-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in `manifest.json`.
+- Made by job `{origin['job']}`, configuration `{origin['config_hash']}`, code revision `{origin['revision']}`.
+
+| Stage | Step | Weights | Sampler |
+| --- | --- | --- | --- |
+{stages}
+
+| Label | Class | Prompt |
+| --- | --- | --- |
+{classes}
+'''
+
+
+def _sampler(stage: dict[str, Any]) -> str:
+  return ', '.join(f'{name} {value}' for name, value in stage['sampler'].items()
+                   if value is not None)
