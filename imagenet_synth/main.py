@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import sys
 from typing import Any
 
@@ -10,7 +11,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from imagenet_synth.core import processes
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.processes import Stopped
 from imagenet_synth.core.worker import Unfinished, Worker
 from imagenet_synth.jobs import pipeline
 
@@ -22,6 +25,12 @@ _WORKER = flags.DEFINE_string(
 _VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
 _REPAIR = flags.DEFINE_bool(
     'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.')
+_DISTRIBUTED = flags.DEFINE_bool(
+    'distributed', False, 'Train together with other processes: on TPU pods, SLURM and Kubernetes they find each '
+    'other, elsewhere by the next three.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and what is left.')
 # two halves of a batch on two devices are faster than one batch on two threads: small convolutions
 # don't keep several threads busy
@@ -41,6 +50,8 @@ def main(argv: list[str]) -> None:
   name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
   workdir = pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / name)
   try:
+    if _DISTRIBUTED.value:
+      processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DRY_RUN.value:
       print(pipeline.dry_run(config, workdir))
     elif _VERIFY.value:
@@ -49,6 +60,10 @@ def main(argv: list[str]) -> None:
       pipeline.run(config, workdir, Worker.parse(_WORKER.value))
   except Unfinished as unfinished:
     print(unfinished, file=sys.stderr)
+  except Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    # what a shell reports of a process that SIGTERM has ended: schedulers start it again
+    sys.exit(128 + signal.SIGTERM)
   except InputError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

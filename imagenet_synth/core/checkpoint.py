@@ -26,11 +26,12 @@ class Checkpoints:
 
   def __init__(self, path: pathlib.Path, keep_every: int | None = None):
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, keep_period=keep_every, enable_async_checkpointing=False)
+        max_to_keep=1, keep_period=keep_every, enable_async_checkpointing=True)
     self._manager = ocp.CheckpointManager(path.absolute(), options=options)
 
   @property
   def steps(self) -> list[int]:
+    self.wait()
     return sorted(self._manager.all_steps())
 
   @property
@@ -38,9 +39,13 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, step: int, state: Any, ema: Any, origin: dict[str, Any]) -> None:
+    """Copies the arrays and returns; they are written while training goes on."""
     self._manager.save(step, args=ocp.args.Composite(
         state=ocp.args.StandardSave(state), ema=ocp.args.StandardSave(ema),
         origin=ocp.args.JsonSave(origin)))
+
+  def wait(self) -> None:
+    """Returns when all that was saved is on disk."""
     self._manager.wait_until_finished()
 
   def restore(self, step: int, like: Any) -> Any:
@@ -55,6 +60,7 @@ class Checkpoints:
           step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
 
   def close(self) -> None:
+    self.wait()
     self._manager.close()
 
 

@@ -4,6 +4,8 @@ import sys
 
 import tqdm
 
+from imagenet_synth.core.processes import is_first
+
 
 def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.tqdm:
   """A bar on a terminal; elsewhere (a log file) the same line, now and then.
@@ -17,10 +19,11 @@ def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.t
   # a bar within a bar is wiped when it ends; in a log file, lines only follow each other
   return tqdm.tqdm(total=total, desc=what, unit=unit, initial=start, file=sys.stderr,
                    mininterval=0.5 if terminal else 10, maxinterval=10 if terminal else 60,
-                   ascii=not terminal, leave=None, position=None if terminal else 0,
-                   dynamic_ncols=terminal, smoothing=0.1)
+                   ascii=not terminal, disable=not is_first(), leave=None,
+                   position=None if terminal else 0, dynamic_ncols=terminal, smoothing=0.1)
 
 
 def say(message: str) -> None:
-  """A line to the user, above any bar."""
-  tqdm.tqdm.write(message, file=sys.stderr)
+  """A line to the user, above any bar; the same from all processes, so the first says it."""
+  if is_first():
+    tqdm.tqdm.write(message, file=sys.stderr)

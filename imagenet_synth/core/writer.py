@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from clu import metric_writers
 
+from imagenet_synth.core.processes import is_first
+
 
 class JsonLinesWriter(metric_writers.LoggingWriter):
   """Scalars only: a line {"step": ..., name: value, ...} a call, in `metrics.jsonl`.
@@ -37,6 +39,8 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
 
 
 def make_writer(folder: pathlib.Path, start_step: int = 0) -> metric_writers.MetricWriter:
-  """TensorBoard event files and `metrics.jsonl` in `folder`."""
+  """TensorBoard event files and `metrics.jsonl` in `folder`, written by the first process."""
+  if not is_first():
+    return metric_writers.MultiWriter([])
   return metric_writers.MultiWriter(
       [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder, start_step)])

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from imagenet_synth.data.augment import Draws
+
 Batch = dict[str, np.ndarray]
 
 
@@ -117,21 +119,25 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
 
 
 def batches(images: Images | Joined, number_name: str, seed: int, batch_size: int, start: int,
-            stop: int, augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
-            ) -> Iterator[Batch]:
+            stop: int, rows: np.ndarray | None = None,
+            augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None) -> Iterator[Batch]:
   """Batches of steps start .. stop - 1, made ahead by one in a thread.
 
   Args:
     number_name: the batch's name for the integer that goes with each image.
-    augment: (images uint8 [B, H, W, C], generator of the step) -> images.
+    rows: int [b], the part of each batch that is wanted, all if not given; what is in it does not depend
+      on what is wanted.
+    augment: (images uint8 [b, H, W, C], random numbers for them) -> images.
 
   Yields:
-    {'image': uint8 [B, H, W, C], number_name: int32 [B]}.
+    {'image': uint8 [b, H, W, C], number_name: int32 [b]}.
   """
+  rows = np.arange(batch_size) if rows is None else rows
+
   def make(step):
-    taken, numbers = images.take(batch_indices(seed, step, batch_size, len(images)))
+    taken, numbers = images.take(batch_indices(seed, step, batch_size, len(images))[rows])
     if augment is not None:
-      taken = augment(taken, np.random.default_rng((seed, step, 1)))
+      taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))
     return {'image': taken, number_name: numbers}
 
   with ThreadPoolExecutor(1) as ahead:

@@ -15,6 +15,7 @@ from imagenet_synth.core.config import build, build_tagged
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json, tree_hash
 from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.processes import on_every_host
 from imagenet_synth.data.folder import FolderSource
 from imagenet_synth.data.sources import Source, tfds_source
 from imagenet_synth.diffusion.denoise import Prediction
@@ -171,8 +172,11 @@ def load_cascade(uses: tuple[StageUse, ...],
 
 
 def local_replicas(variables: Any) -> Any:
-  """The variables on every device of this host, as the pmapped samplers take them."""
-  return jax.device_put(variables, _local())
+  """The variables on every device of this host, as the pmapped samplers take them.
+
+  With several processes, all of them must call it.
+  """
+  return jax.device_put(on_every_host(variables), _local())
 
 
 def _local() -> NamedSharding:

@@ -9,9 +9,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import say
 from imagenet_synth.core.worker import Worker
 from imagenet_synth.jobs import (classify, embed, evaluate, export, generate, import_weights, memory,
@@ -78,9 +81,15 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     if worker.count > 1 and job.folder.config['job'] not in DIVISIBLE:
       raise InputError(f'{job.folder.name} is not done, and cannot be divided among workers; run it '
                        'without --worker first')
+    if jax.process_count() > 1 and not isinstance(job.config, train_stage.Training):
+      raise InputError(f'{job.folder.name} is not done, and runs in one process; run it without '
+                       '--distributed first')
     say(head)
     job.folder.start()
-    job.folder.finish(job.run(job.config, job.folder))
+    result = job.run(job.config, job.folder)
+    if is_first():
+      job.folder.finish(result)
+    wait_for_all(job.folder.name)
 
 
 def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:

@@ -22,6 +22,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.mesh import check_batch_size, make_mesh
+from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.core.writer import make_writer
 from imagenet_synth.data.augment import random_part
 from imagenet_synth.data.pipeline import Images, batches
@@ -101,17 +102,17 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
   writer = make_writer(folder.path, int(state.step))
   state = fit(
       trainer, state,
-      lambda start, stop: batches(data, 'prompt', config.seed, config.batch_size, start, stop,
-                                  config.crop and functools.partial(random_part, size=config.crop)),
+      lambda start, stop, rows: batches(
+          data, 'prompt', config.seed, config.batch_size, start, stop, rows,
+          config.crop and functools.partial(random_part, size=config.crop)),
       {'text': text.states}, config.num_steps, batch_size=config.batch_size,
       checkpoints=checkpoints, checkpoint_every=config.checkpoint_every, origin=folder.origin,
       writer=writer, what=folder.name,
-      on_checkpoint=lambda step, state: writer.write_images(
-          step, {'samples': draw_preview(step, state)[None]}))
+      on_checkpoint=lambda step, state: draw_preview(step, state, writer))
   writer.close()
   result = {'step': config.num_steps, 'checkpoints': checkpoints.steps,
             'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            'checkpoint_hash': tree_hash(state.sampling_variables)}
+            'checkpoint_hash': tree_hash(on_every_host(state.sampling_variables))}
   checkpoints.close()
   return result
 
@@ -145,8 +146,8 @@ def _prompt_row(source: Source, text: Text) -> Callable[[dict[str, Any]], int]:
 
 
 def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
-                folder: Folder) -> Callable[[int, TrainState], np.ndarray]:
-  """(step, state) -> a grid uint8 [H, W, C], also written as samples/STEP.png; a row a prompt.
+                folder: Folder) -> Callable[[int, TrainState, Any], None]:
+  """(step, state, writer) draws a grid, a row a prompt, for samples/STEP.png and the writer.
 
   SR stages enlarge the first images of the data set, with their own prompts.
   """
@@ -160,8 +161,10 @@ def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
     originals, rows = data.take(np.arange(len(labels)) % len(data))
     low_res = np.asarray(images.downsample(images.to_float(originals), stage.low_res_size))
 
-  def draw(step, state):
+  def draw(step, state, writer):
     trained = TrainedStage(stage, local_replicas(state.sampling_variables), config.sampler)
+    if not is_first():
+      return
     # a row of text for each image, so that every image is its own "class" to the sampler
     chosen = text.states._replace(prompts=text.states.prompts[rows])
     drawn, = cascade.sample([trained], chosen, 0, np.arange(len(rows)), indices,
@@ -169,7 +172,7 @@ def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
     picture = images.grid(np.asarray(images.to_uint8(drawn)), config.columns,
                           scale=max(1, 32 // stage.size))
     save_png(folder.path / 'samples' / f'{step:06d}.png', picture)
-    return picture
+    writer.write_images(step, {'samples': picture[None]})
 
   return draw
 

@@ -74,16 +74,16 @@ def train(model: nn.Module, recipe: Recipe, data: Images | Joined, seed: int, pa
   check_batch_size(mesh, recipe.batch_size)
   trainer = make_trainer(objective, recipe.optimizer, recipe.num_steps, 0.0, mesh)
 
-  def augment(batch, rng):
-    batch = random_crop(batch, recipe.crop_padding, rng)
-    return random_flip(batch, rng) if recipe.flip else batch
+  def augment(batch, draws):
+    batch = random_crop(batch, recipe.crop_padding, draws)
+    return random_flip(batch, draws) if recipe.flip else batch
 
   checkpoints = Checkpoints(path / 'checkpoints')
   state = restore_or_init(trainer, checkpoints, lambda: trainer.init(seed))
   writer = make_writer(path, int(state.step))
   state = fit(trainer, state,
-              lambda start, stop: batches(data, 'label', seed, recipe.batch_size, start, stop,
-                                          augment),
+              lambda start, stop, rows: batches(data, 'label', seed, recipe.batch_size, start, stop,
+                                                rows, augment),
               {}, recipe.num_steps, batch_size=recipe.batch_size, checkpoints=checkpoints,
               checkpoint_every=max(recipe.num_steps // 4, 1000), origin=origin, writer=writer,
               what=what)

@@ -1,14 +1,17 @@
 """The one training loop, for diffusion stages and classifiers."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from imagenet_synth.core.checkpoint import Checkpoints
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.mesh import batch_sharding, replicated
+from imagenet_synth.core.processes import StopSignal, Stopped, own_rows, put_rows
 from imagenet_synth.core.progress import progress
 from imagenet_synth.train.state import Trainer, TrainState
 
@@ -29,7 +32,7 @@ def restore_or_init(trainer: Trainer, checkpoints: Checkpoints,
   return checkpoints.restore(checkpoints.latest, trainer.like())
 
 
-def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int], Iterable[Any]],
+def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.ndarray], Iterable[Any]],
         context: Any, num_steps: int, *, batch_size: int, checkpoints: Checkpoints,
         checkpoint_every: int, origin: dict[str, Any], writer: Writer, what: str,
         on_checkpoint: Callable[[int, TrainState], None] = lambda step, state: None,
@@ -39,11 +42,12 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int], Itera
   Args:
     trainer: the compiled step.
     state: where to go on.
-    batches: (start, stop) -> the batches (dicts of numpy arrays [B, ...]) of steps start .. stop - 1;
-      a function of the step, so that a resumed run sees what an uninterrupted one would have seen.
+    batches: (start, stop, rows) -> these rows, this process's, of the batches (dicts of numpy arrays) of
+      steps start .. stop - 1; a function of the step, so that a resumed run sees what an uninterrupted one
+      would have seen, on however many processes.
     context: arrays that every step reads whole.
     num_steps: of the whole run.
-    batch_size: B, for the rate shown.
+    batch_size: rows of a whole batch.
     checkpoints: where the state is saved, every `checkpoint_every` steps and at the end.
     origin: saved with each checkpoint.
     writer: takes the metrics, every `log_every` steps.
@@ -52,20 +56,28 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int], Itera
 
   Raises:
     InputError: the loss is not finite; checkpoints of earlier steps stay.
+    Stopped: SIGTERM came; the step that was reached is saved.
   """
   start = int(state.step)
   sharding = batch_sharding(trainer.mesh)
+  rows = own_rows(sharding, batch_size)
   context = jax.device_put(context, replicated(trainer.mesh))
-  with progress(num_steps * batch_size, what, start=start * batch_size) as bar:
-    for step, batch in enumerate(batches(start, num_steps), start + 1):
-      state, metrics = trainer.step(state, jax.device_put(batch, sharding), context)
-      last = step == num_steps
-      saves = step % checkpoint_every == 0 or last
+  with (progress(num_steps * batch_size, what, start=start * batch_size) as bar, StopSignal() as stop,
+        contextlib.ExitStack() as at_end):
+    # however this ends, what is being saved is saved
+    at_end.callback(checkpoints.wait)
+    for step, batch in enumerate(batches(start, num_steps, rows), start + 1):
+      state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
+      stopped = stop.at(step) and step < num_steps
+      saves = step % checkpoint_every == 0 or step == num_steps or stopped
       if step % log_every == 0 or saves:
         _log(writer, step, metrics, what, bar)
       bar.update(batch_size)
       if saves:
         checkpoints.save(step, state, state.sampling_variables, {**origin, 'step': step})
+        if stopped:
+          raise Stopped(f'{what}: told to stop; step {step} of {num_steps} is saved, the same command '
+                        'goes on from there')
         on_checkpoint(step, state)
   return state
 

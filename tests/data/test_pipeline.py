@@ -117,13 +117,22 @@ def test_every_epoch_is_a_permutation(num_examples, batch_size):
     assert np.any(drawn != draw(6))
 
 
-def _noise(images, rng):
-  return images ^ rng.integers(0, 256, images.shape, np.uint8)
+def _noise(images, draws):
+  return images ^ draws.integers(0, 256, *images.shape[1:]).astype(np.uint8)
 
 
-def _batches(start, stop, seed=1, augment=_noise):
+def _batches(start, stop, seed=1, augment=_noise, rows=None):
   data = Images(_Source(7), 8, _label)
-  return list(batches(data, 'label', seed, 4, start, stop, augment))
+  return list(batches(data, 'label', seed, 4, start, stop, rows, augment))
+
+
+@pytest.mark.parametrize('rows', [[0, 1], [3], [0, 2]])
+def test_a_part_of_a_batch_is_what_the_whole_has_there(rows):
+  rows = np.array(rows, int)
+  parts = _batches(0, 3, rows=rows)
+  for part, whole in zip(parts, _batches(0, 3)):
+    for name in ('image', 'label'):
+      np.testing.assert_array_equal(part[name], whole[name][rows])
 
 
 def test_batches_hold_the_images_of_their_numbers():
@@ -146,8 +155,8 @@ def test_a_later_start_gives_the_tail(start, stop):
 def test_augmentation_is_a_function_of_seed_and_step():
   drawn = []
 
-  def record(images, rng):
-    drawn.append(rng.integers(0, 2**62))
+  def record(images, draws):
+    drawn.append(draws.integers(0, 2**62)[0])
     return images
 
   for seed in (1, 1, 2):

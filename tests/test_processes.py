@@ -1,0 +1,141 @@
+"""Training in several real processes, which talk over the loopback interface."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0', 'JAX_PLATFORMS': 'cpu'}
+_NUM_DEVICES = 4
+
+
+def _start(workdir, num_processes, config='tiny_train.py'):
+  """The processes of one run, of `_NUM_DEVICES` devices together."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  command = [sys.executable, '-m', 'imagenet_synth.main', '--config', f'tests/configs/{config}',
+             '--workdir', str(workdir), '--cpu_devices', str(_NUM_DEVICES // num_processes)]
+  if num_processes > 1:
+    command += ['--distributed', '--coordinator', f'localhost:{port}',
+                '--num_processes', str(num_processes)]
+  processes = []
+  for i in range(num_processes):
+    own = ['--process_id', str(i)] if num_processes > 1 else []
+    with open(workdir.with_name(f'{workdir.name}-{i}.log'), 'a') as log:
+      processes.append(subprocess.Popen(command + own, cwd=_ROOT, env=_ENV, stderr=log))
+  return processes
+
+
+def _finish(processes, workdir):
+  codes = [process.wait(timeout=240) for process in processes]
+  logs = [workdir.with_name(f'{workdir.name}-{i}.log').read_text()[-2000:]
+          for i in range(len(processes))]
+  return codes, '\n'.join(logs)
+
+
+def _run(workdir, num_processes, config='tiny_train.py'):
+  codes, logs = _finish(_start(workdir, num_processes, config), workdir)
+  assert codes == [0] * num_processes, logs
+
+
+@pytest.fixture(scope='module')
+def embedded(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('processes') / 'embedded'
+  workdir.mkdir()
+  _run(workdir, 1, 'tiny_train.py:embed')
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def alone(embedded):
+  workdir = shutil.copytree(embedded, embedded.with_name('alone'))
+  _run(workdir, 1)
+  return workdir
+
+
+def _losses(workdir):
+  lines = (workdir / 'pretrain_base/metrics.jsonl').read_text().splitlines()
+  return {line['step']: line['loss'] for line in map(json.loads, lines)}
+
+
+def _weights(workdir):
+  path = workdir / 'pretrain_base/checkpoints/40/ema'
+  here = SingleDeviceSharding(jax.devices()[0])
+  with ocp.StandardCheckpointer() as checkpointer:
+    tree = checkpointer.metadata(path).item_metadata.tree
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), tree)
+    weights = checkpointer.restore(path, like)
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(weights)])
+
+
+def _assert_same_run(workdir, alone):
+  # the step at which it was stopped is in the log, too
+  losses, expected = _losses(workdir), _losses(alone)
+  assert {step: losses[step] for step in expected} == pytest.approx(expected, rel=1e-5)
+  np.testing.assert_allclose(_weights(workdir), _weights(alone), atol=5e-5)
+  result = json.loads((workdir / 'pretrain_base/job.json').read_text())['result']
+  assert result['step'] == 40 and result['checkpoints'] == [10, 20, 30, 40]
+
+
+def _wait_for(path, processes):
+  deadline = time.monotonic() + 180
+  while not path.exists() and time.monotonic() < deadline:
+    assert all(process.poll() is None for process in processes), 'ended early'
+    time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(embedded, alone):
+  workdir = shutil.copytree(embedded, embedded.with_name('two'))
+  _run(workdir, 2)
+  _assert_same_run(workdir, alone)
+
+
+def test_stopped_and_resumed_by_another_number_of_processes(embedded, alone):
+  """SIGTERM to two processes; the rest is done by one."""
+  workdir = shutil.copytree(embedded, embedded.with_name('stopped'))
+  processes = _start(workdir, 2)
+  _wait_for(workdir / 'pretrain_base/checkpoints/10', processes)
+  for process in processes:
+    process.send_signal(signal.SIGTERM)
+  codes, logs = _finish(processes, workdir)
+  assert codes == [143, 143], logs
+  assert 'told to stop; step' in logs and 'of 40 is saved' in logs
+  _run(workdir, 1)
+  _assert_same_run(workdir, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('first, then', [(2, 4), (4, 2), (4, 1), (1, 4)])
+def test_killed_and_resumed_by_another_number_of_processes(embedded, alone, first, then):
+  workdir = shutil.copytree(embedded, embedded.with_name(f'killed-{first}-{then}'))
+  processes = _start(workdir, first)
+  _wait_for(workdir / 'pretrain_base/checkpoints/20', processes)
+  processes[-1].kill()
+  time.sleep(1)
+  for process in processes:
+    process.kill()
+  _finish(processes, workdir)
+  _run(workdir, then)
+  _assert_same_run(workdir, alone)
+
+
+def test_what_runs_in_one_process_is_refused(tmp_path):
+  workdir = tmp_path / 'run'
+  workdir.mkdir()
+  codes, logs = _finish(_start(workdir, 2, 'tiny_train.py:embed'), workdir)
+  assert codes == [2, 2]
+  assert 'error: embed_captions is not done, and runs in one process; run it without' in logs
