@@ -192,7 +192,8 @@ def _pmapped(stage: Stage, settings: SamplerSettings, guided: bool) -> Callable[
         settings, **{**numbers, 'guidance': 1.0})
     return sample_stage(stage, traced, variables, text, null, image_keys, low_res)
 
-  return jax.pmap(run, in_axes=(None, 0, None, 0, 0, None))
+  # with several processes, a bare pmap would be over the devices of all
+  return jax.pmap(run, in_axes=(None, 0, None, 0, 0, None), devices=jax.local_devices())
 
 
 def _sample_batch(trained: TrainedStage, text: jax.Array, null: jax.Array, image_keys: jax.Array,

@@ -21,7 +21,8 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.')
 _WORKER = flags.DEFINE_string(
-    'worker', '0/1', 'INDEX/COUNT: which of several processes this is, for jobs that can be divided (generate).')
+    'worker', None, 'INDEX/COUNT: which of several processes that share the jobs that can be divided (generate) '
+    'this is. They need not run at the same time.')
 _VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
 _REPAIR = flags.DEFINE_bool(
     'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.')
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
     elif _VERIFY.value:
       sys.exit(_verify(config, workdir))
     else:
-      pipeline.run(config, workdir, Worker.parse(_WORKER.value))
+      pipeline.run(config, workdir, _worker())
   except Unfinished as unfinished:
     print(unfinished, file=sys.stderr)
   except Stopped as stopped:
@@ -67,6 +68,15 @@ def main(argv: list[str]) -> None:
   except InputError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+
+
+def _worker() -> Worker:
+  """Processes that have joined each other divide what can be divided, too."""
+  if _WORKER.value is None:
+    return Worker(jax.process_index(), jax.process_count())
+  if _DISTRIBUTED.value:
+    raise InputError('--worker is for processes that do not know of each other, without --distributed')
+  return Worker.parse(_WORKER.value)
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:

@@ -16,6 +16,8 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
+from imagenet_synth.data.records import ShardSource
+
 _ROOT = pathlib.Path(__file__).parent.parent
 _ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0', 'JAX_PLATFORMS': 'cpu'}
 _NUM_DEVICES = 4
@@ -131,6 +133,26 @@ def test_killed_and_resumed_by_another_number_of_processes(embedded, alone, firs
   _finish(processes, workdir)
   _run(workdir, then)
   _assert_same_run(workdir, alone)
+
+
+def _pixels(workdir):
+  source = ShardSource(sorted((workdir / 'generate/8').glob('*.tfrecord')))
+  return {(source[i]['label'], source[i]['index']): source[i]['image'].astype(int)
+          for i in range(len(source))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('num_processes', [2, 4])
+def test_several_processes_draw_the_pixels_of_one(alone, num_processes):
+  runs = []
+  for number in (1, num_processes):
+    workdir = shutil.copytree(alone, alone.with_name(f'drawn-{num_processes}-{number}'))
+    _run(workdir, 1, 'tiny_train.py:classes')
+    _run(workdir, number, 'tiny_train.py:generate')
+    runs.append(_pixels(workdir))
+  assert runs[0].keys() == runs[1].keys() and len(runs[0]) == 40
+  differences = np.abs([runs[0][key] - runs[1][key] for key in runs[0]])
+  assert differences.max() <= 1 and np.mean(differences > 0) < 1e-3
 
 
 def test_what_runs_in_one_process_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from imagenet_synth.core import images
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic, write_json
 from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
 from imagenet_synth.core.worker import Unfinished
 from imagenet_synth.data.records import Record, shard_name, write_shard
@@ -62,6 +63,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   paths = shard_paths(folder.path, sizes, len(labels), config.shard_size)
   _make_missing(config, folder, stages, text.states, paths, labels, indices,
                 lambda label: (names[label], text.prompts[label], origins))
+  wait_for_all(folder.name)
   missing = [files for files in paths if not _is_there(files)]
   if missing:
     raise Unfinished(f'{folder.name}: worker {folder.worker.index} of {folder.worker.count} has made its '
@@ -73,8 +75,9 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       'plan': 'image i has class i mod num_classes',
       'shards': {str(size): {files[size].name: _hash(files[size]) for files in paths}
                  for size in sizes}}
-  write_json(folder.path / 'manifest.json', manifest)
-  card.write(folder.path, manifest, config.license)
+  if is_first():
+    write_json(folder.path / 'manifest.json', manifest)
+    card.write(folder.path, manifest, config.license)
   return {key: manifest[key] for key in ('stages', 'sizes', 'per_class', 'num_images', 'shards')}
 
 

@@ -78,10 +78,12 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     if job.folder.done:
       say(f'{head}: {job.status}')
       continue
-    if worker.count > 1 and job.folder.config['job'] not in DIVISIBLE:
+    kind = job.folder.config['job']
+    if worker.count > jax.process_count() and kind not in DIVISIBLE:
       raise InputError(f'{job.folder.name} is not done, and cannot be divided among workers; run it '
                        'without --worker first')
-    if jax.process_count() > 1 and not isinstance(job.config, train_stage.Training):
+    together = isinstance(job.config, train_stage.Training) or kind in DIVISIBLE
+    if jax.process_count() > 1 and not together:
       raise InputError(f'{job.folder.name} is not done, and runs in one process; run it without '
                        '--distributed first')
     say(head)

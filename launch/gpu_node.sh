@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Runs a config on one machine with NVIDIA GPUs: training over all of them, sampling on each.
+#
+#   launch/gpu_node.sh --config configs/deepfloyd.py --workdir runs/if
+#   DRY=1 launch/gpu_node.sh --config configs/deepfloyd.py       # print the command, run nothing
+#
+# Install jax[cuda13] of the version in requirements.txt first. One process drives all GPUs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run=(); [[ -n "${DRY:-}" ]] && run=(echo)
+export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
+# the same command after a crash or a reboot goes on where it was
+exec "${run[@]}" python -m imagenet_synth.main "$@"
