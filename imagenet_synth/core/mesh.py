@@ -62,8 +62,9 @@ def gathered(shardings: Any) -> Any:
   return jax.tree.map(whole, shardings)
 
 
-def check_batch_size(mesh: Mesh, batch_size: int) -> None:
-  num_parts = mesh.shape['data'] * mesh.shape['fsdp']
+def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+  num_parts = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
   if batch_size % num_parts:
+    times = ' x accumulate' if accumulate > 1 else ''
     raise InputError(f'batch_size {batch_size} is not divisible by {num_parts} '
-                     f'(the data x fsdp axes of the mesh)')
+                     f'(the data x fsdp axes of the mesh{times})')

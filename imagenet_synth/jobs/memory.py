@@ -42,7 +42,8 @@ def describe(config: Training, name: str, sections: Sections) -> str:
   mesh = make_mesh(config.fsdp, config.tensor)
   stage = _stage(name, sections)
   objective = DiffusionObjective(stage, config.text_dropout, config.crop)
-  trainer = Trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh)
+  trainer = Trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh,
+                    config.accumulate)
   state, shardings = trainer.abstract, trainer.shardings
   num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   # the gradients are laid out as the parameters

@@ -49,7 +49,7 @@ class Training:
   text: the embed job whose prompts are the data set's captions or classes. checkpoint_every: steps
   between checkpoints; all are kept, for `select`. cache: keep all images in memory. crop: height and
   width of the random part of each image that an SR stage is trained on; whole images if not given.
-  fsdp, tensor: axes of the mesh.
+  accumulate: parts of a batch that are computed one after the other. fsdp, tensor: axes of the mesh.
   """
   text: str
   dataset: DatasetConfig
@@ -63,6 +63,7 @@ class Training:
   seed: int = 0
   cache: bool = True
   crop: int | None = None
+  accumulate: int = 1
   fsdp: int = 1
   tensor: int = 1
 
@@ -90,9 +91,10 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
     fresh = lambda trainer: trainer.from_params(_params(start, trainer), config.seed)
 
   mesh = make_mesh(config.fsdp, config.tensor)
-  check_batch_size(mesh, config.batch_size)
+  check_batch_size(mesh, config.batch_size, config.accumulate)
   objective = DiffusionObjective(stage, config.text_dropout, _checked_crop(config, stage, folder))
-  trainer = make_trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh)
+  trainer = make_trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh,
+                         config.accumulate)
   source = open_dataset(config.dataset, folder)
   data = Images(source, stage.size, _prompt_row(source, text), config.cache)
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagenet_synth.core.mesh import batch_sharding, gathered, param_shardings, replicated
 from imagenet_synth.train.optim import Optimizer, make_optimizer
@@ -52,12 +52,16 @@ class TrainState:
 
 
 class Trainer:
-  """The compiled pieces of one training run on one mesh; made by `make_trainer`."""
+  """The compiled pieces of one training run on one mesh; made by `make_trainer`.
+
+  accumulate: parts of a batch that are computed one after the other, in less memory. Each part draws its own
+  noise, so that the parts' numbers are not those of the whole batch, but of the same distribution.
+  """
 
   def __init__(self, objective: Objective, optimizer: Optimizer, num_steps: int, ema_decay: float,
-               mesh: Mesh):
+               mesh: Mesh, accumulate: int = 1):
     self.mesh = mesh
-    self._objective, self._ema_decay = objective, ema_decay
+    self._objective, self._ema_decay, self._accumulate = objective, ema_decay, accumulate
     self._update = make_optimizer(optimizer, num_steps)
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     self.abstract = jax.eval_shape(self._fresh, 0)
@@ -103,14 +107,10 @@ class Trainer:
   def _step(self, state: TrainState, batch: Batch,
             context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-
-    def loss_fn(params):
-      # explicitly: left to choose, the partitioner of jax 0.10 makes wrong gradients where both
-      # `fsdp` and `tensor` cut a convolution
-      params = jax.lax.with_sharding_constraint(params, gathered(self.shardings.params))
-      return self._objective.loss({'params': params, **state.extra}, batch, context, key)
-
-    (_, (metrics, extra)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    if self._accumulate == 1:
+      grads, metrics, extra = self._gradients(state.params, state.extra, batch, context, key)
+    else:
+      grads, metrics, extra = self._accumulated(state, batch, context, key)
     updates, opt_state = self._update.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # the average of the first steps would be that of the random start: let the horizon grow
@@ -121,8 +121,46 @@ class Trainer:
     return TrainState(step, state.seed, params, ema, extra, opt_state), metrics
 
 
+  def _gradients(self, params: Any, extra: Any, batch: Batch, context: Any,
+                 key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:
+    def loss_fn(params):
+      # explicitly: left to choose, the partitioner of jax 0.10 makes wrong gradients where both
+      # `fsdp` and `tensor` cut a convolution
+      params = jax.lax.with_sharding_constraint(params, gathered(self.shardings.params))
+      return self._objective.loss({'params': params, **extra}, batch, context, key)
+
+    (_, (metrics, extra)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return grads, metrics, extra
+
+  def _accumulated(self, state: TrainState, batch: Batch, context: Any,
+                   key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:
+    """Means over parts of the batch that are computed one after the other."""
+    num = self._accumulate
+    rows = NamedSharding(self.mesh, PartitionSpec(None, *batch_sharding(self.mesh).spec))
+
+    def cut(x):
+      # every num-th row, so that each device finds its share of each part among its own rows
+      parts = x.reshape(x.shape[0] // num, num, *x.shape[1:]).swapaxes(0, 1)
+      return jax.lax.with_sharding_constraint(parts, rows)
+
+    def part(carry, xs):
+      i, rows_of_part = xs
+      sums, extra = carry
+      grads, metrics, extra = self._gradients(state.params, extra, rows_of_part, context,
+                                              jax.random.fold_in(key, i))
+      return (jax.tree.map(jnp.add, sums, (grads, metrics)), extra), None
+
+    first = jax.tree.map(lambda x: cut(x)[0], batch)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(
+        lambda: self._gradients(state.params, state.extra, first, context, key)[:2]))
+    (sums, extra), _ = jax.lax.scan(part, (zeros, state.extra),
+                                    (jnp.arange(num), jax.tree.map(cut, batch)))
+    grads, metrics = jax.tree.map(lambda total: total / num, sums)
+    return grads, metrics, extra
+
+
 @functools.lru_cache(maxsize=8)
 def make_trainer(objective: Objective, optimizer: Optimizer, num_steps: int, ema_decay: float,
-                 mesh: Mesh) -> Trainer:
+                 mesh: Mesh, accumulate: int = 1) -> Trainer:
   """A Trainer; an equal request gets the same one, with what it has compiled."""
-  return Trainer(objective, optimizer, num_steps, ema_decay, mesh)
+  return Trainer(objective, optimizer, num_steps, ema_decay, mesh, accumulate)

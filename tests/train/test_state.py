@@ -107,6 +107,46 @@ def test_eight_devices_take_the_steps_of_one(optimizer, axes, shard):
   assert {piece.data.shape for piece in kernel.addressable_shards} == {shard}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Regression:
+  """Mean squared error without noise; its 'statistics' count the parts."""
+
+  def init(self, key):
+    return {'params': {'w': jax.random.normal(key, (3, 2))}, 'statistics': {'parts': jnp.zeros(())}}
+
+  def loss(self, variables, batch, context, key):
+    loss = jnp.mean(jnp.square(batch['x'] @ variables['params']['w'] - context['y']))
+    parts = variables['statistics']['parts'] + 1
+    return loss, ({'loss': loss}, {'statistics': {'parts': parts}})
+
+
+@pytest.mark.parametrize('axes', [{}, {'fsdp': 2, 'tensor': 2}])
+@pytest.mark.parametrize('accumulate', [1, 2, 4])
+def test_parts_of_a_batch_add_up_to_the_step_of_the_whole(accumulate, axes):
+  trainer = make_trainer(_Regression(), Optimizer('momentum', 0.1), 3, 0.9, make_mesh(**axes),
+                         accumulate)
+  w = np.random.default_rng(1).normal(size=(3, 2)).astype(np.float32)
+  x = np.random.default_rng(2).normal(size=(32, 3)).astype(np.float32)
+  state = trainer.init(0).replace(params={'w': jax.device_put(w, trainer.shardings.params['w'])})
+  state, metrics = trainer.step(state, {'x': x}, {'y': np.float32(0.5)})
+  error = x @ w - 0.5
+  # the first step of Nesterov's momentum is 1.9 gradients
+  np.testing.assert_allclose(state.params['w'], w - 0.19 * 2 * x.T @ error / error.size, rtol=1e-4,
+                             atol=1e-6)
+  assert float(metrics['loss']) == pytest.approx(np.mean(error**2), rel=1e-5)
+  assert state.extra['statistics']['parts'] == accumulate
+
+
+def test_parts_of_a_batch_draw_noise_of_their_own():
+  trainer = make_trainer(_NoisyMean(), Optimizer('momentum', 0.1), 3, 0.0, make_mesh(), 2)
+  state = trainer.init(0)
+  batch = {'x': np.zeros((16, 3), np.float32)}
+  state, _ = trainer.step(state, batch, _CONTEXT)
+  key = jax.random.fold_in(jax.random.key(0), 0)
+  last = jax.random.normal(jax.random.fold_in(key, 1), (8, 3))
+  np.testing.assert_allclose(state.extra['statistics']['mean'], 0.5 + last.mean(axis=0), atol=1e-6)
+
+
 def test_moments_are_cut_as_their_parameters():
   trainer = _diffusion_trainer(_ADAM, make_mesh(fsdp=2, tensor=2))
   moments = trainer.shardings.opt_state[0]
