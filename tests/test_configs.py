@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imagenet_synth.jobs import pipeline
+from imagenet_synth.prompts import imagenet_names
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -72,3 +73,9 @@ def test_one_job_of_a_pipeline_is_the_same_section(tmp_path):
   assert one == whole['jobs']['finetune_sr256'] | {'name': 'finetune_sr256'}
   with pytest.raises(ValueError, match="there is no job 'nothing'; known: embed, "):
     _config('imagenet', 'nothing')
+
+
+@pytest.mark.parametrize('name', ['imagenet', 'imagenet_small', 'deepfloyd'])
+def test_previews_are_of_classes_of_imagenet(name):
+  for section in _config(name)['jobs'].values():
+    assert set(section.get('preview', {}).get('prompts', ())) <= set(imagenet_names().values())

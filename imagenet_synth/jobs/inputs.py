@@ -151,11 +151,17 @@ def load_stage(use: StageUse, folder: Folder,
   if use.tuned_by:
     best = read_json(folder.input(use.tuned_by) / 'job.json')['result']['best']
     settings = dataclasses.replace(settings, **best)
-  if settings.logvar is None and not stage.learned_variance:
-    raise InputError(f'{folder.name}: sampler.logvar is none, but {use.weights} has learned no variance')
+  check_sampler(settings, stage, f'{folder.name}: sampler of {use.weights}')
   origin = {'weights': use.weights, 'run': run.path.name, 'step': run.step,
             'checkpoint_hash': tree_hash(variables), 'sampler': dataclasses.asdict(settings)}
   return TrainedStage(stage, variables, settings), origin
+
+
+def check_sampler(settings: SamplerSettings, stage: Stage, where: str) -> None:
+  """Raises InputError if the settings want of the stage what it does not have."""
+  if settings.logvar is None and not stage.learned_variance:
+    raise InputError(f'config: {where}.logvar is None, but the stage has not learned a variance; set a '
+                     'number from 0 to 1')
 
 
 def load_cascade(uses: tuple[StageUse, ...],

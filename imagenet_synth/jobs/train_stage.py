@@ -27,8 +27,8 @@ from imagenet_synth.core.writer import make_writer
 from imagenet_synth.data.augment import random_part
 from imagenet_synth.data.pipeline import Images, batches
 from imagenet_synth.data.sources import Source
-from imagenet_synth.jobs.inputs import (DatasetConfig, Run, StageConfig, Text, find_run, load_text,
-                                        local_replicas, make_stage, open_dataset, stage_of)
+from imagenet_synth.jobs.inputs import (DatasetConfig, Run, StageConfig, Text, check_sampler, find_run,
+                                        load_text, local_replicas, make_stage, open_dataset, stage_of)
 from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
@@ -155,6 +155,7 @@ def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
   """
   labels = np.repeat(np.arange(len(config.prompts)), config.columns)
   indices = np.tile(np.arange(config.columns), len(config.prompts))
+  check_sampler(config.sampler, stage, f'{folder.name}.preview.sampler')
   unknown = [prompt for prompt in config.prompts if prompt not in text.rows]
   if unknown:
     raise InputError(f'{folder.name}: preview prompt {unknown[0]!r} is not among those embedded')

@@ -222,6 +222,14 @@ def test_export_of_a_size_that_is_not_there(workdir):
     pipeline.run(config, workdir)
 
 
+def test_a_variance_that_was_not_learned_cannot_be_asked_for(workdir):
+  _without_generate(workdir)
+  config = _config()
+  config['jobs']['generate']['stages'][0]['sampler']['logvar'] = None
+  with pytest.raises(InputError, match='sampler of train.logvar is None, but the stage has not'):
+    pipeline.run(config, workdir)
+
+
 def test_jpeg_shards(workdir):
   config = _config(image_format='jpeg', quality=90)
   _without_generate(workdir)
