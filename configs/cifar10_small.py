@@ -30,6 +30,8 @@ BASE = dict(
 SR_32 = dict(quickstart.SR_16, size=32, low_res_size=16, channels=3)
 BASE_SAMPLER = quickstart.sampler(64, guidance=1.5)
 SR_SAMPLER = quickstart.sampler(16)
+# fewer steps than in the previews: a thousand images in minutes
+FAST_SAMPLER = quickstart.sampler(32, guidance=1.5)
 RESNET = dict(quickstart.RESNET, width=16, stage_sizes=(1, 1, 1), stem_stride=1)
 RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1500, batch_size=64, crop_padding=4), flip=True)
 
@@ -61,11 +63,11 @@ def get_config():
   jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
   measured = dict(text='embed_classes', extractor='classify_real', batch_size=100)
   jobs['select_base'] = dict(
-      job='select', weights='finetune_base', sampler=BASE_SAMPLER, reference=VALIDATION,
-      per_class=50, **measured)
+      job='select', weights='finetune_base', sampler=FAST_SAMPLER, reference=VALIDATION,
+      per_class=20, **measured)
   jobs['generate'] = dict(
-      job='generate', text='embed_classes', dataset=TRAIN, per_class=500, shard_size=1000,
-      batch_size=200, stages=[dict(weights='select_base', sampler=BASE_SAMPLER),
+      job='generate', text='embed_classes', dataset=TRAIN, per_class=100, shard_size=200,
+      batch_size=200, stages=[dict(weights='select_base', sampler=FAST_SAMPLER),
                               dict(weights='finetune_sr32', sampler=SR_SAMPLER)])
   jobs['evaluate'] = dict(job='evaluate', samples='generate', sizes=(16, 32),
                           extractor='classify_real',

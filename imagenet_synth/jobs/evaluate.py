@@ -1,4 +1,4 @@
-"""evaluate: shards -> FID against train and validation, and Inception Score, at each size."""
+"""evaluate: shards -> FID, precision and recall, and Inception Score, at each size."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,8 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data.pipeline import Images
 from imagenet_synth.data.records import ShardSource
-from imagenet_synth.jobs.measure import References, load_extractor, measure, real_images
+from imagenet_synth.jobs.measure import (References, in_batches, load_extractor, measure,
+                                         observe)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +27,12 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   sizes = {}
   with progress(len(config.sizes), folder.name, unit='size') as bar:
     for size in config.sizes:
-      references = config.references.moments(extractor, size, folder)
+      references = config.references.observed(extractor, size, folder)
       source = ShardSource(sorted((samples / str(size)).glob('*.tfrecord')))
-      pictures, _ = Images(source, size, lambda example: example['label']).all()
+      data = Images(source, size, lambda example: 0, cache=False)
+      observed = observe(extractor, in_batches(data, f'{folder.name} {size}x{size}'))
       # what real images of the other split get: no generator need do better
-      real, _ = real_images(config.references.validation, size, folder)
-      sizes[size] = {**measure(extractor, pictures, references, config.num_splits),
-                     'real': measure(extractor, real, {'train': references['train']},
-                                     config.num_splits)}
+      real = measure(references['validation'], {'train': references['train']}, config.num_splits)
+      sizes[size] = {**measure(observed, references, config.num_splits), 'real': real}
       bar.update()
   return {'samples': config.samples, 'sizes': sizes, 'extractor': extractor.described}

@@ -260,25 +260,32 @@ def quality(work: Work) -> Section | None:
     name = 'fine-tuned' if work.is_finetuned(job.result['samples'], job.name) else 'not fine-tuned'
     for size, at in job.result['sizes'].items():
       rows.append([f'{size}x{size}', name, *(_number(at[key]) for key in ('fid_train', 'fid_validation')),
-                   _spread((at['is'], at['is_std'])), f'{at["num_samples"]:,}'])
+                   *_precision_recall(at), _spread((at['is'], at['is_std'])),
+                   f'{at["num_samples"]:,}'])
   for size, at in jobs[0].result['sizes'].items() if jobs else ():
     real = at['real']
     rows.append([f'{size}x{size}', 'real validation images', _number(real['fid_train']), '',
-                 _spread((real['is'], real['is_std'])), f'{real["num_samples"]:,}'])
+                 *_precision_recall(real), _spread((real['is'], real['is_std'])), f'{real["num_samples"]:,}'])
   if not jobs:
     return None
   rows.sort(key=lambda row: int(row[0].split('x')[0]))
-  header = ['Size', 'Images', 'Train FID', 'Validation FID', 'Inception Score', 'Number']
+  header = ['Size', 'Images', 'Train FID', 'Validation FID', 'Precision', 'Recall', 'Inception Score',
+            'Number']
   first = next(iter(jobs[0].result['sizes'].values()))
   theirs = [row for row in paper.tables()['table_1'].select() if row['model'].startswith('Ours')]
   text = 'The paper, ImageNet, Inception-v3 features: ' + '; '.join(
       f'{row["image_size"]}x{row["image_size"]} train FID {row["fid_train"]}, validation FID '
       f'{row["fid_validation"]}, IS {row["inception_score"]} ± {row["inception_score_std"]}'
       for row in theirs) + '.'
-  return Section('FID and Inception Score', [
+  return Section('FID, precision and recall, Inception Score', [
       Table(header, rows, [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
-            f'IS: mean ± standard deviation over 10 splits. {_caption(jobs[0], first)}'),
+            f'Precision and recall: against the training images, k = 3. IS: mean ± standard deviation over '
+            f'10 splits. {_caption(jobs[0], first)}'),
       Paragraph(text)])
+
+
+def _precision_recall(at: dict[str, Any]) -> list[str]:
+  return [f'{at[key]:.3f}' for key in ('precision', 'recall')]
 
 
 def classifiers(work: Work) -> Section | None:

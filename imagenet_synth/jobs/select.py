@@ -13,7 +13,7 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
 from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, load_cascade, load_stage,
                                         load_text)
-from imagenet_synth.jobs.measure import load_extractor, measure, moments_of
+from imagenet_synth.jobs.measure import load_extractor, measure, observe, observe_real
 from imagenet_synth.jobs.plan import class_plan
 
 
@@ -51,9 +51,9 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       drawn, = cascade.sample([trained], text, config.seed, labels, indices, config.batch_size,
                               low_res=low_res, first_stage=position, on_batch=bar.update)
       size = trained.stage.size
-      reference = moments_of(extractor, config.reference, size, folder)
+      reference = observe_real(extractor, config.reference, size, folder)
       pictures = np.asarray(images.to_uint8(drawn))
-      curve.append({'step': step, **measure(extractor, pictures, {'validation': reference})})
+      curve.append({'step': step, **measure(observe(extractor, [pictures]), {'validation': reference})})
       write_json(path, curve)
   best = min(curve, key=lambda row: row['fid_validation'])
   return {'selected': {'weights': config.weights, 'step': best['step']}, 'curve': curve,

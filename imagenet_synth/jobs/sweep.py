@@ -19,7 +19,7 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
 from imagenet_synth.jobs.classify import Subject, score
 from imagenet_synth.jobs.inputs import StageUse, load_cascade, load_text
-from imagenet_synth.jobs.measure import References, load_extractor, measure, real_images
+from imagenet_synth.jobs.measure import References, load_extractor, measure, observe, real_images
 from imagenet_synth.jobs.plan import class_plan
 
 SWEPT = ('guidance', 'logvar', 'num_steps', 'noise_augmentation')
@@ -47,7 +47,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   stages, origins = load_cascade(config.stages, folder)
   *below, swept = stages
   extractor = load_extractor(config.extractor, folder)
-  references = config.references.moments(extractor, swept.stage.size, folder)
+  references = config.references.observed(extractor, swept.stage.size, folder)
   labels, indices = class_plan(len(text.prompts), config.per_class)
   trials = _trials(config)
   low_res = None
@@ -64,7 +64,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       drawn, = cascade.sample([stage], text, config.seed, labels, indices, config.batch_size,
                               low_res=low_res, first_stage=len(below), on_batch=bar.update)
       pictures = np.asarray(images.to_uint8(drawn))
-      metrics = {**trial, **measure(extractor, pictures, references)}
+      metrics = {**trial, **measure(observe(extractor, [pictures]), references)}
       if config.cas:
         metrics['cas'] = score(config.cas, pictures, labels, path, folder)
       write_json(path / 'metrics.json', metrics)

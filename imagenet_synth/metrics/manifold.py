@@ -1,0 +1,54 @@
+"""Precision and recall of generated images by the k-nearest-neighbour estimate of a manifold.
+
+Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from imagenet_synth.core.errors import InputError
+
+_BLOCK_ROWS = 1024
+
+
+class PrecisionRecall(NamedTuple):
+  """precision: share of generated samples that are like real ones; recall: of real, like generated."""
+  precision: float
+  recall: float
+
+
+def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> PrecisionRecall:
+  """Shares of each set within the other's manifold (equations 1 and 2).
+
+  A manifold is the union of balls around its samples, each as wide as to its k-th nearest neighbour in
+  the same set.
+
+  Args:
+    real: features [N, D]. generated: features [M, D]; numbers that compare want N = M.
+
+  Raises:
+    InputError: a set has k samples or fewer.
+  """
+  for name, features in (('real', real), ('generated', generated)):
+    if len(features) <= k:
+      raise InputError(f'precision and recall with k = {k} need more than {k} {name} samples, got '
+                       f'{len(features)}')
+  return PrecisionRecall(_share_within(generated, real, k), _share_within(real, generated, k))
+
+
+def _share_within(queries: np.ndarray, centers: np.ndarray, k: int) -> float:
+  radii = np.concatenate([np.partition(block, k, axis=1)[:, k]
+                          for block in _squared_distances(centers, centers)])
+  inside = [np.any(block <= radii[None], axis=1) for block in _squared_distances(queries, centers)]
+  return float(np.mean(np.concatenate(inside)))
+
+
+def _squared_distances(queries: np.ndarray, centers: np.ndarray) -> Iterator[np.ndarray]:
+  """[rows, M] of a block of queries at a time, float64; from a sample to itself it is 0."""
+  centers = np.asarray(centers, np.float64)
+  norms = np.sum(centers**2, axis=1)
+  for start in range(0, len(queries), _BLOCK_ROWS):
+    block = np.asarray(queries[start:start + _BLOCK_ROWS], np.float64)
+    yield np.maximum(np.sum(block**2, axis=1)[:, None] + norms[None] - 2 * block @ centers.T, 0)
