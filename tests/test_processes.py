@@ -106,6 +106,7 @@ def test_two_processes_train_as_one(embedded, alone):
   _assert_same_run(workdir, alone)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_by_another_number_of_processes(embedded, alone):
   """SIGTERM to two processes; the rest is done by one."""
   workdir = shutil.copytree(embedded, embedded.with_name('stopped'))
