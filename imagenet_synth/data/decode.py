@@ -1,4 +1,4 @@
-"""Image files to pixels, as whatever they come: grey, RGB, CMYK, with a palette or transparent."""
+"""Image files to pixels and back, as whatever they come: grey, RGB, CMYK, with a palette or transparent."""
 
 import io
 
@@ -24,6 +24,11 @@ def decode_image(data: bytes, num_channels: int, name: str) -> np.ndarray:
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise InputError(f'{name}: cannot be decoded: {_reason(error)}') from error
   return pixels[..., None] if num_channels == 1 else pixels
+
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
+  """uint8 [H, W, C] with 1 (grey) or 3 (RGB) channels -> what PIL saves and resizes."""
+  return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.files import json_hash, read_json, write_json
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.decode import decode_image
 
@@ -44,6 +44,12 @@ class FolderSource:
     if not self._files:
       raise InputError(f'{self._root}: {split} has no images')
     self._labels = {name: label for label, name in enumerate(self.class_names)}
+    self._status = {file: good[file] for file in self._files}
+
+  @property
+  def version(self) -> str:
+    """Changes with the files: what was made of another version is out of date."""
+    return json_hash(self._status)
 
   def __len__(self) -> int:
     return len(self._files)
@@ -56,8 +62,8 @@ class FolderSource:
 
 
 def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
-                cache_dir: pathlib.Path) -> list[str]:
-  """The files that can be decoded, as paths below `root`."""
+                cache_dir: pathlib.Path) -> dict[str, list[int]]:
+  """The files that can be decoded, as paths below `root`, with their size and time of change."""
   files = {}
   for name in class_names:
     for path in (root / name).rglob('*'):
@@ -83,7 +89,7 @@ def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
     first = ', '.join(f'{file} ({fault})' for file, fault in list(broken.items())[:5])
     say(f'{root}: {len(broken)} of {len(files)} files cannot be decoded and are left out: {first}'
         f'{", ..." if len(broken) > 5 else ""}; all are named in {cache}')
-  return [file for file, fault in checked.items() if not fault]
+  return {file: files[file] for file, fault in checked.items() if not fault}
 
 
 def _fault(path: pathlib.Path) -> str | None:

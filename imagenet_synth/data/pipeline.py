@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from imagenet_synth.data.augment import Draws
+from imagenet_synth.data.decode import as_picture
 
 Batch = dict[str, np.ndarray]
 
@@ -32,9 +33,8 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return image
   side = min(height, width)
   left, top = (width - side) // 2, (height - side) // 2
-  picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-  small = picture.resize((size, size), Image.Resampling.BILINEAR,
-                         box=(left, top, left + side, top + side))
+  small = as_picture(image).resize((size, size), Image.Resampling.BILINEAR,
+                                   box=(left, top, left + side, top + side))
   return np.asarray(small).reshape(size, size, channels)
 
 

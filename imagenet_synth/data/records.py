@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
-from PIL import Image
 from tensorflow.core.example import example_pb2
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
-from imagenet_synth.data.decode import decode_image
+from imagenet_synth.data.decode import as_picture, decode_image
 
 _HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
@@ -125,8 +124,7 @@ def _encode(record: Record, image_format: str, quality: int) -> bytes:
   height, width, channels = record.image.shape
   file = io.BytesIO()
   options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
-  picture = Image.fromarray(record.image[..., 0] if channels == 1 else record.image)
-  picture.save(file, image_format, **options)
+  as_picture(record.image).save(file, image_format, **options)
   numbers = {'image/height': height, 'image/width': width, 'image/channels': channels,
              'image/class/label': record.label, 'index': record.index, 'seed': record.seed}
   texts = {'image/encoded': file.getvalue(), 'image/format': image_format.encode(),

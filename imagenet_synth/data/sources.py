@@ -85,6 +85,11 @@ class Source:
   image_channels: Mapping[str, int]
   class_names: tuple[str, ...]
 
+  @property
+  def version(self) -> str:
+    """Changes with the examples: what was made of another version is out of date."""
+    return f'{self.name}, {len(self)} examples'
+
   def __len__(self) -> int:
     return len(self.records)
 

@@ -4,10 +4,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from imagenet_synth.core import images
 from imagenet_synth.core.files import write_atomic
+from imagenet_synth.data.decode import as_picture
 from imagenet_synth.data.records import ShardSource
 
 _COLUMNS, _ROWS = 10, 6
@@ -18,9 +18,8 @@ def write(path: pathlib.Path, manifest: dict[str, Any], license_name: str) -> No
   largest = max(manifest['sizes'])
   first = ShardSource([path / str(largest) / min(manifest['shards'][str(largest)])])
   pictures = np.stack([first[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(first)))])
-  picture = images.grid(pictures, _COLUMNS, scale=max(1, 64 // largest))
-  picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-  picture.save(path / 'samples.png')
+  grid = images.grid(pictures, _COLUMNS, scale=max(1, 64 // largest))
+  as_picture(grid).save(path / 'samples.png')
   write_atomic(path / 'README.md', _text(manifest, license_name))
 
 

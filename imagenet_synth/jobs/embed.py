@@ -22,8 +22,7 @@ from imagenet_synth.models.tokens import Tokens, byte_tokens, piece_tokens
 from imagenet_synth.prompts import class_prompts
 from imagenet_synth.weights import t5 as t5_weights
 
-T5Size = Literal['t5_v1_1_small', 't5_v1_1_base', 't5_v1_1_large', 't5_v1_1_xl', 't5_v1_1_xxl',
-                 'byt5_small', 'byt5_base']
+T5Size = Literal[tuple(PUBLIC_CONFIGS)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ the shards; the one that finds all of them there ends the job.
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ from imagenet_synth.jobs import card
 from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, load_cascade, load_text,
                                         open_dataset)
 from imagenet_synth.jobs.plan import class_plan
+
+Describe = Callable[[int], tuple[str, str, Any]]
+"""label -> name of the class, its prompt, and where the stages come from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +100,7 @@ def hash_path(shard: pathlib.Path) -> pathlib.Path:
 
 def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
                   text: cascade.TextStates, paths: list[dict[int, pathlib.Path]], labels: np.ndarray,
-                  indices: np.ndarray, describe: Any) -> None:
+                  indices: np.ndarray, describe: Describe) -> None:
   """This worker's shards, but those that are there; the next is sampled while one is written."""
   mine = folder.worker.part(range(len(paths)))
   rows_of = lambda shard: slice(shard * config.shard_size, (shard + 1) * config.shard_size)
@@ -119,7 +123,7 @@ def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
 
 
 def _write(config: Config, files: dict[int, pathlib.Path], drawn: dict[int, np.ndarray],
-           labels: np.ndarray, indices: np.ndarray, describe: Any) -> None:
+           labels: np.ndarray, indices: np.ndarray, describe: Describe) -> None:
   for size, path in files.items():
     records = []
     for picture, label, index in zip(np.asarray(images.to_uint8(drawn[size])), labels, indices):

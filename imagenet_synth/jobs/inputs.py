@@ -118,10 +118,12 @@ def find_run(name: str, folder: Folder) -> Run:
 def stage_of(run: Run, folder: Folder) -> Stage:
   """The stage that a run has trained; a fine-tuned one is that of the run it started from."""
   config = read_json(run.path / 'config.json')
-  if 'stage' in config:
+  if config.get('stage'):
     text = load_text(config['text'], folder)
     where = f'{run.path.name}.stage'
     return make_stage(build(StageConfig, config['stage'], where), text.shape, where)
+  if 'init' not in config:
+    raise InputError(f'{folder.name}: {run.path.name} is not a stage of a cascade')
   return stage_of(find_run(config['init'], folder), folder)
 
 

@@ -137,10 +137,11 @@ class References:
 def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int,
                  folder: Folder) -> Observed:
   """All images of a split, brought to `size`; computed once and kept in WORKDIR/references."""
-  key = json_hash([extractor.described, dataclasses.asdict(dataset), size])
+  source = open_dataset(dataset, folder)
+  key = json_hash([extractor.described, dataclasses.asdict(dataset), source.version, size])
   path = folder.workdir / 'references' / f'{key}.npz'
   if not path.exists():
-    data = Images(open_dataset(dataset, folder), size, lambda example: 0, cache=False)
+    data = Images(source, size, lambda example: 0, cache=False)
     what = f'{folder.name} {dataset.split} {size}x{size}'
     moments, features, logits = observe(extractor, in_batches(data, what))
     file = io.BytesIO()

@@ -79,6 +79,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
       say(f'{head}: {job.status}')
       continue
     kind = job.folder.config['job']
+    # processes that have joined each other are workers, too, but do the rest together
     if worker.count > jax.process_count() and kind not in DIVISIBLE:
       raise InputError(f'{job.folder.name} is not done, and cannot be divided among workers; run it '
                        'without --worker first')

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from imagenet_synth import cascade
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
@@ -25,6 +24,7 @@ from imagenet_synth.core.mesh import check_batch_size, make_mesh
 from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.core.writer import make_writer
 from imagenet_synth.data.augment import random_part
+from imagenet_synth.data.decode import as_picture
 from imagenet_synth.data.pipeline import Images, batches
 from imagenet_synth.data.sources import Source
 from imagenet_synth.jobs.inputs import (DatasetConfig, Run, StageConfig, Text, check_sampler, find_run,
@@ -182,4 +182,4 @@ def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
 
 def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
   path.parent.mkdir(exist_ok=True)
-  Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+  as_picture(picture).save(path)

@@ -82,6 +82,13 @@ def test_files_are_checked_once_and_again_when_they_change(tmp_path, monkeypatch
   assert sorted(checked[30:]) == ['0.jpg', 'new.png']
 
 
+def test_the_version_changes_with_the_files(tmp_path):
+  before = _open(_make(tmp_path)).version
+  assert _open(tmp_path).version == before != _open(tmp_path, 'train[:50%]').version
+  Image.new('L', (4, 4)).save(tmp_path / 'train/ant/0.jpg')
+  assert _open(tmp_path).version != before
+
+
 def test_a_file_that_is_damaged_later_stops_the_run_by_its_name(tmp_path):
   source = _open(_make(tmp_path))
   name = source[4]['file_name']

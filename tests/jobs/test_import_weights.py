@@ -92,6 +92,14 @@ def test_public_weights_are_finetuned_sampled_and_measured(tmp_path, monkeypatch
   assert '12 samples' in measured['warning'] or 'few' in measured['warning']
 
 
+def test_an_extractor_cannot_be_sampled(tmp_path):
+  config = _jobs(tmp_path)
+  jobs = {name: config['jobs'][name] for name in ('embed', 'inception', 'generate')}
+  jobs['generate']['stages'] = [dict(weights='inception')]
+  with pytest.raises(InputError, match='generate: inception is not a stage of a cascade'):
+    pipeline.run(dict(jobs=jobs, order=list(jobs)), tmp_path / 'run')
+
+
 def _run_one(section, tmp_path):
   section = {'name': 'one', **json.loads(json.dumps(section))}
   pipeline.run(section, tmp_path / 'run')
