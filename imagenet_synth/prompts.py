@@ -18,6 +18,11 @@ def imagenet_names() -> Mapping[str, str]:
   return dict(line.split('\t') for line in text.splitlines())
 
 
+def class_name_and_wnid(name: str) -> tuple[str, str]:
+  """A class as people call it, and its WordNet id: '' if the data set does not know it by one."""
+  return (imagenet_names()[name], name) if name in imagenet_names() else (name, '')
+
+
 def class_prompts(names: Sequence[str], template: str = '{}') -> tuple[str, ...]:
   """A prompt for each class, in label order: its name, put into the template.
 

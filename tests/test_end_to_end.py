@@ -114,15 +114,15 @@ def test_killed_twice_it_ends_with_the_same_shards(tmp_path):
   assert _run('tiny_base', whole).returncode == 0
   _kill_when(killed / 'pretrain_base/checkpoints/20', 'tiny_base', killed)
   assert not (killed / 'pretrain_base/job.json').exists()
-  _kill_when(killed / 'generate/8/shard-00002-of-00020.tfrecord', 'tiny_base', killed)
+  _kill_when(killed / 'generate/8/train-00002-of-00020.tfrecord', 'tiny_base', killed)
   assert not (killed / 'generate/job.json').exists()
-  kept = (killed / 'generate/8/shard-00000-of-00020.tfrecord').stat().st_mtime_ns
+  kept = (killed / 'generate/8/train-00000-of-00020.tfrecord').stat().st_mtime_ns
   assert _run('tiny_base', killed).returncode == 0
 
   shards = [{path.name: path.read_bytes() for path in (folder / 'generate/8').glob('*.tfrecord')}
             for folder in (whole, killed)]
   assert len(shards[0]) == 20 and shards[0] == shards[1]
-  assert (killed / 'generate/8/shard-00000-of-00020.tfrecord').stat().st_mtime_ns == kept
+  assert (killed / 'generate/8/train-00000-of-00020.tfrecord').stat().st_mtime_ns == kept
   logs = [(folder / 'pretrain_base/metrics.jsonl').read_text() for folder in (whole, killed)]
   assert logs[0] == logs[1]
   results = [_read(folder / 'pretrain_base/job.json')['result'] for folder in (whole, killed)]

@@ -23,13 +23,13 @@ _ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0', 'JAX_PL
 _NUM_DEVICES = 4
 
 
-def _start(workdir, num_processes, config='tiny_train.py'):
-  """The processes of one run, of `_NUM_DEVICES` devices together."""
+def _start(workdir, num_processes, config='tiny_train.py', num_devices=_NUM_DEVICES):
+  """The processes of one run, of `num_devices` devices together."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
   command = [sys.executable, '-m', 'imagenet_synth.main', '--config', f'tests/configs/{config}',
-             '--workdir', str(workdir), '--cpu_devices', str(_NUM_DEVICES // num_processes)]
+             '--workdir', str(workdir), '--cpu_devices', str(num_devices // num_processes)]
   if num_processes > 1:
     command += ['--distributed', '--coordinator', f'localhost:{port}',
                 '--num_processes', str(num_processes)]
@@ -151,8 +151,12 @@ def test_several_processes_draw_the_pixels_of_one(alone, num_processes):
     _run(workdir, 1, 'tiny_train.py:classes')
     _run(workdir, number, 'tiny_train.py:generate')
     runs.append(_pixels(workdir))
-  assert runs[0].keys() == runs[1].keys() and len(runs[0]) == 40
-  differences = np.abs([runs[0][key] - runs[1][key] for key in runs[0]])
+  _assert_same_pixels(*runs)
+
+
+def _assert_same_pixels(a, b):
+  assert a.keys() == b.keys() and len(a) == 40
+  differences = np.abs([a[key] - b[key] for key in a])
   assert differences.max() <= 1 and np.mean(differences > 0) < 1e-3
 
 
@@ -162,3 +166,52 @@ def test_what_runs_in_one_process_is_refused(tmp_path):
   codes, logs = _finish(_start(workdir, 2, 'tiny_train.py:embed'), workdir)
   assert codes == [2, 2]
   assert 'error: embed_captions is not done, and runs in one process; run it without' in logs
+
+
+@pytest.mark.slow
+def test_one_process_of_eight_devices_draws_the_pixels_of_one_device(alone):
+  runs = []
+  for num_devices in (1, 8):
+    workdir = shutil.copytree(alone, alone.with_name(f'drawn-by-{num_devices}-devices'))
+    _run(workdir, 1, 'tiny_train.py:classes')
+    process, = _start(workdir, 1, 'tiny_train.py:generate', num_devices=num_devices)
+    assert _finish([process], workdir)[0] == [0]
+    runs.append(_pixels(workdir))
+  _assert_same_pixels(*runs)
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_and_double_nothing(alone):
+  """Each kill comes at a random time after the first shard that the process can have made."""
+  whole, killed = (shutil.copytree(alone, alone.with_name(name)) for name in ('whole', 'killed'))
+  for workdir in (whole, killed):
+    _run(workdir, 1, 'tiny_train.py:classes')
+  config = 'tiny_train.py:generate_slowly'
+  _run(whole, 1, config)
+  rng = np.random.default_rng(0)
+  num_shards, kills = [], 0
+  while kills < 20:
+    process, = _start(killed, 1, config)
+    shards = killed / 'generate_slowly/8'
+    before = len(list(shards.glob('*.tfrecord')))
+    deadline = time.monotonic() + 120
+    while (len(list(shards.glob('*.tfrecord'))) == before and process.poll() is None
+           and time.monotonic() < deadline):
+      time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.05))
+    assert process.poll() is None, 'ended before it could be killed'
+    process.kill()
+    process.wait()
+    kills += 1
+    num_shards.append(len(list(shards.glob('*.tfrecord'))))
+  _run(killed, 1, config)
+  assert 0 < num_shards[0] <= num_shards[-1] < 200
+  assert _files(killed) == _files(whole)
+  source = ShardSource(sorted((killed / 'generate_slowly/8').glob('*.tfrecord')))
+  held = [(source[i]['label'], source[i]['index']) for i in range(len(source))]
+  assert len(held) == len(set(held)) == 400
+
+
+def _files(workdir):
+  return {path.name: path.read_bytes() for path in (workdir / 'generate_slowly/8').iterdir()
+          if '.tmp' not in path.name}

@@ -5,7 +5,7 @@ import importlib.resources
 import pytest
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.prompts import class_prompts, imagenet_names
+from imagenet_synth.prompts import class_name_and_wnid, class_prompts, imagenet_names
 
 
 def test_imagenet_names_are_in_the_order_of_tfds_and_all_different():
@@ -40,3 +40,8 @@ def test_a_prompt_for_two_classes_is_refused():
     class_prompts(('tench', 'n01440764'))
   with pytest.raises(InputError, match='has no {}'):
     class_prompts(('cat',), 'a photo')
+
+
+def test_a_class_by_its_wordnet_id():
+  assert class_name_and_wnid('n01440764') == ('tench', 'n01440764')
+  assert class_name_and_wnid('frog') == ('frog', '')

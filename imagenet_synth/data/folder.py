@@ -10,6 +10,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json, write_json
 from imagenet_synth.core.progress import progress, say
@@ -50,6 +52,11 @@ class FolderSource:
   def version(self) -> str:
     """Changes with the files: what was made of another version is out of date."""
     return json_hash(self._status)
+
+  def class_counts(self) -> np.ndarray:
+    """How many examples each class has: int [K]."""
+    labels = [self._labels[file.split('/')[0]] for file in self._files]
+    return np.bincount(labels, minlength=len(self.class_names))
 
   def __len__(self) -> int:
     return len(self._files)

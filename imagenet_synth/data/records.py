@@ -27,8 +27,8 @@ _HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 class Record(NamedTuple):
   """A generated image uint8 [H, W, C] and what it is of.
 
-  class_name: as the real data set has it (ImageNet: the WordNet id). index: its number within the
-  class. prompt: what the cascade was told. stages: settings and weights of each stage, as JSON holds them.
+  class_name: as people call it. index: its number within the class. prompt: what the cascade was told.
+  wnid: the WordNet id, '' if the class is not known by one. stages: settings and weights of each stage, as JSON holds them.
   """
   image: np.ndarray
   label: int
@@ -37,10 +37,11 @@ class Record(NamedTuple):
   seed: int
   prompt: str
   stages: Any
+  wnid: str = ''
 
 
 def shard_name(shard: int, num_shards: int) -> str:
-  return f'shard-{shard:05d}-of-{num_shards:05d}.tfrecord'
+  return f'train-{shard:05d}-of-{num_shards:05d}.tfrecord'
 
 
 def write_shard(path: pathlib.Path, records: Iterable[Record], image_format: str = 'png',
@@ -76,8 +77,8 @@ class ShardSource:
     return len(self._places)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """image uint8 [H, W, C], label int, class_name str, index int (within the class), seed int,
-    prompt str, stages: see `Record`; encoded: the image's file.
+    """image uint8 [H, W, C], label int, index int (within the class), seed int, class_name, prompt and
+    wnid str, stages: see `Record`; encoded: the image's file.
     """
     path, fd, number, start, length = self._places[index]
     data = os.pread(fd, length + _FOOTER.size, start)
@@ -85,12 +86,13 @@ class ShardSource:
       raise _damaged(path, number, 'its bytes do not match their CRC')
     features = example_pb2.Example.FromString(data[:length]).features.feature
     number_of = lambda name: features[name].int64_list.value[0]
+    text_of = lambda name: features[name].bytes_list.value[0].decode()
     encoded = features['image/encoded'].bytes_list.value[0]
     return {'image': decode_image(encoded, number_of('image/channels'), f'{path}: record {number}'),
             'label': number_of('image/class/label'), 'index': number_of('index'),
-            'class_name': features['image/class/text'].bytes_list.value[0].decode(),
-            'seed': number_of('seed'), 'prompt': features['prompt'].bytes_list.value[0].decode(),
-            'stages': json.loads(features['stages'].bytes_list.value[0]), 'encoded': encoded}
+            'class_name': text_of('image/class/text'), 'wnid': text_of('image/class/synset'),
+            'seed': number_of('seed'), 'prompt': text_of('prompt'),
+            'stages': json.loads(text_of('stages')), 'encoded': encoded}
 
 
 def _offsets(path: pathlib.Path, fd: int) -> Iterable[tuple[int, int]]:
@@ -128,7 +130,8 @@ def _encode(record: Record, image_format: str, quality: int) -> bytes:
   numbers = {'image/height': height, 'image/width': width, 'image/channels': channels,
              'image/class/label': record.label, 'index': record.index, 'seed': record.seed}
   texts = {'image/encoded': file.getvalue(), 'image/format': image_format.encode(),
-           'image/class/text': record.class_name.encode(), 'prompt': record.prompt.encode(),
+           'image/class/text': record.class_name.encode(), 'image/class/synset': record.wnid.encode(),
+           'prompt': record.prompt.encode(),
            'stages': json.dumps(record.stages, sort_keys=True).encode()}
   example = example_pb2.Example()
   for name, value in sorted(numbers.items()):

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.progress import say
+from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.digits import Digits
 from imagenet_synth.data.glyphs import Glyphs
@@ -89,6 +89,15 @@ class Source:
   def version(self) -> str:
     """Changes with the examples: what was made of another version is out of date."""
     return f'{self.name}, {len(self)} examples'
+
+  def class_counts(self) -> np.ndarray:
+    """How many examples each class has: int [K]. Reads them all."""
+    with progress(len(self), f'counting the classes of {self.name}') as bar:
+      counts = np.zeros(len(self.class_names), int)
+      for index in range(len(self)):
+        counts[self.records[index]['label']] += 1
+        bar.update()
+    return counts
 
   def __len__(self) -> int:
     return len(self.records)

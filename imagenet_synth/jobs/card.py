@@ -27,8 +27,9 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
   stages = '\n'.join(
       f'| {stage["run"]} | {stage["step"]:,} | `{stage["checkpoint_hash"]}` | {_sampler(stage)} |'
       for stage in manifest['stages'])
-  classes = '\n'.join(f'| {label} | {name} | {prompt} |' for label, (name, prompt) in enumerate(
-      zip(manifest['class_names'], manifest['prompts'])))
+  classes = '\n'.join(
+      f'| {label} | {name} | {prompt} | {count:,} |' for label, (name, prompt, count) in enumerate(
+          zip(manifest['class_names'], manifest['prompts'], manifest['class_counts'])))
   sizes = ', '.join(f'{size}x{size}' for size in manifest['sizes'])
   origin = manifest['origin']
   return f'''# Synthetic images: {origin['job']}
@@ -36,20 +37,26 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
 ![The first images](samples.png)
 
 - License: {license_name}
-- Images: {manifest['num_images']:,} at each of {sizes}; {manifest['per_class']:,} of each of
+- Images: {manifest['num_images']:,} at each of {sizes}; {_per_class(manifest['class_counts'])} of each of
   {len(manifest['class_names']):,} classes. None of them is a photo: all were drawn by a diffusion model.
-- Plan: {manifest['plan']}, so that every prefix is balanced. Seed {manifest['seed']}.
-- Files: `SIZE/shard-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in `manifest.json`.
+- Plan: {manifest['plan']}. Seed {manifest['seed']}.
+- Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in `manifest.json`.
+- TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`.
 - Made by job `{origin['job']}`, configuration `{origin['config_hash']}`, code revision `{origin['revision']}`.
 
 | Stage | Step | Weights | Sampler |
 | --- | --- | --- | --- |
 {stages}
 
-| Label | Class | Prompt |
-| --- | --- | --- |
+| Label | Class | Prompt | Images |
+| --- | --- | --- | --- |
 {classes}
 '''
+
+
+def _per_class(counts: list[int]) -> str:
+  fewest, most = min(counts), max(counts)
+  return f'{fewest:,}' if fewest == most else f'{fewest:,} to {most:,}'
 
 
 def _sampler(stage: dict[str, Any]) -> str:

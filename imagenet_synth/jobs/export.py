@@ -55,7 +55,7 @@ def _items(examples: ShardSource, start: int) -> Iterator[tuple[str, dict[str, A
 
 
 def _described(example: dict[str, Any]) -> dict[str, Any]:
-  return {name: example[name] for name in ('label', 'class_name', 'prompt', 'index', 'seed')}
+  return {name: example[name] for name in ('label', 'class_name', 'wnid', 'prompt', 'index', 'seed')}
 
 
 def _suffix(example: dict[str, Any]) -> str:
@@ -84,8 +84,9 @@ def _write_files(path: pathlib.Path, name: str, items: list[tuple[str, dict[str,
     return
   lines = []
   for key, example in items:
-    file = f'{example["class_name"]}/{key}.{_suffix(example)}'
-    (path / 'train' / example['class_name']).mkdir(parents=True, exist_ok=True)
+    class_folder = example['wnid'] or example['class_name']
+    file = f'{class_folder}/{key}.{_suffix(example)}'
+    (path / 'train' / class_folder).mkdir(parents=True, exist_ok=True)
     write_atomic(path / 'train' / file, example['encoded'])
     lines.append(json.dumps({'file_name': file, **_described(example)}))
   lines_path.parent.mkdir(exist_ok=True)

@@ -23,29 +23,34 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
 from imagenet_synth.core.worker import Unfinished
+from imagenet_synth.data import tfds_metadata
+from imagenet_synth.data.folder import FolderSource
 from imagenet_synth.data.records import Record, shard_name, write_shard
+from imagenet_synth.data.sources import Source
 from imagenet_synth.jobs import card
 from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, load_cascade, load_text,
                                         open_dataset)
 from imagenet_synth.jobs.plan import class_plan
+from imagenet_synth.prompts import class_name_and_wnid
 
-Describe = Callable[[int], tuple[str, str, Any]]
-"""label -> name of the class, its prompt, and where the stages come from."""
+Describe = Callable[[int], dict[str, Any]]
+"""label -> those fields of a record that all images of a class share."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """stages: the cascade. text: the embed job with a prompt for each class of `dataset`. per_class:
-  images of each class. shard_size: images in a shard. keep: sizes that are written; all if not given.
+  images of each class; or times_real: that many times as many as `dataset` has of it. shard_size: images in a shard. keep: sizes that are written; all if not given.
   image_format, quality: of the files in the records; quality is JPEG's, 1 to 95. license: what the data
   set's card says of it.
   """
   stages: tuple[StageUse, ...]
   text: str
   dataset: DatasetConfig
-  per_class: int
   shard_size: int
   batch_size: int
+  per_class: int | None = None
+  times_real: int | None = None
   keep: tuple[int, ...] | None = None
   image_format: Literal['png', 'jpeg'] = 'png'
   quality: int = 95
@@ -55,7 +60,8 @@ class Config:
 
 def run(config: Config, folder: Folder) -> dict[str, Any]:
   text = load_text(config.text, folder)
-  names = open_dataset(config.dataset, folder).class_names
+  source = open_dataset(config.dataset, folder)
+  names, counts = source.class_names, _class_counts(config, source, folder)
   stages, origins = load_cascade(config.stages, folder)
   made = [trained.stage.size for trained in stages]
   sizes = made if config.keep is None else list(config.keep)
@@ -63,10 +69,14 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   if unknown:
     raise InputError(f'config: {folder.name}.keep has size {unknown[0]}, the cascade makes {made}')
 
-  labels, indices = class_plan(len(names), config.per_class)
+  labels, indices = class_plan(counts)
   paths = shard_paths(folder.path, sizes, len(labels), config.shard_size)
-  _make_missing(config, folder, stages, text.states, paths, labels, indices,
-                lambda label: (names[label], text.prompts[label], origins))
+
+  def describe(label):
+    class_name, wnid = class_name_and_wnid(names[label])
+    return {'class_name': class_name, 'wnid': wnid, 'prompt': text.prompts[label], 'stages': origins}
+
+  _make_missing(config, folder, stages, text.states, paths, labels, indices, describe)
   wait_for_all(folder.name)
   missing = [files for files in paths if not _is_there(files)]
   if missing:
@@ -74,15 +84,27 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
                      f'part; {len(missing)} of {len(paths)} shards are left to the others')
   manifest = {
       'origin': folder.origin, 'seed': config.seed, 'stages': origins, 'sizes': sizes,
-      'class_names': list(names), 'prompts': list(text.prompts), 'per_class': config.per_class,
+      'class_names': list(names), 'prompts': list(text.prompts), 'class_counts': counts,
       'num_images': len(labels), 'shard_size': config.shard_size,
-      'plan': 'image i has class i mod num_classes',
+      'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
       'shards': {str(size): {files[size].name: _hash(files[size]) for files in paths}
                  for size in sizes}}
   if is_first():
+    lengths = [len(labels[start:start + config.shard_size])
+               for start in range(0, len(labels), config.shard_size)]
+    for size in sizes:
+      tfds_metadata.write(folder.path / str(size), lengths, stages[0].stage.channels, names)
     write_json(folder.path / 'manifest.json', manifest)
     card.write(folder.path, manifest, config.license)
-  return {key: manifest[key] for key in ('stages', 'sizes', 'per_class', 'num_images', 'shards')}
+  return {key: manifest[key] for key in ('stages', 'sizes', 'class_counts', 'num_images', 'shards')}
+
+
+def _class_counts(config: Config, source: Source | FolderSource, folder: Folder) -> list[int]:
+  if (config.per_class is None) == (config.times_real is None):
+    raise InputError(f'config: {folder.name} needs one of per_class and times_real')
+  if config.times_real is None:
+    return [config.per_class] * len(source.class_names)
+  return (config.times_real * source.class_counts()).tolist()
 
 
 def shard_paths(path: pathlib.Path, sizes: list[int], num_images: int,
@@ -125,10 +147,9 @@ def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
 def _write(config: Config, files: dict[int, pathlib.Path], drawn: dict[int, np.ndarray],
            labels: np.ndarray, indices: np.ndarray, describe: Describe) -> None:
   for size, path in files.items():
-    records = []
-    for picture, label, index in zip(np.asarray(images.to_uint8(drawn[size])), labels, indices):
-      name, prompt, stages = describe(label)
-      records.append(Record(picture, int(label), name, int(index), config.seed, prompt, stages))
+    pictures = np.asarray(images.to_uint8(drawn[size]))
+    records = [Record(picture, int(label), index=int(index), seed=config.seed, **describe(label))
+               for picture, label, index in zip(pictures, labels, indices)]
     digest = write_shard(path, records, config.image_format, config.quality)
     write_atomic(hash_path(path), f'{digest}  {path.name}\n')
 

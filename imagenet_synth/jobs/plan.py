@@ -1,14 +1,18 @@
-"""Which images a data set holds: an exact class balance, in an order that keeps it for every prefix."""
+"""Which images a data set holds: so many of each class, in an order that keeps their ratio."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def class_plan(num_classes: int, per_class: int) -> tuple[np.ndarray, np.ndarray]:
-  """Labels and indices within the class, int32 [num_classes * per_class] each.
+def class_plan(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+  """Labels and indices within the class, int32 [sum(counts)] each, for `counts` images of each class.
 
-  Image i is of class i mod num_classes: any prefix of whole rounds is balanced, so that the first 1x
-  of a 4x data set is a 1x data set.
+  The images of each class are spread evenly: the first 1/k of a plan of k times some counts is the plan
+  of these counts. With equal counts, image i is of class i mod the number of classes.
   """
-  labels = np.tile(np.arange(num_classes, dtype=np.int32), per_class)
-  indices = np.repeat(np.arange(per_class, dtype=np.int32), num_classes)
-  return labels, indices
+  counts = np.asarray(counts)
+  labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+  indices = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+  order = np.lexsort((labels, (indices + 0.5) / counts[labels]))
+  return labels[order], indices[order]

@@ -36,7 +36,7 @@ class Config:
 def run(config: Config, folder: Folder) -> dict[str, Any]:
   text = load_text(config.text, folder).states
   extractor = load_extractor(config.extractor, folder)
-  labels, indices = class_plan(len(text.prompts), config.per_class)
+  labels, indices = class_plan([config.per_class] * len(text.prompts))
   steps = read_json(folder.input(config.weights) / 'job.json')['result']['checkpoints']
   path = folder.path / 'curve.json'
   curve = read_json(path) if path.exists() else []

@@ -48,7 +48,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   *below, swept = stages
   extractor = load_extractor(config.extractor, folder)
   references = config.references.observed(extractor, swept.stage.size, folder)
-  labels, indices = class_plan(len(text.prompts), config.per_class)
+  labels, indices = class_plan([config.per_class] * len(text.prompts))
   trials = _trials(config)
   low_res = None
   with progress(len(labels) * len(trials), folder.name) as bar:

@@ -34,7 +34,7 @@ def verify(folder: pathlib.Path) -> list[Fault]:
   if not (folder / 'manifest.json').exists():
     raise InputError(f'{folder}: no manifest.json; run generate to its end first')
   manifest = read_json(folder / 'manifest.json')
-  labels, indices = class_plan(len(manifest['class_names']), manifest['per_class'])
+  labels, indices = class_plan(manifest['class_counts'])
   faults = []
   shards = [(size, name) for size in manifest['shards'] for name in manifest['shards'][size]]
   with progress(len(shards), f'verify {folder}', unit='shard') as bar:

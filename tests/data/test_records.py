@@ -14,7 +14,7 @@ from imagenet_synth.data.records import Record, ShardSource, shard_name, write_s
 def _records(num, channels, size=4):
   rng = np.random.default_rng(0)
   draw = lambda: rng.integers(0, 256, (size, size, channels), np.uint8)
-  return [Record(draw(), i % 3, f'class {i % 3}', i, 7, f'a {i % 3}', [{'step': 5}])
+  return [Record(draw(), i % 3, f'class {i % 3}', i, 7, f'a {i % 3}', [{'step': 5}], f'n{i}')
           for i in range(num)]
 
 
@@ -31,7 +31,7 @@ def test_round_trip_over_shards(channels, tmp_path):
     np.testing.assert_array_equal(example.pop('image'), records[i].image)
     assert example.pop('encoded').startswith(b'\x89PNG')
     assert example == {'label': i % 3, 'class_name': f'class {i % 3}', 'index': i, 'seed': 7,
-                       'prompt': f'a {i % 3}', 'stages': [{'step': 5}]}
+                       'prompt': f'a {i % 3}', 'stages': [{'step': 5}], 'wnid': f'n{i}'}
 
 
 def test_jpeg_is_small_and_near(tmp_path):

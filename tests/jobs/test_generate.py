@@ -7,15 +7,17 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.worker import Unfinished, Worker
 from imagenet_synth.data.records import Record, ShardSource, write_shard
+from imagenet_synth.data.sources import tfds_source
 from imagenet_synth.jobs import pipeline
 from imagenet_synth.jobs.verify import verify
 
-_SHARDS = [f'shard-0000{i}-of-00004.tfrecord' for i in range(4)]
+_SHARDS = [f'train-0000{i}-of-00004.tfrecord' for i in range(4)]
 
 
 def _config(**more):
@@ -121,7 +123,7 @@ def test_records_tell_where_they_come_from(whole):
 def test_the_card_says_what_is_in_the_folder(whole):
   text = (whole / 'generate/README.md').read_text()
   assert '- License: CC0' in text and '- Images: 70 at each of 8x8; 7 of each of\n  10 classes' in text
-  assert '| 3 | three | three |' in text and 'num_steps 2' in text
+  assert '| 3 | three | three | 7 |' in text and 'num_steps 2' in text
   with Image.open(whole / 'generate/samples.png') as picture:
     assert picture.size == (10 * 66 - 2, 2 * 66 - 2)
 
@@ -146,12 +148,12 @@ def test_faults_are_named_and_repaired(whole, workdir):
   folder = workdir / 'generate/8'
   (folder / _SHARDS[0]).unlink()
   (folder / _SHARDS[1]).write_bytes((folder / _SHARDS[1]).read_bytes()[:-1])
-  (folder / 'shard-00009-of-00010.tfrecord').write_bytes(b'')
+  (folder / 'train-00009-of-00010.tfrecord').write_bytes(b'')
   faults = [str(fault) for fault in pipeline.check(_config(), workdir, repair=True)]
   assert faults == [
       f'{folder / _SHARDS[0]}: is missing',
       f'{folder / _SHARDS[1]}: was altered or cut off: its SHA-256 is not that of the manifest',
-      f'{folder}/shard-00009-of-00010.tfrecord: is not in the manifest']
+      f'{folder}/train-00009-of-00010.tfrecord: is not in the manifest']
   kept = (folder / _SHARDS[3]).stat().st_mtime_ns
   pipeline.run(_config(), workdir)
   assert _bytes(workdir) == _bytes(whole) and (folder / _SHARDS[3]).stat().st_mtime_ns == kept
@@ -186,6 +188,40 @@ def test_an_unfinished_data_set_cannot_be_verified(workdir):
 def _originals(workdir):
   source = ShardSource([workdir / 'generate/8' / name for name in _SHARDS])
   return [source[i] for i in range(len(source))]
+
+
+def test_tfds_reads_the_folder(whole):
+  builder = tfds.builder_from_directory(whole / 'generate/8')
+  assert builder.info.splits['train'].num_examples == 70
+  # TFDS mixes the shards
+  read = {(int(example['image']['class']['label']), int(example['index'])): example
+          for example in builder.as_dataset(split='train')}
+  assert len(read) == 70
+  for original in _originals(whole):
+    example = read[original['label'], original['index']]
+    np.testing.assert_array_equal(example['image']['encoded'], original['image'])
+    assert example['prompt'].numpy().decode() == original['prompt']
+
+
+def test_the_real_set_s_class_counts(workdir):
+  _without_generate(workdir)
+  config = _config()
+  config['jobs']['generate'] |= {'times_real': 1, 'dataset': {'name': 'digits', 'split': 'train[:40]'}}
+  with pytest.raises(InputError, match='generate needs one of per_class and times_real'):
+    pipeline.run(config, workdir)
+  del config['jobs']['generate']['per_class']
+  shutil.rmtree(workdir / 'generate')
+  pipeline.run(config, workdir)
+  digits = tfds_source('digits', 'train[:40]', workdir / 'datasets')
+  counts = np.bincount([digits[i]['label'] for i in range(40)], minlength=10)
+  paths = sorted((workdir / 'generate/8').glob('*.tfrecord'))
+  source = ShardSource(paths)
+  made = np.bincount([source[i]['label'] for i in range(len(source))], minlength=10)
+  np.testing.assert_array_equal(made, counts)
+  assert counts.min() != counts.max()
+  assert verify(workdir / 'generate') == []
+  text = (workdir / 'generate/README.md').read_text()
+  assert f'{counts.min()} to {counts.max()} of each of' in text
 
 
 def test_export_for_webdataset(workdir):
