@@ -17,7 +17,7 @@ from imagenet_synth.core.files import json_hash, read_json, write_json
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.decode import decode_image
 
-_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _NUM_WORKERS = 4
 
 
@@ -74,7 +74,7 @@ def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
   files = {}
   for name in class_names:
     for path in (root / name).rglob('*'):
-      if path.suffix.lower() in _SUFFIXES and path.is_file():
+      if path.suffix.lower() in SUFFIXES and path.is_file():
         status = path.stat()
         files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns]
   where = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]

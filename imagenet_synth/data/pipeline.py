@@ -17,6 +17,8 @@ from imagenet_synth.data.decode import as_picture
 
 Batch = dict[str, np.ndarray]
 
+_MAX_CACHED_BYTES = 8 * 2**30
+
 
 class ExampleSource(Protocol):
   """Random access to decoded examples."""
@@ -45,7 +47,8 @@ class Images:
     source: its examples hold `image` uint8 [H, W, C].
     size: height and width wanted.
     number: example -> int, such as the label or the row of the caption's embedding.
-    cache: keep decoded images in memory (for sets that fit), so that each is decoded once.
+    cache: keep decoded images in memory, so that each is decoded once; not done where they would take
+      more than 8 GiB.
     limit: use the first so many examples only.
     num_workers: threads that decode.
   """
@@ -56,7 +59,7 @@ class Images:
     self._num = len(source) if limit is None else min(limit, len(source))
     self._pool = ThreadPoolExecutor(num_workers)
     self._cached: tuple[np.ndarray, np.ndarray] | None = None
-    if cache:
+    if cache and 3 * size**2 * self._num <= _MAX_CACHED_BYTES:
       self._cached = self._load(np.arange(self._num))
 
   def __len__(self) -> int:

@@ -17,10 +17,11 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json, write_json
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.writer import make_writer
-from imagenet_synth.data.pipeline import Images, Joined
+from imagenet_synth.data.pipeline import ExampleSource, Images, Joined
 from imagenet_synth.data.records import ShardSource
 from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
-from imagenet_synth.jobs.measure import CLASSIFIERS, real_images
+from imagenet_synth.jobs.extractor import CLASSIFIERS
+from imagenet_synth.jobs.measure import real_images
 from imagenet_synth.metrics import logits as metrics
 from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.train import classifier
@@ -77,14 +78,12 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
           'class_names': list(names), 'num_test': len(test[1])}
 
 
-def score(subject: Subject, pictures: np.ndarray, labels: np.ndarray, path: pathlib.Path,
+def score(subject: Subject, source: ExampleSource, size: int, path: pathlib.Path,
           folder: Folder) -> dict[str, Any]:
-  """CAS of generated images uint8 [N, S, S, C]; its runs stay under `path`."""
+  """CAS of labelled images, brought to `size`; its runs stay under `path`."""
   model = build_tagged(CLASSIFIERS, subject.model, f'{folder.name}.cas.model')
-  size = pictures.shape[1]
   test = real_images(subject.test, size, folder)
-  examples = [{'image': picture, 'label': label} for picture, label in zip(pictures, labels)]
-  data = Images(examples, size, lambda example: example['label'])
+  data = Images(source, size, lambda example: example['label'])
   return _summary([_run(model, subject.recipe, data, test, seed, path / f'cas-seed{seed}', folder,
                         f'{folder.name} CAS seed {seed}') for seed in subject.seeds])
 

@@ -2,16 +2,21 @@
 
 'webdataset': tar files for PyTorch's WebDataset, KEY.png, KEY.cls and KEY.json for each image. 'folder': a
 file for each image, train/CLASS/KEY.png with train/metadata.jsonl, as Hugging Face's imagefolder and
-torchvision's ImageFolder read it.
+torchvision's ImageFolder read it. 'adm': samples.npz with `arr_0`, the images, and `arr_1`, their labels, as the
+evaluator of ADM reads it.
 """
 
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from typing import Any, Literal
+
+import numpy as np
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json, write_atomic
@@ -25,7 +30,7 @@ class Config:
   """samples: the generate job. size: of the images. form: what is written."""
   samples: str
   size: int
-  form: Literal['webdataset', 'folder']
+  form: Literal['webdataset', 'folder', 'adm']
 
 
 def run(config: Config, folder: Folder) -> dict[str, Any]:
@@ -35,6 +40,9 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
     raise InputError(f'config: {folder.name}.size is {config.size}, {config.samples} has '
                      f'{manifest["sizes"]}')
   shards = sorted(manifest['shards'][str(config.size)])
+  if config.form == 'adm':
+    _write_npz(folder, ShardSource([source / str(config.size) / name for name in shards]))
+    return {'num_images': manifest['num_images'], 'form': config.form, 'size': config.size}
   write = _write_tar if config.form == 'webdataset' else _write_files
   start = 0
   with progress(manifest['num_images'], folder.name) as bar:
@@ -92,6 +100,27 @@ def _write_files(path: pathlib.Path, name: str, items: list[tuple[str, dict[str,
   lines_path.parent.mkdir(exist_ok=True)
   # last: with these lines a shard counts as done
   write_atomic(lines_path, '\n'.join(lines) + '\n')
+
+
+def _write_npz(folder: Folder, examples: ShardSource) -> None:
+  """Image by image: all at once they may not fit into memory."""
+  first = examples[0]['image']
+  # as ADM's evaluator wants them: grey images become RGB
+  shape, labels = (len(examples), *first.shape[:2], 3), []
+  temporary = folder.path / 'samples.npz.tmp'
+  with (zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive,
+        progress(len(examples), folder.name) as bar):
+    with archive.open('arr_0.npy', 'w', force_zip64=True) as file:
+      np.lib.format.write_array_header_1_0(
+          file, {'descr': '|u1', 'fortran_order': False, 'shape': shape})
+      for number in range(len(examples)):
+        example = examples[number]
+        labels.append(example['label'])
+        file.write(np.broadcast_to(example['image'], shape[1:]).tobytes())
+        bar.update()
+    with archive.open('arr_1.npy', 'w') as file:
+      np.lib.format.write_array(file, np.array(labels))
+  os.replace(temporary, folder.path / 'samples.npz')
 
 
 def _write_metadata(path: pathlib.Path, shards: list[str]) -> None:

@@ -3,7 +3,8 @@
 Azizi et al., "Synthetic Data from Diffusion Models Improves ImageNet Classification", 2023.
 Accuracies are in percent, as the paper prints them. A standard deviation is over seeds; None or
 NaN where there was one seed, and then nothing is drawn for it. A colour means the same everywhere:
-blue is real data, vermilion is synthetic, green is both together.
+blue is real data, vermilion is synthetic, green is both together. What the paper measured can be given,
+too; it is drawn faintly.
 """
 
 import base64
@@ -31,15 +32,17 @@ _MARKERS = 'osD^vP'
 _WIDTH, _HEIGHT = 6.0, 3.7  # inches: 600 pixels across at 100 an inch, where text is 12 pixels high
 _DPI = 200
 _MAX_NAMED_CLASSES = 40
+_PAPER = 'faint: the paper'
 
 
 def guidance_fid(lines: Mapping[float, Sequence[tuple[float, float]]],
-                 fid_name: str = 'Validation FID') -> Figure:
-  """Figure 3, left. lines: {log-variance coefficient: [(guidance weight, FID)]}."""
-  figure, axes = _axes('Guidance weight', f'{fid_name} (lower is better)')
+                 paper: Mapping[float, Sequence[tuple[float, float]]] | None = None) -> Figure:
+  """Figure 3, left. lines: {log-variance coefficient: [(guidance weight, validation FID)]}."""
+  figure, axes = _axes('Guidance weight', 'Validation FID (lower is better)')
   lines = {logvar: np.array(sorted(lines[logvar]), float) for logvar in sorted(lines)}
   for (logvar, points), (color, marker) in zip(lines.items(), _styles(len(lines))):
     _line(axes, points[:, 0], points[:, 1], color, f'{logvar:g}', marker)
+    _faint(axes, (paper or {}).get(logvar, ()), color)
   _guidance_axis(axes, np.concatenate([points[:, 0] for points in lines.values()]))
   best = min((point for points in lines.values() for point in points), key=lambda point: point[1])
   axes.margins(y=0.12)
@@ -48,14 +51,16 @@ def guidance_fid(lines: Mapping[float, Sequence[tuple[float, float]]],
   return figure
 
 
-def fid_is(points: Sequence[tuple[float, float, float]], fid_name: str = 'Train FID') -> Figure:
-  """Figure 3, center. points: [(guidance weight, FID, Inception Score)], one labelled mark each."""
-  figure, axes = _axes(f'{fid_name} (lower is better)', 'Inception Score (higher is better)')
+def fid_is(points: Sequence[tuple[float, float, float]],
+           paper: Sequence[tuple[float, float, float]] = ()) -> Figure:
+  """Figure 3, center: [(guidance weight, train FID, Inception Score)], one labelled mark each."""
+  figure, axes = _axes('Train FID (lower is better)', 'Inception Score (higher is better)')
   guidance, fid, score = np.array(sorted(points), float).T
   axes.plot(fid, score, color=_MUTED, linewidth=1, alpha=0.6, zorder=2)
   axes.plot(fid, score, 'o', color=_SYNTHETIC, markersize=6, zorder=3)
   for w, x, y in zip(guidance, fid, score):
     _label(axes, x, y, f'{w:g}', (7, -9))
+  _faint(axes, [point[1:] for point in sorted(paper)], _SYNTHETIC)
   axes.margins(0.1, 0.12)
   _note(axes, 'Labels: guidance weight')
   return figure
@@ -63,10 +68,11 @@ def fid_is(points: Sequence[tuple[float, float, float]], fid_name: str = 'Train 
 
 def guidance_cas(top_1: Sequence[tuple[float, float, Number]],
                  top_5: Sequence[tuple[float, float, Number]] = (),
-                 real: MeanStd | None = None) -> Figure:
+                 real: MeanStd | None = None,
+                 paper: Sequence[tuple[float, float]] = ()) -> Figure:
   """Figure 3, right: [(guidance weight, mean %, standard deviation)], a band over seeds.
 
-  real: top-1 of the same classifier trained on real data.
+  real: top-1 of the same classifier trained on real data. paper: (guidance weight, top-1 %).
   """
   figure, axes = _axes('Guidance weight', 'Classification accuracy score (%)')
   for points, color, name in ((top_1, _SYNTHETIC, 'Top-1'), (top_5, _MUTED, 'Top-5')):
@@ -75,6 +81,7 @@ def guidance_cas(top_1: Sequence[tuple[float, float, Number]],
       _line(axes, guidance, mean, color, name)
       _label(axes, guidance[-1], mean[-1], name, (4, 9), color, ha='right')
       axes.fill_between(guidance, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+  _faint(axes, paper, _SYNTHETIC)
   _guidance_axis(axes, np.array([point[0] for point in (*top_1, *top_5)], float))
   axes.margins(y=0.12)
   if real is not None:
@@ -84,14 +91,15 @@ def guidance_cas(top_1: Sequence[tuple[float, float, Number]],
 
 
 def cas_fid(lines: Mapping[float, Sequence[tuple[float, float, float]]],
-            fid_name: str = 'Train FID') -> Figure:
-  """Figure 4. lines: {log-variance coefficient: [(noise augmentation level, FID, CAS %)]}."""
-  figure, axes = _axes(f'{fid_name} (lower is better)', 'Classification accuracy score, top-1 (%)')
+            paper: Mapping[float, Sequence[tuple[float, float, float]]] | None = None) -> Figure:
+  """Figure 4. lines: {log-variance coefficient: [(noise augmentation level, train FID, CAS %)]}."""
+  figure, axes = _axes('Train FID (lower is better)', 'Classification accuracy score, top-1 (%)')
   for logvar, (color, marker) in zip(sorted(lines), _styles(len(lines))):
     level, fid, cas = np.array(sorted(lines[logvar]), float).T
     _line(axes, fid, cas, color, f'{logvar:g}', marker)
     for s, x, y in zip(level, fid, cas):
       _label(axes, x, y, f'{s:g}', (4, 6), color)
+    _faint(axes, [point[1:] for point in sorted((paper or {}).get(logvar, ()))], color)
   axes.margins(0.08, 0.12)
   _legend(axes, 'Log-variance coefficient')
   _note(axes, 'Labels: noise augmentation level')
@@ -242,6 +250,17 @@ def _axes(x_title: str, y_title: str | None, height: float = _HEIGHT) -> tuple[F
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color, name: str, marker: str = 'o') -> None:
   axes.plot(x, y, color=color, linewidth=1.8, marker=marker, markersize=5, label=name, zorder=3)
+
+
+def _faint(axes: Axes, points: Sequence[tuple[float, float]], color) -> None:
+  """What the paper measured, if anything, named once in a figure."""
+  if not len(points):
+    return
+  x, y = np.array(points, float).T
+  axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 2)), marker='.', alpha=0.4, zorder=1)
+  if not any(text.get_text() == _PAPER for text in axes.texts):
+    axes.annotate(_PAPER, (x[-1], y[-1]), xytext=(0, 5), textcoords='offset points', ha='right',
+                  color=_MUTED, **_TEXT)
 
 
 def _styles(num: int) -> list[tuple]:

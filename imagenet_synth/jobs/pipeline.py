@@ -34,7 +34,7 @@ JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
     'report': (report.Config, report.run),
 }
 
-DIVISIBLE = ('generate',)
+DIVISIBLE = ('generate', 'sweep')
 """Kinds of jobs that several workers can share."""
 
 
@@ -83,7 +83,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     if worker.count > jax.process_count() and kind not in DIVISIBLE:
       raise InputError(f'{job.folder.name} is not done, and cannot be divided among workers; run it '
                        'without --worker first')
-    together = isinstance(job.config, train_stage.Training) or kind in DIVISIBLE
+    together = isinstance(job.config, train_stage.Training) or kind == 'generate'
     if jax.process_count() > 1 and not together:
       raise InputError(f'{job.folder.name} is not done, and runs in one process; run it without '
                        '--distributed first')

@@ -21,6 +21,7 @@ from imagenet_synth.jobs import figures
 from imagenet_synth.jobs.inputs import DatasetConfig
 from imagenet_synth.jobs.measure import real_images
 from imagenet_synth.jobs.page import Paragraph, Picture, Section, Table
+from imagenet_synth.jobs.plan import class_plan
 
 _NUM_SHOWN_CLASSES, _NUM_SHOWN_EACH = 10, 6
 
@@ -154,9 +155,9 @@ def samples(work: Work) -> Section | None:
   pictures, labels = real_images(dataset, size, work.folder)
   groups = [('real', np.stack([pictures[labels == c][:_NUM_SHOWN_EACH] for c in shown]))]
   for job in jobs:
-    # image i has class i mod num_classes
+    made, _ = class_plan(job.result['class_counts'])
     source = ShardSource(sorted((job.path / str(size)).glob('*.tfrecord')))
-    rows = [[source[i * len(names) + c]['image'] for i in range(_NUM_SHOWN_EACH)] for c in shown]
+    rows = [[source[i]['image'] for i in np.flatnonzero(made == c)[:_NUM_SHOWN_EACH]] for c in shown]
     name = 'fine-tuned' if work.is_finetuned(job.name, job.name) else 'not fine-tuned'
     groups.append((name, np.array(rows)))
   gap = np.full_like(groups[0][1][:, :1], 255)
@@ -213,51 +214,87 @@ def sweeps(work: Work) -> Section | None:
             if all(row[name] == value for name, value in job.result['best'].items())]
     blocks += _sweep_pictures(job)
     has_cas = 'cas' in rows[0]
-    cells = [[f'{row[name]:g}' for name in grid]
+    cells = [[_setting(row[name]) for name in grid]
              + [_number(row[name]) for name in ('fid_train', 'fid_validation', 'is')]
-             + ([_spread(_percent(row['cas']['top_1']))] if has_cas else []) for row in rows]
+             + ([_spread(_percent(row['cas']['top_1']))] if has_cas else [])
+             + [f'{row["num_samples"]:,}'] for row in rows]
     header = [name.replace('_', ' ') for name in grid] + [
-        'Train FID', 'Validation FID', 'Inception Score'] + (['CAS (%)'] if has_cas else [])
-    blocks.append(Table(header, cells, best, f'{job.name}, sampler of {swept}: best in '
-                                             f'{job.result["choose"]}. {_caption(job, rows[0])}'))
+        'Train FID', 'Validation FID', 'Inception Score'] + (['CAS (%)'] if has_cas else []) + ['Samples']
+    saved = job.result['num_without_halving'] - job.result['num_drawn']
+    halving = (f' Successive halving: {job.result["num_drawn"]:,} images drawn instead of '
+               f'{job.result["num_without_halving"]:,}; figures of few samples do not compare with '
+               'those of many.') if saved else ''
+    blocks.append(Table(header, cells, best, f'{job.name}, sampler of {swept}: best in {job.result["choose"]}. '
+                                             f'{_caption(job, rows[0])}{halving}'))
   return Section('Sampler settings, swept', blocks) if blocks else None
+
+
+def _setting(value: float | str) -> str:
+  return value if isinstance(value, str) else f'{value:g}'
 
 
 def _sweep_pictures(job: Finished) -> list[Picture]:
   """The paper's Figures 3 and 4, as far as the grid has what they show."""
-  rows, swept = job.result['rows'], set(job.config['grid'])
-  by_logvar = {logvar: [row for row in rows if row['logvar'] == logvar]
-               for logvar in sorted({row['logvar'] for row in rows})} if 'logvar' in swept else {}
-  percent = lambda row: _percent(row['cas']['top_1'])
-  caption = _caption(job, rows[0])
-  if swept == {'guidance', 'logvar'}:
-    lines = {logvar: [(row['guidance'], row['fid_validation']) for row in line]
-             for logvar, line in by_logvar.items()}
-    return [Picture(f'{job.name}_fid', figures.guidance_fid(lines),
-                    f'As Figure 3, left, of the paper. {caption}')]
-  if swept == {'guidance'}:
-    points = [(row['guidance'], row['fid_train'], row['is']) for row in rows]
-    pictures = [Picture(f'{job.name}_fid_is', figures.fid_is(points),
-                        f'As Figure 3, center, of the paper. {caption}')]
+  swept, pictures = set(job.config['grid']), []
+  on_imagenet = job.config['references']['train']['name'] == 'imagenet2012'
+  theirs = lambda name: paper.tables()[name].select() if on_imagenet else ()
+
+  def add(name, figure, what, caption):
+    pictures.append(Picture(f'{job.name}_{name}', figure, f'As {what} of the paper. {caption}'))
+
+  if {'guidance', 'logvar'} <= swept:
+    rows, caption = _slice(job, 'guidance', 'logvar')
+    columns = ('guidance', 'fid_validation')
+    add('fid', figures.guidance_fid(_lines(rows, *columns), _lines(theirs('figure_3_left'), *columns)),
+        'Figure 3, left,', caption)
+  elif 'guidance' in swept:
+    rows, caption = _slice(job, 'guidance')
+    columns = ('guidance', 'fid_train', 'inception_score')
+    add('fid_is', figures.fid_is(_points(rows, *columns), _points(theirs('figure_3_center'), *columns)),
+        'Figure 3, center,', caption)
     if 'cas' in rows[0]:
-      cas = [(row['guidance'], *percent(row)) for row in rows]
       real = _percent(job.result['cas_real']['top_1'])
-      pictures.append(Picture(f'{job.name}_cas', figures.guidance_cas(cas, real=real),
-                              f'As Figure 3, right, of the paper. {caption}'))
-    return pictures
-  if swept == {'noise_augmentation', 'logvar'} and 'cas' in rows[0]:
-    lines = {logvar: [(row['noise_augmentation'], row['fid_train'], percent(row)[0])
-                      for row in line] for logvar, line in by_logvar.items()}
-    return [Picture(f'{job.name}_cas_fid', figures.cas_fid(lines),
-                    f'As Figure 4 of the paper. {caption}')]
-  return []
+      add('cas', figures.guidance_cas(
+          _points(rows, 'guidance', 'top_1', 'top_1_std'), real=real,
+          paper=_points(theirs('figure_3_right'), 'guidance', 'top_1')), 'Figure 3, right,', caption)
+  if {'noise_augmentation', 'logvar'} <= swept and 'cas' in job.result['rows'][0]:
+    rows, caption = _slice(job, 'noise_augmentation', 'logvar')
+    columns = ('augmentation', 'fid_train', 'top_1')
+    add('cas_fid', figures.cas_fid(_lines(rows, *columns), _lines(theirs('figure_4'), *columns)),
+        'Figure 4', caption)
+  return pictures
+
+
+def _slice(job: Finished, *shown: str) -> tuple[list[dict[str, Any]], str]:
+  """The trials on all samples that differ in `shown` alone, with the paper's column names; a caption."""
+  fixed = {name: value for name, value in job.result['best'].items() if name not in shown}
+  most = max(row['num_samples'] for row in job.result['rows'])
+  rows = []
+  for row in job.result['rows']:
+    if row['num_samples'] == most and all(row[name] == value for name, value in fixed.items()):
+      names = {'inception_score': row['is'], 'augmentation': row.get('noise_augmentation')}
+      if 'cas' in row:
+        names |= dict(zip(('top_1', 'top_1_std'), _percent(row['cas']['top_1'])))
+      rows.append(row | names)
+  others = ', '.join(f'{name.replace("_", " ")} {_setting(value)}' for name, value in fixed.items())
+  return rows, f'{f"At {others}. " if others else ""}{_caption(job, rows[0])}'
+
+
+def _points(rows: Sequence[dict[str, Any]], *columns: str) -> list[tuple[Any, ...]]:
+  return [tuple(row[name] for name in columns) for row in rows]
+
+
+def _lines(rows: Sequence[dict[str, Any]], *columns: str) -> dict[float, list[tuple[Any, ...]]]:
+  """Points for each log-variance coefficient."""
+  return {logvar: _points([row for row in rows if row['logvar'] == logvar], *columns)
+          for logvar in sorted({row['logvar'] for row in rows})}
 
 
 def quality(work: Work) -> Section | None:
   """The paper's Table 1."""
   jobs, rows = work.of_kind('evaluate'), []
   for job in jobs:
-    name = 'fine-tuned' if work.is_finetuned(job.result['samples'], job.name) else 'not fine-tuned'
+    name = _samples_name(work, job)
     for size, at in job.result['sizes'].items():
       rows.append([f'{size}x{size}', name, *(_number(at[key]) for key in ('fid_train', 'fid_validation')),
                    *_precision_recall(at), _spread((at['is'], at['is_std'])),
@@ -266,6 +303,7 @@ def quality(work: Work) -> Section | None:
     real = at['real']
     rows.append([f'{size}x{size}', 'real validation images', _number(real['fid_train']), '',
                  *_precision_recall(real), _spread((real['is'], real['is_std'])), f'{real["num_samples"]:,}'])
+    rows.append([f'{size}x{size}', 'two halves of the real ones', *_floors(at), '', '', '', ''])
   if not jobs:
     return None
   rows.sort(key=lambda row: int(row[0].split('x')[0]))
@@ -282,6 +320,17 @@ def quality(work: Work) -> Section | None:
             f'Precision and recall: against the training images, k = 3. IS: mean ± standard deviation over '
             f'10 splits. {_caption(jobs[0], first)}'),
       Paragraph(text)])
+
+
+def _samples_name(work: Work, job: Finished) -> str:
+  samples = job.result['samples']
+  if samples not in work.jobs:
+    return samples
+  return 'fine-tuned' if work.is_finetuned(samples, job.name) else 'not fine-tuned'
+
+
+def _floors(at: dict[str, Any]) -> list[str]:
+  return [_number(at['references'][split]['floor']) for split in ('train', 'validation')]
 
 
 def _precision_recall(at: dict[str, Any]) -> list[str]:
@@ -375,7 +424,11 @@ SECTIONS: tuple[Callable[[Work], Section | None], ...] = (
 
 def _caption(job: Finished, measured: dict[str, Any]) -> str:
   warning = f'; {measured["warning"]}' if 'warning' in measured else ''
-  return f'{measured["num_samples"]:,} samples a row, features of {job.result["extractor"]}{warning}.'
+  references = (measured if 'references' in measured else job.result)['references']
+  floors = ', '.join(f'{split} {_number(reference["floor"])}' for split, reference in references.items()
+                     if 'floor' in reference)
+  return (f'{measured["num_samples"]:,} samples, features of {job.result["extractor"]}{warning}. Noise floor '
+          f'of FID, between two halves of the real images: {floors}.')
 
 
 def _percent(value: dict[str, Any]) -> figures.MeanStd:

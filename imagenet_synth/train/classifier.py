@@ -15,6 +15,7 @@ import optax
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, load_ema
 from imagenet_synth.core.mesh import check_batch_size, make_mesh
+from imagenet_synth.core.parallel import map_rows, over_devices
 from imagenet_synth.data.augment import random_crop, random_flip
 from imagenet_synth.data.pipeline import Images, Joined, batches
 from imagenet_synth.models.outputs import Outputs
@@ -100,14 +101,9 @@ def load(model: nn.Module, size: int, channels: int, path: pathlib.Path, step: i
 
 @functools.lru_cache(maxsize=16)
 def _forward(model: nn.Module) -> Callable[[Any, jax.Array], Outputs]:
-  return jax.jit(lambda variables, x: model.apply(variables, images.to_float(x), train=False))
+  return over_devices(lambda variables, x: model.apply(variables, images.to_float(x), train=False))
 
 
 def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: int = 200) -> Outputs:
   """uint8 [N, S, S, C] -> logits float32 [N, K], features float32 [N, D], in evaluation mode."""
-  parts = []
-  for start in range(0, len(inputs), batch_size):
-    rows = np.arange(start, min(start + batch_size, len(inputs)))
-    outputs = _forward(model)(variables, inputs[np.resize(rows, batch_size)])
-    parts.append([np.asarray(column)[:len(rows)] for column in outputs])
-  return Outputs(*(np.concatenate(column) for column in zip(*parts)))
+  return map_rows(_forward(model), variables, inputs, batch_size)

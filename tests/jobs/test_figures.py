@@ -40,6 +40,22 @@ def test_guidance_fid_draws_a_sorted_line_for_each_coefficient():
   assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ['1', '1.25', '5']
 
 
+def test_the_paper_is_drawn_faintly_and_named_once():
+  theirs = {0.0: [(1, 7.8), (5, 18.4)], 0.3: [(1, 8.5), (5, 18.0)], 1.0: [(1, 12), (5, 18)]}
+  figure = figures.guidance_fid(_SWEEP, theirs)
+  _render(figure)
+  faint = [line for line in figure.axes[0].lines if line.get_alpha() == 0.4]
+  assert [line.get_xydata().tolist() for line in faint] == [
+      [[1, 7.8], [5, 18.4]], [[1, 8.5], [5, 18.0]]]
+  assert _texts(figure).count('faint: the paper') == 1
+  assert _legend(figure) == ['0', '0.3']
+  for figure in (figures.fid_is([(1, 2, 30), (2, 3, 50)], [(1, 1.5, 50), (5, 21.7, 236)]),
+                 figures.guidance_cas([(1, 30, 1), (2, 20, None)], paper=[(1, 32.5), (5, 12.5)]),
+                 figures.cas_fid({0.1: [(0, 2, 60), (0.1, 3, 50)]}, {0.1: [(0, 1.77, 65)]})):
+    _render(figure)
+    assert 'faint: the paper' in _texts(figure)
+
+
 def test_guidance_fid_keeps_every_line_of_a_long_sweep():
   figure = figures.guidance_fid({i / 20: [(1, i), (2, i + 1)] for i in range(12)})
   _render(figure)

@@ -15,7 +15,7 @@ from PIL import Image
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.folder import Folder
-from imagenet_synth.jobs import import_weights, measure, pipeline
+from imagenet_synth.jobs import extractor, import_weights, pipeline
 from tests.fixtures import reference
 
 _NETWORK = dict(type='deepfloyd', channels=(32, 64), attention=(False, True),
@@ -72,7 +72,7 @@ def _jobs(root):
 
 
 def test_public_weights_are_finetuned_sampled_and_measured(tmp_path, monkeypatch):
-  monkeypatch.setattr(measure, '_INCEPTION_BATCH', 4)
+  monkeypatch.setattr(extractor, '_INCEPTION_BATCH', 8)
   config = _jobs(tmp_path)
   workdir = tmp_path / 'run'
   text = pipeline.dry_run(config, workdir)
