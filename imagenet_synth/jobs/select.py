@@ -1,6 +1,7 @@
 """select: of a training run's checkpoints, the one whose samples have the best FID."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 from imagenet_synth.cascade import SamplerSettings
@@ -19,7 +20,8 @@ from imagenet_synth.jobs.plan import class_plan
 class Config:
   """weights: the training job whose checkpoints are compared. sampler: the default settings (the
   paper: Imagen's). below: the stages that feed it. reference: real images (the paper: validation).
-  per_class: samples of each class (the paper: 10K in all)."""
+  per_class: samples of each class (the paper: 10K in all). prune: in the end, delete the checkpoints that
+  were not selected, but the last."""
   weights: str
   text: str
   sampler: SamplerSettings
@@ -28,6 +30,7 @@ class Config:
   per_class: int
   batch_size: int
   below: tuple[StageUse, ...] = ()
+  prune: bool = False
   seed: int = 0
 
 
@@ -52,5 +55,8 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       write_json(path, curve)
   drawing.clean()
   best = min(curve, key=lambda row: row['fid_validation'])
+  if config.prune:
+    for step in set(steps[:-1]) - {best['step']}:
+      shutil.rmtree(folder.input(config.weights) / 'checkpoints' / str(step), ignore_errors=True)
   return {'selected': {'weights': config.weights, 'step': best['step']}, 'curve': curve,
           **provenance(extractor, references)}

@@ -89,6 +89,21 @@ def test_all_combinations_are_tried_and_the_best_one_is_told(whole):
     assert picture.size == (10 * 66 - 2, 4 * 66 - 2)
 
 
+def test_select_keeps_the_best_checkpoint_and_the_last(workdir):
+  train = _config()['jobs']['train'] | {'num_steps': 4}
+  select = dict(job='select', text='embed', extractor='real', weights='longer', batch_size=16,
+                sampler=_STAGE['sampler'], per_class=2, prune=True,
+                reference={'name': 'digits', 'split': 'validation'})
+  pipeline.run(_config(longer=train, select=select), workdir)
+  result = _result(workdir, 'select')
+  steps = {row['step']: row['fid_validation'] for row in result['curve']}
+  assert sorted(steps) == [1, 2, 3, 4]
+  best = min(steps, key=steps.get)
+  assert result['selected'] == {'weights': 'longer', 'step': best}
+  left = sorted(int(path.name) for path in (workdir / 'longer/checkpoints').iterdir())
+  assert left == sorted({best, 4})
+
+
 def test_what_stands_beside_the_figures(whole):
   result = _result(whole)
   assert result['extractor'].startswith('real at 8x8 (weights ')
