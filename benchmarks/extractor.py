@@ -2,9 +2,9 @@
 
     pip install torch torch-fidelity && python -m benchmarks.extractor
 
-Both take uint8 images of 64x64 pixels, resize them, and give the 2,048 features and the logits. They alternate,
-so that what else the machine does hits both; the weights are random, which changes no time. XLA's CPU threads
-and PyTorch's are as many as there are cores. What is printed: images/s of each, and the ratio of the medians.
+Both take uint8 images of 64x64 pixels, resize them, and give the 2,048 features and the logits. They
+alternate, so that what else the machine does hits both; the weights are random, which changes no time.
+What is printed: images/s of each, and the ratio of the medians.
 """
 
 import os

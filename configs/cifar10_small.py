@@ -70,18 +70,18 @@ def get_config():
   short = dict(quickstart.recipe(1e-2, 0.05, num_steps=600, batch_size=64, crop_padding=2), flip=True)
   cas = dict(model=RESNET, recipe=short, test=TEST, seeds=(0, 1, 2))
   jobs['sweep_base'] = dict(
-      job='sweep', stages=[dict(weights='select_base', sampler=FAST_SAMPLER)], per_class=50,
+      job='sweep', stages=[dict(weights='select_base', sampler=FAST_SAMPLER)], per_class=30,
       grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0), logvar=(0.0, 0.3, 1.0)),
       choose='fid_validation', references=references, **measured)
   jobs['sweep_guidance'] = dict(
       job='sweep',
       stages=[dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_base')],
-      grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0)), per_class=100, choose='cas',
+      grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0)), per_class=60, choose='cas',
       cas=cas, references=references, **measured)
   base = dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_guidance')
   jobs['sweep_sr32'] = dict(
       job='sweep', stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
-      grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)), per_class=100,
+      grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)), per_class=60,
       choose='cas', cas=cas, references=references, **measured)
   jobs['generate'] = dict(
       job='generate', text='embed_classes', dataset=TRAIN, per_class=100, shard_size=200,

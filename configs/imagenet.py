@@ -3,8 +3,9 @@
     python -m imagenet_synth.main --config configs/imagenet.py --dry_run --cpu_devices 256
     python -m imagenet_synth.main --config configs/imagenet.py:finetune_base
 
-The whole pipeline; or one job of it, named behind a colon, in the same workdir. Settings are the paper's (Azizi et al., 2023) and Imagen's (Saharia et al., 2022,
-appendix F) where these say them; what they do not say is marked "ours".
+The whole pipeline; or one job of it, named behind a colon, in the same workdir. Settings are the
+paper's (Azizi et al., 2023) and Imagen's (Saharia et al., 2022, appendix F) where these say them; what
+they do not say is marked "ours".
 
 Imagen's weights were never published. Here `pretrain_*` trains the same networks from random weights
 on ImageNet itself; to start from a public text-to-image model, see deepfloyd.py.

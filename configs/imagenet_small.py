@@ -2,8 +2,8 @@
 
     python -m imagenet_synth.main --config configs/imagenet_small.py
 
-Wants ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (or a few classes of them, packed in the same way) in
-data/tensorflow_datasets/downloads/manual. Minutes on a CPU; far too short a training to be of use.
+Wants ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (or a few classes of them, packed in the same
+way) in data/tensorflow_datasets/downloads/manual. Minutes on a CPU; far too short a training to be of use.
 """
 
 from ml_collections import ConfigDict

@@ -21,14 +21,14 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.')
 _WORKER = flags.DEFINE_string(
-    'worker', None, 'INDEX/COUNT: which of several processes that share the jobs that can be divided (generate, sweep) '
-    'this is. They need not run at the same time.')
+    'worker', None, 'INDEX/COUNT: which of several processes that share the jobs that can be divided '
+    '(generate, sweep) this is. They need not run at the same time.')
 _VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
 _REPAIR = flags.DEFINE_bool(
     'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.')
 _DISTRIBUTED = flags.DEFINE_bool(
-    'distributed', False, 'Train together with other processes: on TPU pods, SLURM and Kubernetes they find each '
-    'other, elsewhere by the next three.')
+    'distributed', False, 'Train together with other processes: on TPU pods, SLURM and Kubernetes they '
+    'find each other, elsewhere by the next three.')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth import cascade
-from imagenet_synth.cascade import (DiffusionObjective, SamplerSettings, Stage, TextStates,
-                                    TrainedStage)
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TextStates, TrainedStage
 from imagenet_synth.core import images
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
 from imagenet_synth.models.efficient_unet import EfficientUNet

@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.worker import Worker
 from imagenet_synth.core.files import json_hash, read_json, write_json
+from imagenet_synth.core.worker import Worker
 
 # what a message says of a key that a config lacks; None would equal a key that is None
 _UNSET = 'unset'

@@ -28,7 +28,8 @@ class Record(NamedTuple):
   """A generated image uint8 [H, W, C] and what it is of.
 
   class_name: as people call it. index: its number within the class. prompt: what the cascade was told.
-  wnid: the WordNet id, '' if the class is not known by one. stages: settings and weights of each stage, as JSON holds them.
+  wnid: the WordNet id, '' if the class is not known by one. stages: settings and weights of each stage,
+  as JSON holds them.
   """
   image: np.ndarray
   label: int

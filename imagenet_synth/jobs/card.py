@@ -40,9 +40,10 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
 - Images: {manifest['num_images']:,} at each of {sizes}; {_per_class(manifest['class_counts'])} of each of
   {len(manifest['class_names']):,} classes. None of them is a photo: all were drawn by a diffusion model.
 - Plan: {manifest['plan']}. Seed {manifest['seed']}.
-- Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in `manifest.json`.
+- Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in
+  `manifest.json`.
 - TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`.
-- Made by job `{origin['job']}`, configuration `{origin['config_hash']}`, code revision `{origin['revision']}`.
+- Made by job `{origin['job']}`, configuration `{origin['config_hash']}`, code `{origin['revision']}`.
 
 | Stage | Step | Weights | Sampler |
 | --- | --- | --- | --- |

@@ -19,8 +19,8 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.writer import make_writer
 from imagenet_synth.data.pipeline import ExampleSource, Images, Joined
 from imagenet_synth.data.records import ShardSource
-from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
 from imagenet_synth.jobs.extractor import CLASSIFIERS
+from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
 from imagenet_synth.jobs.measure import real_images
 from imagenet_synth.metrics import logits as metrics
 from imagenet_synth.metrics.summary import mean_std

@@ -12,8 +12,7 @@ import numpy as np
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.core.folder import Folder
-from imagenet_synth.core.mesh import (batch_sharding, check_batch_size, make_mesh, param_shardings,
-                                      replicated)
+from imagenet_synth.core.mesh import batch_sharding, check_batch_size, make_mesh, param_shardings, replicated
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.sources import Source
 from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset

@@ -9,7 +9,7 @@ from imagenet_synth.core.progress import progress
 from imagenet_synth.data.pipeline import ExampleSource, Images
 from imagenet_synth.data.samples import open_samples
 from imagenet_synth.jobs.extractor import load_extractor
-from imagenet_synth.jobs.measure import (References, in_batches, measure, observe, provenance)
+from imagenet_synth.jobs.measure import References, in_batches, measure, observe, provenance
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 'webdataset': tar files for PyTorch's WebDataset, KEY.png, KEY.cls and KEY.json for each image. 'folder': a
 file for each image, train/CLASS/KEY.png with train/metadata.jsonl, as Hugging Face's imagefolder and
-torchvision's ImageFolder read it. 'adm': samples.npz with `arr_0`, the images, and `arr_1`, their labels, as the
-evaluator of ADM reads it.
+torchvision's ImageFolder read it. 'adm': samples.npz with `arr_0`, the images, and `arr_1`, their labels,
+as the evaluator of ADM reads it.
 """
 
 import dataclasses

@@ -28,8 +28,7 @@ from imagenet_synth.data.folder import FolderSource
 from imagenet_synth.data.records import Record, shard_name, write_shard
 from imagenet_synth.data.sources import Source
 from imagenet_synth.jobs import card
-from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, load_cascade, load_text,
-                                        open_dataset)
+from imagenet_synth.jobs.inputs import DatasetConfig, StageUse, load_cascade, load_text, open_dataset
 from imagenet_synth.jobs.plan import class_plan
 from imagenet_synth.prompts import class_name_and_wnid
 
@@ -40,7 +39,8 @@ Describe = Callable[[int], dict[str, Any]]
 @dataclasses.dataclass(frozen=True)
 class Config:
   """stages: the cascade. text: the embed job with a prompt for each class of `dataset`. per_class:
-  images of each class; or times_real: that many times as many as `dataset` has of it. shard_size: images in a shard. keep: sizes that are written; all if not given.
+  images of each class; or times_real: that many times as many as `dataset` has of it. shard_size:
+  images in a shard. keep: sizes that are written; all if not given.
   image_format, quality: of the files in the records; quality is JPEG's, 1 to 95. license: what the data
   set's card says of it.
   """

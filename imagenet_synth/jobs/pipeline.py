@@ -17,8 +17,20 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import say
 from imagenet_synth.core.worker import Worker
-from imagenet_synth.jobs import (classify, embed, evaluate, export, generate, import_weights, memory,
-                                 report, select, sweep, train_stage, verify)
+from imagenet_synth.jobs import (
+  classify,
+  embed,
+  evaluate,
+  export,
+  generate,
+  import_weights,
+  memory,
+  report,
+  select,
+  sweep,
+  train_stage,
+  verify,
+)
 
 JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
     'embed': (embed.Config, embed.run),

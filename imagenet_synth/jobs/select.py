@@ -10,8 +10,15 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.progress import progress
 from imagenet_synth.jobs.drawing import Drawing
 from imagenet_synth.jobs.extractor import load_extractor
-from imagenet_synth.jobs.inputs import (DatasetConfig, StageUse, find_run, load_cascade, load_stage,
-                                        load_text, stage_of)
+from imagenet_synth.jobs.inputs import (
+  DatasetConfig,
+  StageUse,
+  find_run,
+  load_cascade,
+  load_stage,
+  load_text,
+  stage_of,
+)
 from imagenet_synth.jobs.measure import measure, observe, observe_real, provenance
 from imagenet_synth.jobs.plan import class_plan
 

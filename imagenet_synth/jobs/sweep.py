@@ -116,8 +116,8 @@ def _rounds(config: Config) -> list[int]:
 def _say_cost(trials: Trials, grid: Sequence[Trial], name: str) -> None:
   costs = sorted(trials.cost([trial], trials.ends[-1]) for trial in grid)
   at_most = ' at most' if len(trials.ends) > 1 else ''
-  say(f'{name}: {len(grid)} trials of {trials.ends[-1]:,} images, {costs[0]:,} to {costs[-1]:,} evaluations of '
-      f'the network each, {sum(costs):,} in all{at_most}')
+  say(f'{name}: {len(grid)} trials of {trials.ends[-1]:,} images, {costs[0]:,} to {costs[-1]:,} '
+      f'evaluations of the network each, {sum(costs):,} in all{at_most}')
 
 
 def _trial(row: dict[str, Any], config: Config) -> Trial:

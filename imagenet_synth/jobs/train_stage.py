@@ -27,8 +27,19 @@ from imagenet_synth.data.augment import random_part
 from imagenet_synth.data.decode import as_picture
 from imagenet_synth.data.pipeline import Images, batches
 from imagenet_synth.data.sources import Source
-from imagenet_synth.jobs.inputs import (DatasetConfig, Run, StageConfig, Text, check_sampler, find_run,
-                                        load_text, local_replicas, make_stage, open_dataset, stage_of)
+from imagenet_synth.jobs.inputs import (
+  DatasetConfig,
+  Run,
+  StageConfig,
+  Text,
+  check_sampler,
+  find_run,
+  load_text,
+  local_replicas,
+  make_stage,
+  open_dataset,
+  stage_of,
+)
 from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer

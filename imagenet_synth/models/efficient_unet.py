@@ -14,8 +14,8 @@ class EfficientUNet(nn.Module):
 
   channels, num_res_blocks: per level, each at half the size of the one before, the first already at
   half the image's. self_attention, text_attention: per level, whether its pixels attend to each
-  other, and to the text. num_heads: of attention; its width is twice the level's channels. remat: recompute blocks on the way
-  back instead of keeping what they computed.
+  other, and to the text. num_heads: of attention; its width is twice the level's channels. remat:
+  recompute blocks on the way back instead of keeping what they computed.
 
   64->256: channels (128, 256, 512, 1024), num_res_blocks (2, 4, 8, 8), both kinds of attention at the
   last level; 256->1024 the same without self-attention (Imagen, F.2 and F.3).

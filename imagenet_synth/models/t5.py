@@ -5,14 +5,14 @@ Raffel et al. 2020 (arXiv:1910.10683) with the gated tanh-gelu of T5 v1.1; no bi
 the names that T5X gives them, and its logical axes.
 """
 
-from collections.abc import Callable
 import dataclasses
 import math
+from collections.abc import Callable
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 NORM_EPSILON = 1e-6
 

@@ -11,7 +11,7 @@ import numpy as np
 from imagenet_synth.core.checkpoint import Checkpoints
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.mesh import batch_sharding, replicated
-from imagenet_synth.core.processes import StopSignal, Stopped, own_rows, put_rows
+from imagenet_synth.core.processes import Stopped, StopSignal, own_rows, put_rows
 from imagenet_synth.core.progress import progress
 from imagenet_synth.train.state import Trainer, TrainState
 

@@ -8,8 +8,7 @@ import numpy as np
 from flax import traverse_util
 
 from imagenet_synth.models.inception import InceptionV3
-from imagenet_synth.weights.tensors import (Kind, Param, ParamPath, load_tree, open_tensors,
-                                            torch_param)
+from imagenet_synth.weights.tensors import Kind, Param, ParamPath, load_tree, open_tensors, torch_param
 
 _KIND = Kind("FID's Inception-v3",
              'safetensors.torch.save_file(torch.load(old, weights_only=True), new)')

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
-from flax import linen as nn, traverse_util
+from flax import linen as nn
+from flax import traverse_util
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.t5 import T5Config, T5Encoder

@@ -4,7 +4,6 @@ from ml_collections import ConfigDict
 
 from tests.configs import tiny
 
-
 # steps of the sampler, images of each class and of a shard
 _GENERATE = {'generate': (4, 4, 8), 'generate_slowly': (64, 40, 2)}
 

@@ -7,8 +7,15 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.mesh import (AXES, batch_sharding, check_batch_size, gathered, make_mesh,
-                                      param_shardings, replicated)
+from imagenet_synth.core.mesh import (
+  AXES,
+  batch_sharding,
+  check_batch_size,
+  gathered,
+  make_mesh,
+  param_shardings,
+  replicated,
+)
 
 
 @pytest.mark.parametrize('fsdp, tensor, data', [

@@ -2,8 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.diffusion.schedule import (Schedule, alpha_sigma, diffuse, per_image,
-                                               posterior)
+from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, diffuse, per_image, posterior
 
 _U = np.linspace(0, 1, 1001)
 _BETA = np.linspace(1e-4, 0.02, 1000)

@@ -1,10 +1,10 @@
 """The T5 encoder against published sizes, its own symmetries, and closed forms."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from imagenet_synth.models import t5, tokens
 

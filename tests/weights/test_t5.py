@@ -1,8 +1,8 @@
 """Public T5 weights: parity with the implementations that made them, and every way to be wrong."""
 
 import json
-from pathlib import Path
 import shutil
+from pathlib import Path
 
 import jax
 import ml_dtypes

@@ -1,0 +1,168 @@
+"""The report's sections on classifiers: accuracy on real, synthetic and both, scaling, class by class.
+
+A section that has no job to tell of is None.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from imagenet_synth import paper
+from imagenet_synth.core.files import json_hash
+from imagenet_synth.jobs import figures
+from imagenet_synth.jobs.page import Paragraph, Picture, Section, Table
+from imagenet_synth.jobs.report_generator import sample_grid
+from imagenet_synth.jobs.report_work import Work, percent, spread
+from imagenet_synth.prompts import class_name_and_wnid
+
+_NUM_EXTREMES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+  """A classifier trained on one mixture, over seeds. `summary` is that of jobs/classify.py."""
+  model: str
+  model_id: str
+  num_real: int
+  num_synthetic: int
+  finetuned: bool
+  summary: dict[str, Any]
+
+  @property
+  def trained_on(self) -> str:
+    parts = [f'{self.num_real:,} real'] if self.num_real else []
+    if self.num_synthetic:
+      parts.append(f'{self.num_synthetic:,} synthetic' + ('' if self.finetuned else ', not fine-tuned'))
+    return ' + '.join(parts)
+
+  @property
+  def top_1(self) -> figures.MeanStd:
+    """In percent."""
+    return percent(self.summary['top_1'])
+
+
+def accuracies(work: Work) -> list[Accuracy]:
+  rows = []
+  for job in work.of_kind('classify'):
+    model_id = json_hash([job.config[key] for key in ('model', 'recipe', 'size')])
+    for mixture in job.result['mixtures'].values():
+      source = mixture['synthetic']
+      rows.append(Accuracy(
+          job.result['model'], model_id, mixture['num_real'], mixture['num_synthetic'],
+          source is not None and work.is_finetuned(source, job.name), mixture))
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Trio:
+  """One classifier trained on real, on synthetic and on both, at the smallest synthetic count."""
+  real: Accuracy
+  synthetic: Accuracy
+  both: Accuracy | None
+  not_finetuned: Accuracy | None
+
+
+def trios(rows: Sequence[Accuracy]) -> list[Trio]:
+  found = []
+  for model_id in dict.fromkeys(row.model_id for row in rows):
+    mine = sorted((row for row in rows if row.model_id == model_id), key=lambda r: r.num_synthetic)
+    first = lambda test, rows=mine: next((row for row in rows if test(row)), None)
+    real = first(lambda r: r.num_real and not r.num_synthetic)
+    synthetic = first(lambda r: not r.num_real and r.finetuned)
+    if real and synthetic:
+      found.append(Trio(real, synthetic, first(lambda r: r.num_real and r.finetuned),
+                        first(lambda r: not r.num_real and not r.finetuned)))
+  return found
+
+
+def classifiers(work: Work) -> Section | None:
+  """The paper's Tables 2 and 3 and the bottom of its Figure 1."""
+  rows = accuracies(work)
+  with_both = [trio for trio in trios(rows) if trio.both]
+  if not rows:
+    return None
+  blocks = []
+  if with_both:
+    blocks.append(Picture(
+        'real_vs_both', figures.real_vs_both([
+            (trio.real.model, trio.real.top_1, trio.synthetic.top_1, trio.both.top_1)
+            for trio in with_both]),
+        'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.'))
+  real = {row.model_id: row.top_1[0] for row in rows if row.num_real and not row.num_synthetic}
+  gain = lambda row: (f'{row.top_1[0] - real[row.model_id]:+.2f}'
+                      if row.model_id in real and row.num_synthetic else '')
+  cells = [[row.model, row.trained_on, spread(row.top_1), spread(percent(row.summary['top_5'])),
+            gain(row), spread(percent(row.summary['calibration_error'])),
+            str(row.summary['top_1']['num'])]
+           for row in sorted(rows, key=lambda row: (row.model, bool(row.num_synthetic),
+                                                    row.num_real, row.num_synthetic))]
+  header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
+  num_test = work.of_kind('classify')[0].result['num_test']
+  blocks.append(Table(
+      header, cells, note=f'Tested on {num_test:,} real images; mean ± standard deviation over '
+      'seeds. Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
+      'All runs of a model take the same number of steps.'))
+  theirs = [row for name in ('ResNet-50', 'ViT-S/16')
+            for row in paper.tables()['table_3'].select(model=name)]
+  blocks.append(Table(
+      ['The paper, ImageNet', 'Real', 'Generated', 'Real + generated'],
+      [[row['model'], *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated'))]
+       for row in theirs], note='Table 3 of the paper: top-1 (%), 1.2M generated images.'))
+  return Section('Classifiers on real, synthetic and both', blocks)
+
+
+def scaling(work: Work) -> Section | None:
+  """The paper's Figure 6."""
+  rows, blocks = accuracies(work), []
+  for model_id in dict.fromkeys(row.model_id for row in rows):
+    mine = [row for row in rows if row.model_id == model_id]
+    real = next((row for row in mine if row.num_real and not row.num_synthetic), None)
+    points = [(row.num_synthetic, *row.top_1) for row in mine if row.num_real and row.finetuned]
+    if real and len(points) > 1:
+      blocks.append(Picture(
+          f'scaling_{real.model.lower()}', figures.scaling(points, real.top_1),
+          f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones.'))
+  if not blocks:
+    return None
+  figure_6 = paper.tables()['figure_6'].select()
+  printed = ', '.join(f'+{row["printed_gain"]} at {row["generated_millions"]}M'
+                      for row in figure_6 if row['printed_gain'] is not None)
+  return Section('Accuracy as synthetic data grows', blocks + [Paragraph(
+      f'The paper, ResNet-50 on ImageNet at 64x64, 1.2M real images: {printed} generated images.')])
+
+
+def _extremes(work: Work, trio: Trio, names: Sequence[str], gain: np.ndarray) -> list[Table | Picture]:
+  """The classes that gain and lose most, up to ten, and what their images look like.
+
+  gain: of each class, in percentage points, by training on synthetic instead of real images.
+  """
+  num = min(_NUM_EXTREMES // 2, len(names) // 2)
+  # a class that was not tested is NaN, and last
+  order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
+  shown = [*order[:num], *order[-num:]] if num else []
+  model = trio.real.model
+  rows = [[names[c], *(f'{100 * row.summary["per_class"][c]:.2f}' for row in (trio.real, trio.synthetic)),
+           f'{gain[c]:+.2f}'] for c in shown]
+  return [Table(['Class', 'Real (%)', 'Synthetic (%)', 'Difference'], rows,
+                note=f'{model}: the classes that gain and lose most when it is trained on synthetic images.'),
+          Picture(f'extremes_{model.lower()}', sample_grid(work, shown),
+                  f'Images of these classes, in the same order ({model}).')]
+
+
+def per_class(work: Work) -> Section | None:
+  """The paper's Figure 5."""
+  found = trios(accuracies(work))
+  if not found:
+    return None
+  names = [class_name_and_wnid(name)[0] for name in work.of_kind('classify')[0].result['class_names']]
+  blocks = []
+  for trio in found:
+    real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
+    blocks.append(Picture(
+        f'per_class_{trio.real.model.lower()}', figures.per_class(names, real, synthetic),
+        f'As Figure 5 of the paper: {trio.real.model} on {trio.real.trained_on} and on '
+        f'{trio.synthetic.trained_on} images, means over seeds.'))
+    blocks += _extremes(work, trio, names, synthetic - real)
+  return Section('Class by class', blocks)
