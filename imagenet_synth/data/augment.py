@@ -1,4 +1,4 @@
-"""Augmentation of training images by where they lie and what of them is seen; see also randaugment.py."""
+"""Augmentation of training images: what part of them is seen. See also randaugment.py."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Draws:
 
 def each_image(fn: Callable[[np.ndarray, np.random.Generator], np.ndarray], images: np.ndarray,
                draws: Draws) -> np.ndarray:
-  """fn(image [H, W, C], its generator) of each of [B, H, W, C], in threads: Pillow releases the lock."""
+  """fn(image [H, W, C], its generator) of each of [B, H, W, C], in threads, as Pillow allows."""
   with ThreadPoolExecutor() as pool:
     return np.stack(list(pool.map(fn, images, draws.generators())))
 
@@ -75,10 +75,10 @@ def random_resized_crop(images: np.ndarray, draws: Draws) -> np.ndarray:
 
 
 def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.ndarray:
-  """Noise in place of a part of each image, with a probability: uint8 [B, S, S, C] -> the same shape.
+  """Noise in place of a part of an image, at a probability: uint8 [B, S, S, C] -> the same shape.
 
-  2 to 40 % of the area, width to height 0.3 to 1 / 0.3 (Zhong et al., 2020). Random values, which are
-  the paper's best, uniform in uint8.
+  2 to 40 % of the area, width to height 0.3 to 1 / 0.3 (Zhong et al., 2020). Noise, uniform in
+  uint8, is the best of the paper's fillings.
   """
   if not probability:
     return images

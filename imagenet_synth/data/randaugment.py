@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al., 2020): a few operations, drawn anew for each image, at one magnitude."""
+"""RandAugment (Cubuk et al., 2020): a few operations, drawn for each image, of one magnitude."""
 
 import dataclasses
 import functools
@@ -16,9 +16,9 @@ from imagenet_synth.data.decode import as_picture
 class RandAugment:
   """How much images are changed.
 
-  num_layers: operations, one after the other. magnitude: 10 is the end of the paper's scale, 0 changes
-  as little as the operation can. deviation: of the normal distribution that an operation's magnitude
-  is drawn from. probability: of each layer; else it is left out.
+  num_layers: operations, one after the other. magnitude: 0 changes as little as an operation can,
+  10 is the end of the paper's scale. deviation: of the normal distribution that an operation's
+  magnitude is drawn from. probability: of each layer; else it is left out.
   """
   num_layers: int = 2
   magnitude: float = 10.0
@@ -56,7 +56,7 @@ def _augmented(image: np.ndarray, rng: np.random.Generator, config: RandAugment)
 
 
 def _moved(picture: Image.Image, *matrix: float) -> Image.Image:
-  """Each pixel (x, y) from (a x + b y + c, d x + e y + f); grey comes in, as in the authors' code."""
+  """Each pixel (x, y) from (ax + by + c, dx + ey + f); grey comes in, as in the authors' code."""
   return picture.transform(picture.size, Image.Transform.AFFINE, matrix,
                            Image.Resampling.BILINEAR, fillcolor=_grey(picture))
 
@@ -66,12 +66,12 @@ def _grey(picture: Image.Image) -> tuple[int, ...]:
 
 
 def _factor(strength: float) -> float:
-  """1 is the picture itself, 0 its grey, black or blurred version; AutoAugment's range is 0.1 to 1.9."""
+  """1 is the picture itself, 0 its grey, black or blurred version. AutoAugment: 0.1 to 1.9."""
   return max(1 + 0.9 * strength, 0.0)
 
 
-# the paper's 14, with the ranges of AutoAugment (Cubuk et al., 2019, table 6): 150 pixels of 331 are
-# the same share of any image
+# the paper's 14, with the ranges of AutoAugment (Cubuk et al., 2019, table 6), whose 150 pixels
+# of 331 are the same share of any image
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     'identity': lambda picture, s: picture,
     'autocontrast': lambda picture, s: ImageOps.autocontrast(picture),

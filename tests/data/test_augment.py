@@ -3,8 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from imagenet_synth.data.augment import (Draws, random_crop, random_erasing, random_flip, random_part,
-                                         random_resized_crop)
+from imagenet_synth.data.augment import (Draws, random_crop, random_erasing, random_flip,
+                                         random_part, random_resized_crop)
 
 
 def _images(num=50, height=5, width=7, channels=2):
@@ -121,7 +121,8 @@ def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
   assert abs(np.mean(area < 0.54) - 0.46 / fitting) < 0.1
   assert abs(np.mean(np.log(aspect))) < 0.03
   left, top = x[:, 0] / 2, y[:, 0] / 2
-  assert left.min() == top.min() == 0 and (left + width).max() <= 101 and (top + height).max() <= 101
+  assert left.min() == top.min() == 0
+  assert (left + width).max() <= 101 and (top + height).max() <= 101
 
 
 def test_random_resized_crop_of_a_constant_is_the_constant():
@@ -152,7 +153,8 @@ def test_random_erasing_is_noise_in_a_box_of_the_area_and_shape_asked_for():
   area, aspect = boxes.prod(axis=1) / 2500, boxes[:, 1] / boxes[:, 0]
   assert 0.015 < area.min() < 0.04 and 0.36 < area.max() < 0.42
   assert 0.25 < aspect.min() < 0.36 and 2.7 < aspect.max() < 3.9
-  assert pixels.mean() == pytest.approx(127.5, abs=0.5) and pixels.std() == pytest.approx(73.9, abs=0.5)
+  assert pixels.mean() == pytest.approx(127.5, abs=0.5)
+  assert pixels.std() == pytest.approx(73.9, abs=0.5)
 
 
 def test_random_erasing_has_its_probability():

@@ -80,8 +80,8 @@ def test_enhancements_lie_on_the_line_through_their_grey(strength):
 
 
 def test_sharpness_has_two_directions():
-  roughness = [np.abs(np.diff(change(_image() // 2 + 64, 'sharpness', s).astype(int), axis=0)).mean()
-               for s in (-1.0, 0.0, 1.0)]
+  out = [change(_image() // 2 + 64, 'sharpness', strength) for strength in (-1.0, 0.0, 1.0)]
+  roughness = [np.abs(np.diff(image.astype(int), axis=0)).mean() for image in out]
   assert roughness[0] < 0.7 * roughness[1] and roughness[2] > 1.1 * roughness[1]
 
 
