@@ -11,7 +11,7 @@ import jax.numpy as jnp
 def own_share(key: jax.Array, size: int, mixup_alpha: float, cutmix_alpha: float) -> jax.Array:
   """How much of each pixel stays an image's own: float32 [1, size, size, 1] in [0, 1].
 
-  A batch has one. Mixup (Zhang et al., 2018): the same for all pixels, drawn from Beta(alpha, alpha).
+  A batch has one. Mixup (Zhang et al., 2018): the same for all pixels, from Beta(alpha, alpha).
   CutMix (Yun et al., 2019): 0 in a square of the share 1 - lambda of the area, anywhere, cut off
   at the border; 1 elsewhere; lambda from Beta(alpha, alpha). An alpha of 0 is off. With both on, a
   coin says which, as in DeiT (Touvron et al., 2021).
@@ -26,7 +26,7 @@ def own_share(key: jax.Array, size: int, mixup_alpha: float, cutmix_alpha: float
 
 
 def mix(x: jax.Array, share: jax.Array) -> jax.Array:
-  """[B, ...] with `share` (scalar or of x's rank) of each row's own, and the rest of the one before.
+  """[B, ...] with `share` (scalar or of x's rank) of each row's own and the rest of the one before.
 
   Images take the shares of `own_share`; labels [B, K] their mean.
   """
