@@ -1,6 +1,6 @@
 """How ImageNet classifiers are trained: `recipe` sections of classify jobs, by name.
 
-Azizi et al. (2023) train known classifiers (Table 3); that they did so as the authors of each say is
+Azizi et al. (2023) train known classifiers (Table 3); that they did so as each one's authors say is
 ours to assume. Epochs are over the whole training set, real and synthetic images together;
 `dict(RECIPE, epochs=None, num_steps=...)` holds the number of steps instead. Dropout and stochastic
 depth are settings of the model, the size of images one of the job; both are named here.
@@ -14,8 +14,8 @@ resnet: the same with smoothed labels: ResNet-50, 101 and 152 on 224 pixels. The
 resnet_rs: Bello et al. (2021): ResNet-RS with dropout 0.25 and no stochastic depth. The warm-up and
   RandAugment's magnitude are those of their configurations in TensorFlow's model garden: 10 for
   ResNet-RS-50 on 160 pixels, 15 for ResNet-RS-152 on 224.
-vit_s16: Beyer et al. (2022): ViT-S/16 on 224 pixels, 76.5 after 90 epochs, 80.0 after 300; the paper
-  has 79.89. Their weight decay of 1e-4 is not multiplied by the learning rate; ours is.
+vit_s16: Beyer et al. (2022): ViT-S/16 on 224 pixels, 76.5 after 90 epochs, 80.0 after 300; the
+  paper has 79.89. Their weight decay of 1e-4 is not multiplied by the learning rate; ours is.
 deit: Touvron et al. (2021): DeiT on 224 pixels, stochastic depth 0.1. RandAugment is "9/0.5", the
   magnitude and its deviation; their code leaves out each layer with probability 1/2. They also
   repeat each image three times in a batch, and end at a learning rate of 1e-5.

@@ -70,8 +70,10 @@ def _factor(strength: float) -> float:
   return max(1 + 0.9 * strength, 0.0)
 
 
-# the paper's 14, with the ranges of AutoAugment (Cubuk et al., 2019, table 6), whose 150 pixels
-# of 331 are the same share of any image
+# 150 pixels in the paper, of images of 331
+_SHIFT = 150 / 331
+
+# the paper's 14, with the ranges of AutoAugment (Cubuk et al., 2019, table 6)
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     'identity': lambda picture, s: picture,
     'autocontrast': lambda picture, s: ImageOps.autocontrast(picture),
@@ -86,6 +88,6 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     'sharpness': lambda picture, s: ImageEnhance.Sharpness(picture).enhance(_factor(s)),
     'shear_x': lambda picture, s: _moved(picture, 1, 0.3 * s, 0, 0, 1, 0),
     'shear_y': lambda picture, s: _moved(picture, 1, 0, 0, 0.3 * s, 1, 0),
-    'translate_x': lambda picture, s: _moved(picture, 1, 0, 150 / 331 * picture.width * s, 0, 1, 0),
-    'translate_y': lambda picture, s: _moved(picture, 1, 0, 0, 0, 1, 150 / 331 * picture.height * s),
+    'translate_x': lambda picture, s: _moved(picture, 1, 0, _SHIFT * picture.width * s, 0, 1, 0),
+    'translate_y': lambda picture, s: _moved(picture, 1, 0, 0, 0, 1, _SHIFT * picture.height * s),
 }
