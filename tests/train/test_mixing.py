@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagenet_synth.core.mesh import batch_sharding, make_mesh
 from imagenet_synth.train.mixing import mix, own_share
 
 
@@ -15,6 +16,15 @@ def test_mix_is_with_the_row_before():
   x = jnp.arange(6.0).reshape(3, 2)
   np.testing.assert_allclose(mix(x, jnp.float32(0.75)), [[1, 2], [1.5, 2.5], [3.5, 4.5]])
   np.testing.assert_array_equal(mix(x, jnp.float32(1)), x)
+
+
+def test_rows_are_mixed_across_devices():
+  x = np.random.default_rng(0).normal(size=(16, 4, 4, 3)).astype(np.float32)
+  share = np.random.default_rng(1).random((1, 4, 4, 1), np.float32)
+  mesh = make_mesh(fsdp=2)
+  out = jax.jit(mix)(jax.device_put(x, batch_sharding(mesh)), share)
+  assert len(out.addressable_shards) == 8
+  np.testing.assert_allclose(out, share * x + (1 - share) * np.roll(x, 1, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize('alpha', [0.2, 0.8, 1.0])
