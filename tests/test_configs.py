@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from configs import recipes
+from imagenet_synth.core.config import build
 from imagenet_synth.jobs import pipeline
 from imagenet_synth.prompts import imagenet_names
+from imagenet_synth.train.classifier import Recipe
+from imagenet_synth.train.optim import learning_rate
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
+# recipes.py holds parts of configs
+_RUNNABLE = sorted({path.stem for path in _CONFIGS.glob('*.py')} - {'recipes'})
+_NUM_IMAGENET = 1_281_167
 
 
 def _config(name, *argument):
@@ -20,7 +27,7 @@ def _config(name, *argument):
   return json.loads(module.get_config(*argument).to_json_best_effort())
 
 
-@pytest.mark.parametrize('name', sorted(path.stem for path in _CONFIGS.glob('*.py')))
+@pytest.mark.parametrize('name', _RUNNABLE)
 def test_every_key_is_known_and_every_job_has_what_it_reads(tmp_path, name):
   config = _config(name)
   jobs = pipeline.plan(config, tmp_path)
@@ -79,3 +86,33 @@ def test_one_job_of_a_pipeline_is_the_same_section(tmp_path):
 def test_previews_are_of_classes_of_imagenet(name):
   for section in _config(name)['jobs'].values():
     assert set(section.get('preview', {}).get('prompts', ())) <= set(imagenet_names().values())
+
+
+@pytest.mark.parametrize('name, num_epochs, peak, warmup_epochs, later', [
+    ('cas', 90, 0.4, 5, {29.9: 1, 30.1: 0.1, 59.9: 0.1, 60.1: 0.01, 79.9: 0.01, 80.1: 0.001}),
+    ('resnet', 90, 0.4, 5, {29.9: 1, 80.1: 0.001}),
+    ('resnet_rs', 350, 1.6, 5, {177.5: 0.5, 349.9: 0}),
+    ('vit_s16', 300, 1e-3, 10_000 * 1024 / _NUM_IMAGENET, {153.996: 0.5, 299.9: 0}),
+    ('deit', 300, 1e-3, 5, {152.5: 0.5, 299.9: 0}),
+])
+def test_recipes_have_the_learning_rates_of_their_papers(name, num_epochs, peak, warmup_epochs,
+                                                         later):
+  # as job.json has it
+  section = json.loads(json.dumps(recipes.RECIPES[name]))
+  recipe = build(Recipe, section, f'{name}.recipe')
+  num_steps = recipe.steps(_NUM_IMAGENET)
+  assert 0 <= num_steps - num_epochs * _NUM_IMAGENET / recipe.batch_size < 1
+  rate = learning_rate(recipe.optimizer, num_steps)
+  shares = {0: 0, warmup_epochs / 2: 0.5, warmup_epochs: 1, **later}
+  for epoch, share in shares.items():
+    step = round(epoch / num_epochs * num_steps)
+    assert float(rate(step)) == pytest.approx(share * peak, rel=0.01, abs=1e-5 * peak), epoch
+
+
+def test_every_recipe_is_tested():
+  assert set(recipes.RECIPES) == {'cas', 'resnet', 'resnet_rs', 'vit_s16', 'deit'}
+
+
+def test_a_recipe_of_epochs_is_turned_into_one_of_steps():
+  recipe = build(Recipe, dict(recipes.CAS, epochs=None, num_steps=1000), 'recipe')
+  assert recipe.steps(_NUM_IMAGENET) == recipe.steps(2 * _NUM_IMAGENET) == 1000

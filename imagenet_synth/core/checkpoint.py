@@ -73,6 +73,18 @@ def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) ->
         ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin)))
 
 
+def latest_step(path: pathlib.Path) -> int:
+  """Of the checkpoints that a run has saved; what a kill left is none.
+
+  Raises:
+    InputError: there are none.
+  """
+  steps = [int(folder.name) for folder in path.glob('*') if folder.name.isdigit()]
+  if not steps:
+    raise InputError(f'no checkpoint in {path}')
+  return max(steps)
+
+
 def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   """The averaged weights that a run saved at `step`, laid out as `like`.
 

@@ -1,6 +1,13 @@
-"""Augmentation of training images."""
+"""Augmentation of training images: what part of them is seen. See also randaugment.py."""
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL import Image
+
+from imagenet_synth.data.decode import as_picture
 
 
 class Draws:
@@ -16,6 +23,17 @@ class Draws:
   def random(self) -> np.ndarray:
     """float64 [b] in [0, 1)."""
     return self._rng.random(self._batch_size)[self._rows]
+
+  def generators(self) -> list[np.random.Generator]:
+    """A generator for each row, for what takes a number of draws that is not known before."""
+    return [np.random.default_rng(seed) for seed in self.integers(0, 2**63)]
+
+
+def each_image(fn: Callable[[np.ndarray, np.random.Generator], np.ndarray], images: np.ndarray,
+               draws: Draws) -> np.ndarray:
+  """fn(image [H, W, C], its generator) of each of [B, H, W, C], in threads, as Pillow allows."""
+  with ThreadPoolExecutor() as pool:
+    return np.stack(list(pool.map(fn, images, draws.generators())))
 
 
 def random_crop(images: np.ndarray, padding: int, draws: Draws) -> np.ndarray:
@@ -46,3 +64,54 @@ def random_part(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
   top = draws.integers(0, height - size + 1, 1) + np.arange(size)
   left = draws.integers(0, width - size + 1, 1) + np.arange(size)
   return images[np.arange(num)[:, None, None], top[:, :, None], left[:, None, :]]
+
+
+def random_resized_crop(images: np.ndarray, draws: Draws) -> np.ndarray:
+  """A part of each image, brought back to its size: uint8 [B, S, S, C] -> the same shape.
+
+  8 to 100 % of the area, width to height 3/4 to 4/3 (Szegedy et al., 2015, section 6), bilinear.
+  """
+  return each_image(_resized_crop, images, draws)
+
+
+def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.ndarray:
+  """Noise in place of a part of an image, at a probability: uint8 [B, S, S, C] -> the same shape.
+
+  2 to 40 % of the area, width to height 0.3 to 1 / 0.3 (Zhong et al., 2020). Noise, uniform in
+  uint8, is the best of the paper's fillings.
+  """
+  if not probability:
+    return images
+  return each_image(functools.partial(_erased, probability=probability), images, draws)
+
+
+def _resized_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  size = len(image)
+  top, left, height, width = _random_box(rng, size, areas=(0.08, 1), aspects=(3 / 4, 4 / 3))
+  part = as_picture(image).resize((size, size), Image.Resampling.BILINEAR,
+                                  box=(left, top, left + width, top + height))
+  return np.asarray(part).reshape(image.shape)
+
+
+def _erased(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+  if rng.random() >= probability:
+    return image
+  top, left, height, width = _random_box(rng, len(image), areas=(0.02, 0.4), aspects=(0.3, 1 / 0.3))
+  out = image.copy()
+  out[top:top + height, left:left + width] = rng.integers(
+      0, 256, (height, width, image.shape[-1]), np.uint8)
+  return out
+
+
+def _random_box(rng: np.random.Generator, size: int, areas: tuple[float, float],
+                aspects: tuple[float, float]) -> tuple[int, int, int, int]:
+  """(top, left, height, width) of a box of whole pixels in [size, size], drawn again until it fits.
+
+  Its share of the area is uniform, its width to height uniform in the logarithm.
+  """
+  while True:
+    area, aspect = rng.uniform(*areas), np.exp(rng.uniform(*np.log(aspects)))
+    height, width = round(size * np.sqrt(area / aspect)), round(size * np.sqrt(area * aspect))
+    if 0 < height <= size and 0 < width <= size:
+      return (int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1)), height,
+              width)

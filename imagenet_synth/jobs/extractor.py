@@ -10,7 +10,7 @@ import numpy as np
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import load_ema
-from imagenet_synth.core.config import build, build_tagged
+from imagenet_synth.core.config import build_tagged
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json, tree_hash
 from imagenet_synth.core.folder import Folder
@@ -53,9 +53,8 @@ def load_extractor(name: str, folder: Folder) -> Extractor:
 
 def _classifier(name: str, config: dict[str, Any], path: pathlib.Path) -> Extractor:
   model, size = build_tagged(CLASSIFIERS, config['model'], f'{name}.model'), config['size']
-  recipe = build(classifier.Recipe, config['recipe'], f'{name}.recipe')
   run = read_json(path / 'job.json')['result']['runs'][0]
-  variables = classifier.load(model, size, run['channels'], path / run['path'], recipe.num_steps)
+  variables = classifier.load(model, size, run['channels'], path / run['path'])
   enlarged = jax.jit(lambda x: images.to_uint8(images.upsample(images.to_float(x), size)))
 
   def forward(pictures):

@@ -34,7 +34,7 @@ class Objective(Protocol):
 
 @flax.struct.dataclass
 class TrainState:
-  """step, seed int32; params, their average ema, opt_state; extra: batch statistics, if any.
+  """step, seed int32; params, extra (batch statistics, if any) and their averages; opt_state.
 
   The seed is carried, not compiled in: runs that differ in it alone share one compilation.
   """
@@ -43,12 +43,13 @@ class TrainState:
   params: Any
   ema: Any
   extra: Any
+  ema_extra: Any
   opt_state: Any
 
   @property
   def sampling_variables(self) -> dict[str, Any]:
     """What sampling and evaluation use."""
-    return {'params': self.ema, **self.extra}
+    return {'params': self.ema, **self.ema_extra}
 
 
 class Trainer:
@@ -89,9 +90,10 @@ class Trainer:
   def _start(self, variables: dict[str, Any], seed: int) -> TrainState:
     params = variables['params']
     extra = {k: v for k, v in variables.items() if k != 'params'}
-    # a copy: the two trees are donated together, so they must not share buffers
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.int32(0), jnp.int32(seed), params, ema, extra, self._update.init(params))
+    # copies: the trees are donated together, so they must not share buffers
+    ema, ema_extra = jax.tree.map(jnp.copy, (params, extra))
+    return TrainState(jnp.int32(0), jnp.int32(seed), params, ema, extra, ema_extra,
+                      self._update.init(params))
 
   def _shardings(self, boxed: dict[str, Any]) -> TrainState:
     whole = replicated(self.mesh)
@@ -102,7 +104,7 @@ class Trainer:
         self._update, like_param, self.abstract.opt_state, self.abstract.params, params,
         transform_non_params=lambda _: whole)
     extra = jax.tree.map(lambda _: whole, self.abstract.extra)
-    return TrainState(whole, whole, params, params, extra, opt_state)
+    return TrainState(whole, whole, params, params, extra, extra, opt_state)
 
   def _step(self, state: TrainState, batch: Batch,
             context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -116,10 +118,10 @@ class Trainer:
     # the average of the first steps would be that of the random start: let the horizon grow
     step = state.step + 1
     decay = jnp.minimum(self._ema_decay, step / (step + 10.0))
-    ema = optax.incremental_update(params, state.ema, 1 - decay)
+    ema, ema_extra = optax.incremental_update((params, extra), (state.ema, state.ema_extra),
+                                              1 - decay)
     metrics = {**metrics, 'grad_norm': optax.tree.norm(grads)}
-    return TrainState(step, state.seed, params, ema, extra, opt_state), metrics
-
+    return TrainState(step, state.seed, params, ema, extra, ema_extra, opt_state), metrics
 
   def _gradients(self, params: Any, extra: Any, batch: Batch, context: Any,
                  key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:

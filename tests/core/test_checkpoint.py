@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.core.checkpoint import Checkpoints, load_ema
+from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.mesh import make_mesh
 
@@ -89,7 +89,7 @@ def test_what_a_kill_left_of_a_save_is_no_checkpoint(tmp_path):
   (tmp_path / '1').rename(tmp_path / '2.orbax-checkpoint-tmp')
   _save(tmp_path, 1)
   checkpoints = Checkpoints(tmp_path)
-  assert checkpoints.latest == 1
+  assert checkpoints.latest == latest_step(tmp_path) == 1
   checkpoints.close()
 
 
@@ -98,6 +98,8 @@ def test_a_missing_checkpoint_is_named(tmp_path):
   for path, step in ((tmp_path, 2), (tmp_path / 'nowhere', 1)):
     with pytest.raises(InputError, match=f'no checkpoint of step {step} in {path}'):
       _load(path, step, _like(_tree()))
+  with pytest.raises(InputError, match=f'no checkpoint in {tmp_path / "nowhere"}'):
+    latest_step(tmp_path / 'nowhere')
   assert not (tmp_path / 'nowhere').exists()
 
 

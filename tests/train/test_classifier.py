@@ -1,20 +1,32 @@
 """A tiny ResNet on three classes of coloured noise: learns, resumes, loads, predicts."""
 
+import dataclasses
+import functools
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
+from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.pipeline import Images
+from imagenet_synth.data.augment import Draws
+from imagenet_synth.data.pipeline import Images, batches
+from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.train import classifier
 from imagenet_synth.train.classifier import ClassifierObjective, Recipe
+from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.optim import Optimizer
 
 _MODEL = ResNet(stage_sizes=(1,), num_classes=3, block='basic', width=8, stem='small')
 _RECIPE = Recipe(Optimizer('adamw', 1e-2, 'cosine', weight_decay=0.05), num_steps=40, batch_size=16,
                  crop_padding=1, flip=True, label_smoothing=0.1)
+_EVERYTHING = dataclasses.replace(
+    _RECIPE, optimizer=Optimizer('momentum', 0.1, 'step', warmup=0.1, weight_decay=1e-4,
+                                 decay_all=False, clip_norm=1.0),
+    num_steps=None, epochs=10, random_resized_crop=True, randaugment=RandAugment(2, 4.0, 0.5, 0.5),
+    erasing=0.25, mixup_alpha=0.2, cutmix_alpha=1.0, ema_decay=0.9)
 
 
 class _Source(list):
@@ -93,9 +105,9 @@ def test_training_again_restores_what_is_finished(trained):
 def test_load_gives_what_training_returned(trained):
   path, _, variables = trained
   assert set(variables) == {'params', 'batch_stats'}
-  _assert_equal(classifier.load(_MODEL, 8, 3, path, _RECIPE.num_steps), variables)
-  with pytest.raises(InputError, match='no checkpoint of step 39'):
-    classifier.load(_MODEL, 8, 3, path, 39)
+  _assert_equal(classifier.load(_MODEL, 8, 3, path), variables)
+  with pytest.raises(InputError, match='no checkpoint in'):
+    classifier.load(_MODEL, 8, 3, path / 'nowhere')
 
 
 def test_the_seed_is_that_of_the_run(trained, tmp_path):
@@ -149,3 +161,100 @@ def test_loss_is_the_cross_entropy_with_smoothed_labels(smoothing):
   assert float(loss) == pytest.approx(-np.mean(np.sum(targets * log_p, axis=-1)), rel=1e-5)
   assert float(metrics['accuracy']) == np.mean(logits.argmax(axis=-1) == labels)
   assert set(extra) == {'batch_stats'}
+
+
+@pytest.mark.parametrize('alphas', [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_loss_of_mixed_images_is_that_of_both_labels_by_their_shares(alphas):
+  objective = ClassifierObjective(_MODEL, 8, 3, 0.1, *alphas)
+  variables = nn.unbox(jax.jit(objective.init)(jax.random.key(0)))
+  # as after training: with the logits near 0 of a fresh head, all labels have the same loss
+  variables['params']['head']['kernel'] *= 300
+  images, labels = _images(16, seed=4).all()
+  key = jax.random.key(1)
+  loss, (metrics, _) = objective.loss(variables, {'image': images, 'label': labels}, {}, key)
+  share = own_share(jax.random.fold_in(key, 1), 8, *alphas)
+  x = mix(np.float32(images) / 127.5 - 1, share)
+  outputs, _ = _MODEL.apply(variables, x, train=True, mutable=['batch_stats'])
+  log_p = np.asarray(jax.nn.log_softmax(outputs.logits), np.float64)
+  own, other = (-np.sum((np.eye(3)[y] * 0.9 + 0.1 / 3) * log_p, axis=-1)
+                for y in (labels, np.roll(labels, 1)))
+  weight = float(share.mean())
+  assert 0 < weight < 1 and np.abs(own - other).max() > 1
+  assert float(loss) == pytest.approx(np.mean(weight * own + (1 - weight) * other), rel=1e-4)
+  assert float(metrics['accuracy']) == np.mean(outputs.logits.argmax(axis=-1) == labels)
+
+
+@pytest.mark.parametrize('epochs, num_examples, steps', [
+    (1, 1024, 1), (1, 1025, 2), (0.5, 4096, 2), (90, 1_281_167, 112_603),
+    (90, 2 * 1_281_167, 225_206)])
+def test_epochs_are_over_the_training_set(epochs, num_examples, steps):
+  recipe = Recipe(_RECIPE.optimizer, 1024, epochs=epochs)
+  assert recipe.steps(num_examples) == steps
+  assert Recipe(_RECIPE.optimizer, 1024, num_steps=7).steps(num_examples) == 7
+
+
+@pytest.mark.parametrize('given', [{}, dict(num_steps=1, epochs=1.0)])
+def test_a_recipe_is_of_steps_or_of_epochs(given):
+  with pytest.raises(InputError, match='recipe: num_steps is .* give one of the two'):
+    Recipe(_RECIPE.optimizer, 16, **given)
+
+
+def test_images_depend_on_seed_step_and_row_alone():
+  data = _images(60, seed=1)
+
+  def batch_of(step, rows=None, seed=0, recipe=_EVERYTHING):
+    batch, = batches(data, 'label', seed, 16, step, step + 1, rows,
+                     functools.partial(classifier.augment, recipe=recipe))
+    return batch['image']
+
+  whole = batch_of(3)
+  assert whole.shape == (16, 8, 8, 3) and whole.dtype == np.uint8
+  for rows in (np.arange(8), np.arange(8, 16), np.array([5])):
+    np.testing.assert_array_equal(batch_of(3, rows), whole[rows])
+  plain = batch_of(3, recipe=_RECIPE)
+  for other in (batch_of(4), batch_of(3, seed=1), plain):
+    assert (other != whole).any(axis=(1, 2, 3)).all()
+
+
+def test_crops_and_flips_are_drawn_as_ever():
+  # the quickstart's figures are of these numbers
+  images, _ = _images(16, seed=1).all()
+  out = classifier.augment(images, Draws(np.random.default_rng(0), np.arange(16), 16), _RECIPE)
+  rng = np.random.default_rng(0)
+  shifts, flips = rng.integers(0, 3, (16, 2)), rng.random(16) < 0.5
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  for image, source, (top, left), flip in zip(out, padded, shifts, flips):
+    expected = source[top:top + 8, left:left + 8]
+    np.testing.assert_array_equal(image, expected[:, ::-1] if flip else expected)
+
+
+def test_a_recipe_changes_no_image_unless_it_says_so():
+  images, _ = _images(16, seed=1).all()
+  draws = Draws(np.random.default_rng(0), np.arange(16), 16)
+  recipe = Recipe(_RECIPE.optimizer, 16, num_steps=1)
+  np.testing.assert_array_equal(classifier.augment(images, draws, recipe), images)
+
+
+@pytest.fixture(scope='module')
+def trained_with_everything(tmp_path_factory):
+  path, log = tmp_path_factory.mktemp('everything'), _Log()
+  variables, _ = _train(path, log, _EVERYTHING)
+  return path, log, variables
+
+
+def test_with_everything_on_separable_classes_are_learned(trained_with_everything):
+  path, log, variables = trained_with_everything
+  # 10 epochs of 60 in batches of 16
+  assert max(log.scalars) == 38
+  images, labels = _images(200, seed=2).all()
+  outputs = classifier.predict(_MODEL, variables, images)
+  assert np.mean(outputs.logits.argmax(axis=-1) == labels) > 0.9
+
+
+def test_with_everything_on_a_run_goes_on_and_loads_without_a_step(trained_with_everything):
+  path, _, variables = trained_with_everything
+  again, starts = _train(path, recipe=_EVERYTHING)
+  assert starts == [38]
+  _assert_equal(again, variables)
+  _assert_equal(classifier.load(_MODEL, 8, 3, path), variables)
+  _assert_equal(load_ema(path / 'checkpoints', 38, variables), variables)

@@ -1,9 +1,13 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.models.resnet import ResNet
+from imagenet_synth.models.vit import ViT
 from imagenet_synth.train.optim import Optimizer, learning_rate, make_optimizer
 
 
@@ -17,6 +21,17 @@ def test_constant_after_a_linear_warm_up():
   np.testing.assert_allclose(_rates(config, 100, [0, 1, 5, 9, 10, 11, 99]),
                              [0, 0.04, 0.2, 0.36, 0.4, 0.4, 0.4], rtol=1e-6)
   np.testing.assert_allclose(_rates(Optimizer('adam', 0.4), 100, [0, 50, 99]), 0.4)
+
+
+@pytest.mark.parametrize('schedule', ['constant', 'cosine', 'step'])
+def test_a_warm_up_can_be_a_fraction_of_the_run(schedule):
+  # 5 epochs of 90, and of 91 steps the nearest
+  for num_steps, warmup_steps in ((90, 5), (900, 50), (91, 5)):
+    rates = [_rates(Optimizer('momentum', 0.4, schedule, **warmup), num_steps, range(num_steps))
+             for warmup in (dict(warmup=5 / 90), dict(warmup_steps=warmup_steps))]
+    assert rates[0] == rates[1] and rates[0][0] == 0 and rates[0][warmup_steps] == np.float32(0.4)
+  with pytest.raises(InputError, match='warmup 0.1 and warmup_steps 5 are both given'):
+    Optimizer('adam', 0.1, warmup_steps=5, warmup=0.1)
 
 
 def test_cosine_from_the_peak_at_the_end_of_the_warm_up_to_zero():
@@ -74,6 +89,33 @@ def test_adam_is_that_of_the_paper():
 def test_adamw_decays_weights_at_the_learning_rate():
   out = _steps(Optimizer('adamw', 0.01, weight_decay=0.3), [jnp.zeros(2)])
   np.testing.assert_allclose(out, 1 - 0.01 * 0.3, rtol=1e-6)
+
+
+_NETWORKS = [ResNet(stage_sizes=(1, 1), num_classes=3, block='basic', width=4, stem='small'),
+             ViT(patch_size=4, width=4, depth=1, num_heads=1, num_classes=3)]
+
+
+@pytest.mark.parametrize('network', _NETWORKS, ids=['resnet', 'vit'])
+@pytest.mark.parametrize('name, decay', [('adamw', 0.99), ('momentum', 1 - 1.9 * 0.01),
+                                         ('adafactor', 0.9)])
+def test_decay_can_be_of_kernels_alone(network, name, decay):
+  init = lambda key: network.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+  params = nn.unbox(jax.eval_shape(init, jax.random.key(0)))['params']
+  params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+  spared = set()
+  for decay_all in (False, True):
+    config = Optimizer(name, 0.1, weight_decay=0.1, decay_all=decay_all)
+    optimizer = make_optimizer(config, 10)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after):
+      of_kernel = jax.tree_util.keystr(path).endswith("['kernel']")
+      np.testing.assert_allclose(leaf, decay if decay_all or of_kernel else 1, rtol=1e-6)
+      if not decay_all and not of_kernel:
+        spared.add(path[-1].key)
+  assert spared == ({'scale', 'bias'} if isinstance(network, ResNet)
+                     else {'scale', 'bias', 'class_token', 'positions'})
 
 
 def test_momentum_is_nesterovs_with_decay_in_the_gradient():

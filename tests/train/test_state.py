@@ -191,15 +191,27 @@ def test_a_step_goes_down_the_gradient_and_tells_its_norm():
 def test_the_average_is_that_of_the_formula(ema_decay):
   trainer = _trainer(ema_decay=ema_decay)
   state = trainer.init(0)
-  expected = np.asarray(state.params['mean'])
+  latest = lambda: {'params': state.params, **state.extra}
+  expected = jax.device_get(latest())
   for step in range(1, 31):
     state, _ = trainer.step(state, _batch(step), _CONTEXT)
     # the limit 0.5 is reached at step 10
     decay = min(ema_decay, step / (step + 10))
-    expected = decay * expected + (1 - decay) * np.asarray(state.params['mean'])
-  np.testing.assert_allclose(state.ema['mean'], expected, rtol=1e-5)
-  np.testing.assert_array_equal(state.sampling_variables['params']['mean'], state.ema['mean'])
-  assert state.sampling_variables['statistics'] is state.extra['statistics']
+    expected = jax.tree.map(
+        lambda old, new, decay=decay: decay * old + (1 - decay) * np.asarray(new), expected, latest())
+  # statistics, too: those of the latest parameters would not fit the averaged ones
+  assert state.sampling_variables == {'params': state.ema, **state.ema_extra}
+  _assert_close(state.sampling_variables, expected, 1e-5)
+
+
+def test_without_a_decay_the_average_is_the_latest():
+  trainer = _trainer(ema_decay=0.0)
+  state = trainer.init(0)
+  for step in range(3):
+    state, _ = trainer.step(state, _batch(step), _CONTEXT)
+    np.testing.assert_array_equal(state.sampling_variables['params']['mean'], state.params['mean'])
+    np.testing.assert_array_equal(state.sampling_variables['statistics']['mean'],
+                                  state.extra['statistics']['mean'])
 
 
 def test_runs_that_differ_in_seed_share_a_compilation_but_not_a_result():
