@@ -22,7 +22,7 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.')
 _WORKER = flags.DEFINE_string(
     'worker', None, 'INDEX/COUNT: which of several processes that share the jobs that can be divided '
-    '(generate, sweep) this is. They need not run at the same time.')
+    '(generate, sweep, classify) this is. They need not run at the same time.')
 _VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
 _REPAIR = flags.DEFINE_bool(
     'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.')

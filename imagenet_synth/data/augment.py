@@ -66,12 +66,18 @@ def random_part(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
   return images[np.arange(num)[:, None, None], top[:, :, None], left[:, None, :]]
 
 
-def random_resized_crop(images: np.ndarray, draws: Draws) -> np.ndarray:
-  """A part of each image, brought back to its size: uint8 [B, S, S, C] -> the same shape.
+def center_part(images: np.ndarray, size: int) -> np.ndarray:
+  """The square in the middle of each image: uint8 [B, S, S, C] -> [B, size, size, C]."""
+  start = (images.shape[1] - size) // 2
+  return images[:, start:start + size, start:start + size]
+
+
+def random_resized_crop(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
+  """A part of each image, brought to `size`: uint8 [B, S, S, C] -> [B, size, size, C].
 
   8 to 100 % of the area, width to height 3/4 to 4/3 (Szegedy et al., 2015, section 6), bilinear.
   """
-  return each_image(_resized_crop, images, draws)
+  return each_image(functools.partial(_resized_crop, size=size), images, draws)
 
 
 def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.ndarray:
@@ -85,12 +91,11 @@ def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.n
   return each_image(functools.partial(_erased, probability=probability), images, draws)
 
 
-def _resized_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  size = len(image)
-  top, left, height, width = _random_box(rng, size, areas=(0.08, 1), aspects=(3 / 4, 4 / 3))
+def _resized_crop(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+  top, left, height, width = _random_box(rng, len(image), areas=(0.08, 1), aspects=(3 / 4, 4 / 3))
   part = as_picture(image).resize((size, size), Image.Resampling.BILINEAR,
                                   box=(left, top, left + width, top + height))
-  return np.asarray(part).reshape(image.shape)
+  return np.asarray(part).reshape(size, size, image.shape[-1])
 
 
 def _erased(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:

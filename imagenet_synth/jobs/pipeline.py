@@ -46,7 +46,7 @@ JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
     'report': (report.Config, report.run),
 }
 
-DIVISIBLE = ('generate', 'sweep')
+DIVISIBLE = ('generate', 'sweep', 'classify')
 """Kinds of jobs that several workers can share."""
 
 

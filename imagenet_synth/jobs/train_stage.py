@@ -99,7 +99,7 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
   else:
     start = find_run(config.init, folder)
     stage = stage_of(start, folder)
-    fresh = lambda trainer: trainer.from_params(_params(start, trainer), config.seed)
+    fresh = lambda trainer: trainer.start_from({'params': _params(start, trainer)}, config.seed)
 
   mesh = make_mesh(config.fsdp, config.tensor)
   check_batch_size(mesh, config.batch_size, config.accumulate)

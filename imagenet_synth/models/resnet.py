@@ -1,12 +1,15 @@
-"""ResNet classifiers (He et al., 2016), in the v1.5 variant that the field trains and compares.
+"""ResNet classifiers (He et al., 2016) in the v1.5 variant that the field compares, and ResNet-RS.
 
 v1.5 has the stride of a bottleneck in its 3x3 convolution, where the paper has it in the first 1x1.
+ResNet-RS (Bello et al., 2021) adds a deep stem, pooling in the shortcuts, squeeze-and-excitation,
+dropout and stochastic depth.
 Convolutions run in `dtype`; parameters, the norms' arithmetic, features and logits are float32.
 Parameters carry logical axis names; `core/mesh.py` says how these are laid over devices.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -48,10 +51,18 @@ def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str,
       bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)))(x)
 
 
+class Branch(NamedTuple):
+  """What ResNet-RS changes of a block; see `ResNet`."""
+  squeeze_ratio: float
+  drop_path_rate: float
+  pooled_shortcut: bool
+
+
 class BasicBlock(nn.Module):
   """Two 3x3 convolutions and the shortcut; x [B, H, W, C] -> [B, H/stride, W/stride, features]."""
   features: int
   stride: int
+  branch: Branch
   dtype: str
 
   @nn.compact
@@ -61,13 +72,14 @@ class BasicBlock(nn.Module):
     h = nn.relu(norm(h, name='norm_1'))
     h = conv(self.features, 3, dtype=self.dtype, name='conv_2')(h)
     h = norm(h, name='norm_2', zero=True)
-    return nn.relu(h + _shortcut(x, self.features, self.stride, norm, self.dtype))
+    return _joined(self, x, h, norm, train)
 
 
 class BottleneckBlock(nn.Module):
   """1x1, 3x3, 1x1 and the shortcut; x [B, H, W, C] -> [B, H/stride, W/stride, 4 * features]."""
   features: int
   stride: int
+  branch: Branch
   dtype: str
 
   @nn.compact
@@ -80,18 +92,45 @@ class BottleneckBlock(nn.Module):
     h = nn.relu(norm(h, name='norm_2'))
     h = conv(out_features, 1, dtype=self.dtype, name='conv_3')(h)
     h = norm(h, name='norm_3', zero=True)
-    return nn.relu(h + _shortcut(x, out_features, self.stride, norm, self.dtype))
+    return _joined(self, x, h, norm, train)
 
 
-def _shortcut(x, features, stride, norm, dtype):
-  """The input, projected where the block changes its shape. Creates submodules of the caller."""
-  if stride == 1 and x.shape[-1] == features:
+def _joined(block, x, h, norm, train):
+  """What both kinds of blocks end with: branch h and input x added. Creates submodules of the block."""
+  squeeze_ratio, drop_path_rate, _ = block.branch
+  if squeeze_ratio:
+    h = h * _excitation(h, squeeze_ratio)
+  # One draw an image: a dropped branch is 0 for it, a kept one is scaled up (Huang et al., 2016).
+  h = nn.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3), deterministic=not train)(h)
+  return nn.relu(h + _shortcut(block, x, h.shape[-1], norm))
+
+
+def _shortcut(block, x, features, norm):
+  """The input, projected where the block changes its shape."""
+  if block.stride == 1 and x.shape[-1] == features:
     return x
-  return norm(conv(features, 1, stride, dtype=dtype, name='shortcut')(x), name='shortcut_norm')
+  stride = block.stride
+  if block.branch.pooled_shortcut and stride > 1:
+    # uneven sizes: what hangs over the edge does not count
+    x, stride = nn.avg_pool(x, (2, 2), (2, 2), padding='SAME', count_include_pad=False), 1
+  return norm(conv(features, 1, stride, dtype=block.dtype, name='shortcut')(x), name='shortcut_norm')
+
+
+def _excitation(h, squeeze_ratio):
+  """A gate in (0, 1) for each channel: [B, 1, 1, C] of h [B, H, W, C] (Hu et al., 2018)."""
+  def dense(features, axes, name):
+    return nn.Dense(features, dtype=h.dtype, name=name,
+                    kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), axes),
+                    bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]))
+
+  channels = h.shape[-1]
+  s = h.mean(axis=(1, 2), keepdims=True)
+  s = nn.relu(dense(round(channels * squeeze_ratio), ('conv_in', 'conv_out'), 'squeeze')(s))
+  return nn.sigmoid(dense(channels, ('conv_in', 'conv_out'), 'excite')(s))
 
 
 _BLOCKS = {'basic': BasicBlock, 'bottleneck': BottleneckBlock}
-_STEMS = ('imagenet', 'small')
+_STEMS = ('imagenet', 'deep', 'small')
 
 
 class ResNet(nn.Module):
@@ -100,9 +139,13 @@ class ResNet(nn.Module):
   stage_sizes: blocks a stage, each stage at half the size and twice the width of the one before.
   block: 'bottleneck' (50 layers and more) or 'basic'.
   width: channels of the first stage, before the bottleneck's expansion.
-  stem: 'imagenet' (7x7 at stride 2, then a 3x3 max-pool at stride 2) or 'small' (one 3x3, for
-    images of 8 to 64 pixels).
+  stem: 'imagenet' (7x7 at stride 2, then a 3x3 max-pool at stride 2), 'deep' (ResNet-RS: four 3x3, the
+    first and the last at stride 2) or 'small' (one 3x3, for images of 8 to 64 pixels).
   stem_stride: stride of the small stem; 2 costs a fourth, and suits images from 16 pixels on.
+  squeeze_ratio: width of squeeze-and-excitation relative to the channels; 0 for none.
+  pooled_shortcut: shortcuts shrink by averaging, not by leaving out pixels.
+  drop_path_rate: of the last block, rising linearly from 0 at the first (stochastic depth).
+  dropout_rate: of the features. Above 0, both need the 'dropout' rng in training.
   """
   stage_sizes: Sequence[int]
   num_classes: int
@@ -110,6 +153,10 @@ class ResNet(nn.Module):
   width: int = 64
   stem: str = 'imagenet'
   stem_stride: int = 1
+  squeeze_ratio: float = 0.0
+  pooled_shortcut: bool = False
+  drop_path_rate: float = 0.0
+  dropout_rate: float = 0.0
   dtype: str = 'float32'
 
   @nn.compact
@@ -118,29 +165,44 @@ class ResNet(nn.Module):
     if self.block not in _BLOCKS:
       raise InputError(f'resnet block {self.block!r} is none of {", ".join(_BLOCKS)}')
     x = self._stem(x, train)
-    for stage, num_blocks in enumerate(self.stage_sizes):
-      for i in range(num_blocks):
-        stride = 2 if stage > 0 and i == 0 else 1
-        x = _BLOCKS[self.block](self.width * 2**stage, stride, self.dtype,
-                                name=f'stage_{stage}_block_{i}')(x, train=train)
+    blocks = [(stage, i) for stage, num in enumerate(self.stage_sizes) for i in range(num)]
+    for number, (stage, i) in enumerate(blocks):
+      stride = 2 if stage > 0 and i == 0 else 1
+      rate = self.drop_path_rate * number / max(len(blocks) - 1, 1)
+      branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut)
+      x = _BLOCKS[self.block](self.width * 2**stage, stride, branch, self.dtype,
+                              name=f'stage_{stage}_block_{i}')(x, train=train)
     features = x.astype(jnp.float32).mean(axis=(1, 2))
     head = nn.Dense(
         self.num_classes, name='head',
         kernel_init=nn.with_logical_partitioning(_head_init, ('embed', 'classes')),
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ('classes',)))
-    return Outputs(head(features), features)
+    dropped = nn.Dropout(self.dropout_rate, deterministic=not train)(features)
+    return Outputs(head(dropped), features)
 
   def _stem(self, x: jax.Array, train: bool) -> jax.Array:
     if self.stem not in _STEMS:
       raise InputError(f'resnet stem {self.stem!r} is none of {", ".join(_STEMS)}')
-    kernel_size, stride = (7, 2) if self.stem == 'imagenet' else (3, self.stem_stride)
-    x = conv(self.width, kernel_size, stride, dtype=self.dtype, name='stem')(x)
-    x = nn.relu(batch_norm(x, train=train, dtype=self.dtype, name='stem_norm'))
-    if self.stem == 'imagenet':
-      x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    return x
+
+    def layer(x, features, kernel_size, stride, suffix=''):
+      x = conv(features, kernel_size, stride, dtype=self.dtype, name=f'stem{suffix}')(x)
+      return nn.relu(batch_norm(x, train=train, dtype=self.dtype, name=f'stem_norm{suffix}'))
+
+    if self.stem == 'deep':
+      half = self.width // 2
+      for i, (features, stride) in enumerate(((half, 2), (half, 1), (self.width, 1), (self.width, 2))):
+        x = layer(x, features, 3, stride, f'_{i}')
+      return x
+    if self.stem == 'small':
+      return layer(x, self.width, 3, self.stem_stride)
+    return nn.max_pool(layer(x, self.width, 7, 2), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
 ResNet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3))
 ResNet101 = functools.partial(ResNet, stage_sizes=(3, 4, 23, 3))
 ResNet152 = functools.partial(ResNet, stage_sizes=(3, 8, 36, 3))
+
+_ResNetRS = functools.partial(ResNet, stem='deep', squeeze_ratio=0.25, pooled_shortcut=True)
+ResNetRS50 = functools.partial(_ResNetRS, stage_sizes=(3, 4, 6, 3))
+ResNetRS101 = functools.partial(_ResNetRS, stage_sizes=(3, 4, 23, 3))
+ResNetRS152 = functools.partial(_ResNetRS, stage_sizes=(3, 8, 36, 3))

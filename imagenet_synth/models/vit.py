@@ -6,6 +6,7 @@ names; `core/mesh.py` says how these are laid over devices.
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -123,3 +124,18 @@ class ViT(nn.Module):
 ViT_S16 = functools.partial(ViT, patch_size=16, width=384, depth=12, num_heads=6)
 ViT_B16 = functools.partial(ViT, patch_size=16, width=768, depth=12, num_heads=12)
 ViT_L16 = functools.partial(ViT, patch_size=16, width=1024, depth=24, num_heads=16)
+
+
+def resize_positions(positions: jax.Array, num_patches: int) -> jax.Array:
+  """Positions [1, 1 + n, D] for images of another size: [1, 1 + num_patches, D].
+
+  The grid of patches is resized bicubically, as DeiT does before it is fine-tuned at 384 pixels
+  (Touvron et al., 2021, section 6); the class token keeps its own. Images are square.
+  """
+  class_position, grid = positions[:, :1], positions[:, 1:]
+  old, new = math.isqrt(grid.shape[1]), math.isqrt(num_patches)
+  if old == new:
+    return positions
+  grid = grid.reshape(1, old, old, -1)
+  grid = jax.image.resize(grid, (1, new, new, grid.shape[-1]), 'bicubic', antialias=False)
+  return jnp.concatenate([class_position, grid.reshape(1, new * new, -1)], axis=1)

@@ -18,14 +18,26 @@ from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.mesh import check_batch_size, make_mesh
 from imagenet_synth.core.parallel import map_rows, over_devices
-from imagenet_synth.data.augment import Draws, random_crop, random_erasing, random_flip, random_resized_crop
+from imagenet_synth.data.augment import (
+  Draws,
+  center_part,
+  random_crop,
+  random_erasing,
+  random_flip,
+  random_part,
+  random_resized_crop,
+)
 from imagenet_synth.data.pipeline import Images, Joined, batches
 from imagenet_synth.data.randaugment import RandAugment, randaugment
 from imagenet_synth.models.outputs import Outputs
+from imagenet_synth.models.vit import resize_positions
 from imagenet_synth.train.loop import Writer, fit, restore_or_init
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import make_trainer
+
+# images in memory at a time
+_PREDICTED = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +46,8 @@ class Recipe:
 
   num_steps: of batch_size images each, whatever the size of the training set; or else epochs: over
   the training set. crop_padding: pixels by which an image is shifted at random.
-  random_resized_crop: a random part of an image, enlarged. flip: mirror at random. erasing: the
-  probability of noise in place of a part. mixup_alpha, cutmix_alpha: two images at once, see
+  random_resized_crop: a random part of an image, brought to the network's size. flip: mirror at random.
+  erasing: the probability of noise in place of a part. mixup_alpha, cutmix_alpha: two images at once, see
   `train.mixing`; 0 for none. label_smoothing: in [0, 1). ema_decay: of the average of weights and
   batch statistics that is evaluated; 0 for the latest.
 
@@ -68,11 +80,13 @@ class Recipe:
     return math.ceil(self.epochs * num_examples / self.batch_size)
 
 
-def augment(batch: np.ndarray, draws: Draws, recipe: Recipe) -> np.ndarray:
-  """What a recipe does to images uint8 [B, S, S, C] before they are mixed -> the same shape."""
+def augment(batch: np.ndarray, draws: Draws, recipe: Recipe, size: int) -> np.ndarray:
+  """What a recipe does to images uint8 [B, S, S, C] before they are mixed -> [B, size, size, C]."""
   batch = random_crop(batch, recipe.crop_padding, draws)
   if recipe.random_resized_crop:
-    batch = random_resized_crop(batch, draws)
+    batch = random_resized_crop(batch, draws, size)
+  elif batch.shape[1] > size:
+    batch = random_part(batch, draws, size)
   if recipe.flip:
     batch = random_flip(batch, draws)
   if recipe.randaugment is not None:
@@ -115,29 +129,45 @@ class ClassifierObjective:
     return loss, ({'loss': loss, 'accuracy': accuracy}, dict(extra))
 
 
-def train(model: nn.Module, recipe: Recipe, data: Images | Joined, seed: int, path: pathlib.Path,
-          origin: dict[str, Any], make_writer: Callable[[pathlib.Path, int], Writer],
-          what: str) -> Any:
-  """Trains to the end, from the latest checkpoint in `path`, if any; -> the variables."""
+def train(model: nn.Module, recipe: Recipe, data: Images | Joined, size: int, seed: int,
+          path: pathlib.Path, origin: dict[str, Any], make_writer: Callable[[pathlib.Path, int], Writer],
+          what: str, start: Any = None) -> Any:
+  """Trains to the end, from the latest checkpoint in `path`, if any; -> the variables.
+
+  size: of what the network sees; the images of `data` may be larger. start: variables to begin with, also
+  of another size; random ones if not given.
+  """
   sample, _ = data.take(np.arange(1))
-  objective = ClassifierObjective(model, *sample.shape[2:], recipe.label_smoothing,
+  objective = ClassifierObjective(model, size, sample.shape[-1], recipe.label_smoothing,
                                   recipe.mixup_alpha, recipe.cutmix_alpha)
   mesh = make_mesh()
   check_batch_size(mesh, recipe.batch_size)
   num_steps = recipe.steps(len(data))
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh)
   checkpoints = Checkpoints(path / 'checkpoints')
-  state = restore_or_init(trainer, checkpoints, lambda: trainer.init(seed))
+  fresh = lambda: (trainer.init(seed) if start is None
+                   else trainer.start_from(_of_size(start, objective), seed))
+  state = restore_or_init(trainer, checkpoints, fresh)
   writer = make_writer(path, int(state.step))
   state = fit(trainer, state,
               lambda start, stop, rows: batches(data, 'label', seed, recipe.batch_size, start, stop,
-                                                rows, functools.partial(augment, recipe=recipe)),
+                                                rows, functools.partial(augment, recipe=recipe, size=size)),
               {}, num_steps, batch_size=recipe.batch_size, checkpoints=checkpoints,
               checkpoint_every=max(num_steps // 4, 1000), origin=origin, writer=writer,
               what=what)
   writer.close()
   checkpoints.close()
   return state.sampling_variables
+
+
+def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
+  """The variables for images of the objective's size: a transformer's positions are resized."""
+  params = variables['params']
+  if 'positions' not in params:
+    return variables
+  wanted = nn.unbox(jax.eval_shape(objective.init, jax.random.key(0)))['params']['positions']
+  positions = resize_positions(params['positions'], wanted.shape[1] - 1)
+  return {**variables, 'params': {**params, 'positions': positions}}
 
 
 def load(model: nn.Module, size: int, channels: int, path: pathlib.Path) -> Any:
@@ -155,3 +185,14 @@ def _forward(model: nn.Module) -> Callable[[Any, jax.Array], Outputs]:
 def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: int = 200) -> Outputs:
   """uint8 [N, S, S, C] -> logits float32 [N, K], features float32 [N, D], in evaluation mode."""
   return map_rows(_forward(model), variables, inputs, batch_size)
+
+
+def predict_labelled(model: nn.Module, variables: Any, data: Images,
+                     size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N]."""
+  logits, labels = [], []
+  for start in range(0, len(data), _PREDICTED):
+    pictures, numbers = data.take(np.arange(start, min(start + _PREDICTED, len(data))))
+    logits.append(predict(model, variables, center_part(pictures, size)).logits)
+    labels.append(numbers)
+  return np.concatenate(logits), np.concatenate(labels)

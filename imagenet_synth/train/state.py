@@ -68,16 +68,16 @@ class Trainer:
     self.abstract = jax.eval_shape(self._fresh, 0)
     self.shardings = self._shardings(boxed)
     self.init = jax.jit(self._fresh, out_shardings=self.shardings)
-    self._from_params = jax.jit(lambda params, seed: self._start({'params': params}, seed),
-                                out_shardings=self.shardings)
+    self._start_from = jax.jit(self._start, out_shardings=self.shardings)
     batch, whole = batch_sharding(mesh), replicated(mesh)
     self.step: StepFn = jax.jit(
         self._step, donate_argnums=0, in_shardings=(self.shardings, batch, whole),
         out_shardings=(self.shardings, whole))
 
-  def from_params(self, params: Any, seed: int) -> TrainState:
+  def start_from(self, variables: Any, seed: int) -> TrainState:
     """A state at step 0 that starts from trained weights."""
-    return self._from_params(jax.device_put(params, self.shardings.params), seed)
+    shardings = {'params': self.shardings.params, **self.shardings.extra}
+    return self._start_from(jax.device_put(variables, shardings), seed)
 
   def like(self) -> Any:
     """Shapes and shardings of the state, to restore a checkpoint into."""

@@ -5,6 +5,7 @@ import pytest
 
 from imagenet_synth.data.augment import (
   Draws,
+  center_part,
   random_crop,
   random_erasing,
   random_flip,
@@ -23,7 +24,8 @@ def _draws(seed, batch_size, rows=None):
 
 
 @pytest.mark.parametrize('fn', [functools.partial(random_crop, padding=2), random_flip,
-                                functools.partial(random_part, size=3), random_resized_crop,
+                                functools.partial(random_part, size=3),
+                                functools.partial(random_resized_crop, size=5),
                                 functools.partial(random_erasing, probability=0.5)])
 def test_a_row_is_the_same_whatever_else_is_wanted(fn):
   images = _images(10, height=7, channels=3)
@@ -110,7 +112,7 @@ def _slopes(size, num):
 def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
   size, num = 100, 400
   images = _slopes(size, num)
-  out = random_resized_crop(images, _draws(0, num))
+  out = random_resized_crop(images, _draws(0, num), images.shape[1])
   assert out.shape == images.shape and out.dtype == np.uint8
   assert (out[..., 2] == 100).all()
   # x doesn't change along y, nor y along x; both grow
@@ -133,7 +135,7 @@ def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
 
 def test_random_resized_crop_of_a_constant_is_the_constant():
   images = np.full((20, 9, 9, 1), 77, np.uint8)
-  np.testing.assert_array_equal(random_resized_crop(images, _draws(0, 20)), images)
+  np.testing.assert_array_equal(random_resized_crop(images, _draws(0, 20), images.shape[1]), images)
 
 
 def _erased_boxes(probability, num=400, size=50):
@@ -169,3 +171,13 @@ def test_random_erasing_has_its_probability():
   assert abs(len(boxes) - 100) < 43
   images = _images(8, 6, 6)
   np.testing.assert_array_equal(random_erasing(images, 0.0, _draws(0, 8)), images)
+
+
+def test_crops_of_another_size():
+  images = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None], (3, 20, 20, 1)).copy()
+  np.testing.assert_array_equal(center_part(images, 8)[..., 0], np.full((3, 8, 8), np.arange(6, 14)[:, None]))
+  np.testing.assert_array_equal(center_part(images, 20), images)
+  out = random_resized_crop(images, _draws(0, 3), 6)
+  assert out.shape == (3, 6, 6, 1)
+  # a ramp stays one
+  assert (np.diff(out[..., 0].astype(int), axis=1) >= 0).all()

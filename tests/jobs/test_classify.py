@@ -1,4 +1,4 @@
-"""A classifier trained for epochs: as long as its training set asks for, and loaded where it ended."""
+"""Classify jobs: training for epochs, crops of larger images, by workers, from other weights."""
 
 import json
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from configs import recipes
+from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.worker import Unfinished, Worker
 from imagenet_synth.jobs import pipeline
 from imagenet_synth.jobs.extractor import load_extractor
 
@@ -32,3 +34,45 @@ def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
   extractor = load_extractor('classify', Folder(tmp_path, 'evaluate', {}))
   outputs = extractor.forward(np.zeros((3, 8, 8, 1), np.uint8))
   assert outputs.logits.shape == (3, 10) and np.isfinite(outputs.logits).all()
+
+
+def _section(**more):
+  digits = lambda split: dict(name='digits', split=split)
+  recipe = dict(optimizer=dict(name='adam', learning_rate=1e-3), num_steps=2, batch_size=16)
+  return dict(job='classify', model=_MODELS['vit'], size=8, mixtures=dict(real=dict(real=True)),
+              seeds=(0, 1), recipe=recipe, real=digits('train[:64]'), test=digits('test[:50]')) | more
+
+
+def _run(workdir, worker=Worker(), **sections):
+  pipeline.run(json.loads(json.dumps(dict(jobs=sections, order=tuple(sections)))), workdir, worker)
+  name = list(sections)[-1]
+  return json.loads((workdir / name / 'job.json').read_text())['result']
+
+
+def test_finetuned_at_a_higher_resolution(tmp_path):
+  """As DeiT-B at 384 pixels: crops of 12 out of images of 14, positions for 9 patches instead of 4."""
+  sections = dict(at_8=_section(title='DeiT-T'), at_12=_section(init='at_8', size=12, loaded_size=14))
+  result = _run(tmp_path, **sections)
+  assert result['size'] == 12 and result['mixtures']['real']['num_real'] == 64
+  inputs = json.loads((tmp_path / 'at_12/job.json').read_text())['origin']['inputs']
+  assert list(inputs) == ['at_8']
+  extractor = load_extractor('at_12', Folder(tmp_path, 'evaluate', {}))
+  assert extractor.forward(np.zeros((3, 12, 12, 1), np.uint8)).logits.shape == (3, 10)
+  assert json.loads((tmp_path / 'at_8/job.json').read_text())['result']['model'] == 'DeiT-T'
+
+
+def test_other_seeds_cannot_be_started_from(tmp_path):
+  with pytest.raises(InputError, match='at_12: at_8 has no run real-seed7 to start from'):
+    _run(tmp_path, at_8=_section(), at_12=_section(init='at_8', seeds=(7,)))
+
+
+def test_crops_cannot_be_larger_than_the_images(tmp_path):
+  with pytest.raises(InputError, match='classify.loaded_size is 7, less than size 8'):
+    _run(tmp_path, classify=_section(loaded_size=7))
+
+
+def test_workers_share_the_runs(tmp_path):
+  alone = _run(tmp_path / 'alone', classify=_section())
+  with pytest.raises(Unfinished, match='worker 1 of 2 has made its part; 1 of 2 runs are left'):
+    _run(tmp_path / 'shared', Worker(1, 2), classify=_section())
+  assert _run(tmp_path / 'shared', Worker(0, 2), classify=_section()) == alone

@@ -26,19 +26,32 @@ def _eval(model, variables, x):
   return jax.jit(functools.partial(model.apply, train=False))(variables, x)
 
 
+_LAYERS = {'downsample.0': 'shortcut', 'downsample.1': 'shortcut_norm', 'se.fc1': 'squeeze',
+           'se.fc2': 'excite'}
+# with pooling in the shortcut, its layers are one further
+_POOLED_LAYERS = _LAYERS | {'downsample.1': 'shortcut', 'downsample.2': 'shortcut_norm'}
+_DEEP_STEM = {'conv1.0': 'stem_0', 'conv1.1': 'stem_norm_0', 'conv1.3': 'stem_1',
+              'conv1.4': 'stem_norm_1', 'conv1.6': 'stem_2', 'bn1': 'stem_norm_2',
+              'maxpool.0': 'stem_3', 'maxpool.1': 'stem_norm_3'}
+
+
 def _from_torch(tensors):
   """A PyTorch state dict -> our variables."""
   leaves = {'running_mean': ('batch_stats', 'mean'), 'running_var': ('batch_stats', 'var'),
             'bias': ('params', 'bias')}
-  variables = {}
+  variables, deep = {}, 'conv1.0.weight' in tensors
   for name, tensor in tensors.items():
     module, leaf = name.rsplit('.', 1)
     scale = 'kernel' if tensor.ndim > 1 else 'scale'
     collection, leaf = leaves.get(leaf, ('params', scale))
     path = module.split('.')
-    if path[0].startswith('layer'):
+    # squeeze-and-excitation: 1x1 convolutions there, products here
+    tensor = tensor[:, :, 0, 0] if path[-2:-1] == ['se'] and tensor.ndim == 4 else tensor
+    if deep and module in _DEEP_STEM:
+      path = [_DEEP_STEM[module]]
+    elif path[0].startswith('layer'):
       block = f'stage_{int(path[0][-1]) - 1}_block_{path[1]}'
-      layer = {'downsample.0': 'shortcut', 'downsample.1': 'shortcut_norm'}.get('.'.join(path[2:]))
+      layer = (_POOLED_LAYERS if deep else _LAYERS).get('.'.join(path[2:]))
       path = [block, layer or re.sub(r'bn(\d)', r'norm_\1', path[2]).replace('conv', 'conv_')]
     else:
       path = [{'conv1': 'stem', 'bn1': 'stem_norm', 'fc': 'head'}[module]]
@@ -51,6 +64,9 @@ def _from_torch(tensors):
   (resnet.ResNet50, 25_557_032),
   (resnet.ResNet101, 44_549_160),
   (resnet.ResNet152, 60_192_808),
+  (resnet.ResNetRS50, 35_691_912),
+  (resnet.ResNetRS101, 63_618_696),
+  (resnet.ResNetRS152, 86_621_576),
 ])
 def test_parameter_count_is_the_published_one(make, count):
   init = functools.partial(make(num_classes=1000).init, train=False)
@@ -58,10 +74,11 @@ def test_parameter_count_is_the_published_one(make, count):
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
 
-def test_resnet50_agrees_with_the_public_implementation():
-  variables = _from_torch(reference.tensors('classifiers/resnet50'))
-  expected = reference.outputs('classifiers/resnet50')
-  outputs = _eval(resnet.ResNet50(num_classes=1000), variables, reference.images(64))
+@pytest.mark.parametrize('make, name', [(resnet.ResNet50, 'resnet50'), (resnet.ResNetRS50, 'resnetrs50')])
+def test_outputs_agree_with_the_public_implementation(make, name):
+  variables = _from_torch(reference.tensors(f'classifiers/{name}'))
+  expected = reference.outputs(f'classifiers/{name}')
+  outputs = _eval(make(num_classes=1000), variables, reference.images(64))
   assert reference.relative_error(outputs.features, expected['features']) < 1e-4
   assert reference.relative_error(outputs.logits, expected['logits']) < 1e-4
 
@@ -133,3 +150,49 @@ def test_parameters_carry_logical_axes():
   specs = nn.get_partition_spec(variables)['params']
   assert tuple(specs['stem']['kernel']) == (None, None, 'conv_in', 'conv_out')
   assert tuple(specs['head']['kernel']) == ('embed', 'classes')
+
+
+def test_a_dropped_branch_leaves_the_input():
+  """At rate 1 the last block is gone in training, and whole in evaluation."""
+  two, one = (_TINY(stage_sizes=(num,), drop_path_rate=1.0) for num in (2, 1))
+  variables = _init(two)
+  # the branch starts at zero; give it something to drop
+  variables['params']['stage_0_block_1']['norm_2']['scale'] = jnp.ones(8)
+  x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+  part = jax.tree.map(lambda tree: {k: v for k, v in tree.items() if k != 'stage_0_block_1'}, variables,
+                      is_leaf=lambda tree: 'stem' in tree or 'stem_norm' in tree)
+  apply = lambda model, variables: model.apply(
+      variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(2)})[0]
+  np.testing.assert_allclose(apply(two, variables).features, apply(one, part).features, atol=1e-6)
+  difference = _eval(two, variables, x).features - _eval(one, part, x).features
+  assert np.abs(difference).max() > 1e-2
+
+
+def test_dropout_is_of_the_features_in_training():
+  model = _TINY(dropout_rate=0.5)
+  variables = _init(model)
+  variables['params']['head']['kernel'] = jnp.ones((16, 3))
+  x = jax.random.normal(jax.random.key(1), (64, 8, 8, 3))
+  outputs, _ = model.apply(variables, x, train=True, mutable=['batch_stats'],
+                           rngs={'dropout': jax.random.key(2)})
+  whole = outputs.features.sum(axis=1)
+  assert np.abs(outputs.logits[:, 0] - whole).min() > 0
+  # kept features are scaled up: the mean stays
+  assert float(outputs.logits[:, 0].mean()) == pytest.approx(float(whole.mean()), rel=0.1)
+  outputs = _eval(model, variables, x)
+  np.testing.assert_allclose(outputs.logits[:, 0], outputs.features.sum(axis=1), rtol=1e-5)
+
+
+def test_squeeze_and_excitation_gates_channels():
+  plain, gated = _TINY(stage_sizes=(1,)), _TINY(stage_sizes=(1,), squeeze_ratio=0.25)
+  variables = _init(gated)
+  block = variables['params']['stage_0_block_0']
+  assert block['squeeze']['kernel'].shape == (8, 2) and block['excite']['kernel'].shape == (2, 8)
+  block['norm_2']['scale'] = jnp.ones(8)
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  # gates that are wide open: the network without them
+  block['excite'] = {'kernel': jnp.zeros((2, 8)), 'bias': jnp.full(8, 100.0)}
+  open_features = _eval(gated, variables, x).features
+  np.testing.assert_allclose(open_features, _eval(plain, variables, x).features, rtol=1e-6)
+  block['excite']['bias'] = -block['excite']['bias']
+  assert np.abs(_eval(gated, variables, x).features - open_features).max() > 1e-2

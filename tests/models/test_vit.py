@@ -153,3 +153,19 @@ def test_parameters_carry_logical_axes():
   assert tuple(specs['block_0']['mlp_in']['kernel']) == ('embed', 'mlp')
   assert tuple(specs['block_0']['mlp_out']['kernel']) == ('mlp', 'embed')
   assert tuple(specs['head']['kernel']) == ('embed', 'classes')
+
+
+def test_positions_of_another_size():
+  positions = jax.random.normal(jax.random.key(0), (1, 1 + 14 * 14, 6))
+  np.testing.assert_array_equal(vit.resize_positions(positions, 14 * 14), positions)
+  larger = vit.resize_positions(positions, 24 * 24)
+  assert larger.shape == (1, 1 + 24 * 24, 6)
+  np.testing.assert_array_equal(larger[:, 0], positions[:, 0])
+  # what is linear in the place stays so, away from the border
+  rows, columns = np.meshgrid(np.arange(14.0), np.arange(14.0), indexing='ij')
+  plane = jnp.asarray(rows + 3 * columns, jnp.float32).reshape(1, -1, 1)
+  grid = vit.resize_positions(jnp.concatenate([jnp.zeros((1, 1, 1)), plane], axis=1), 24 * 24)[0, 1:, 0]
+  places = (np.arange(24) + 0.5) * 14 / 24 - 0.5
+  inner = slice(4, 20)
+  np.testing.assert_allclose(grid.reshape(24, 24)[inner, inner],
+                             (places[:, None] + 3 * places[None])[inner, inner], atol=1e-4)

@@ -67,7 +67,7 @@ def _train(path, log=None, recipe=_RECIPE, seed=0):
     starts.append(step)
     return log or _Log()
 
-  variables = classifier.train(_MODEL, recipe, _images(60, seed=1), seed, path, {'job': 'test'},
+  variables = classifier.train(_MODEL, recipe, _images(60, seed=1), 8, seed, path, {'job': 'test'},
                                make_writer, 'test')
   return jax.device_get(variables), starts
 
@@ -204,7 +204,7 @@ def test_images_depend_on_seed_step_and_row_alone():
 
   def batch_of(step, rows=None, seed=0, recipe=_EVERYTHING):
     batch, = batches(data, 'label', seed, 16, step, step + 1, rows,
-                     functools.partial(classifier.augment, recipe=recipe))
+                     functools.partial(classifier.augment, recipe=recipe, size=8))
     return batch['image']
 
   whole = batch_of(3)
@@ -219,7 +219,7 @@ def test_images_depend_on_seed_step_and_row_alone():
 def test_crops_and_flips_are_drawn_as_ever():
   # the quickstart's figures are of these numbers
   images, _ = _images(16, seed=1).all()
-  out = classifier.augment(images, Draws(np.random.default_rng(0), np.arange(16), 16), _RECIPE)
+  out = classifier.augment(images, Draws(np.random.default_rng(0), np.arange(16), 16), _RECIPE, 8)
   rng = np.random.default_rng(0)
   shifts, flips = rng.integers(0, 3, (16, 2)), rng.random(16) < 0.5
   padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -232,7 +232,7 @@ def test_a_recipe_changes_no_image_unless_it_says_so():
   images, _ = _images(16, seed=1).all()
   draws = Draws(np.random.default_rng(0), np.arange(16), 16)
   recipe = Recipe(_RECIPE.optimizer, 16, num_steps=1)
-  np.testing.assert_array_equal(classifier.augment(images, draws, recipe), images)
+  np.testing.assert_array_equal(classifier.augment(images, draws, recipe, 8), images)
 
 
 @pytest.fixture(scope='module')

@@ -70,7 +70,8 @@ def _diffusion_steps(trainer, num_steps):
   """Steps from weights without zeros, as after training, so that every gradient counts."""
   rng = np.random.default_rng(0)
   draw = lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
-  state, losses = trainer.from_params(jax.tree.map(draw, trainer.abstract.params), 3), []
+  params = jax.tree.map(draw, trainer.abstract.params)
+  state, losses = trainer.start_from({'params': params}, 3), []
   prompts = rng.normal(size=(5, 2, 3)).astype(np.float32)
   context = {'text': TextStates(prompts, np.zeros_like(prompts[0]))}
   for _ in range(num_steps):
@@ -160,7 +161,7 @@ def test_like_has_the_shapes_and_shardings_of_a_state():
   params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), trainer.abstract.params)
   describe = lambda x: (x.shape, x.dtype, x.sharding)
   assert jax.tree.map(describe, trainer.like()) == jax.tree.map(
-      describe, trainer.from_params(params, 0))
+      describe, trainer.start_from({'params': params}, 0))
 
 
 def test_a_step_draws_noise_from_seed_and_step_and_keeps_statistics():
@@ -231,7 +232,7 @@ def test_trained_weights_are_a_start_and_are_not_used_up():
   trainer = make_trainer(_NoisyMean(has_statistics=False), _ADAM, 30, 0.0, make_mesh())
   trained = trainer.init(0).params
   values = np.asarray(trained['mean'])
-  state = trainer.from_params(trained, 5)
+  state = trainer.start_from({'params': trained}, 5)
   assert int(state.step) == 0 and int(state.seed) == 5
   np.testing.assert_array_equal(state.params['mean'], values)
   np.testing.assert_array_equal(state.ema['mean'], values)
