@@ -67,8 +67,10 @@ def test_a_better_setting_is_what_the_next_job_uses(workdir):
   sweep = _read(workdir / 'sweep_guidance/job.json')['result']
   best = max(sweep['rows'], key=lambda row: row['cas']['top_1']['mean'])
   assert sweep['best'] == {'guidance': best['guidance']}
+  before = _read(workdir / 'sweep_base/job.json')['result']['best']
+  assert sweep['settings'] == before | sweep['best']
   base = _read(workdir / 'generate/job.json')['result']['stages'][0]
-  assert base['sampler']['guidance'] == best['guidance'] and base['run'] == 'finetune_base'
+  assert base['sampler'] == base['sampler'] | sweep['settings'] and base['run'] == 'finetune_base'
 
 
 def test_the_report_needs_no_other_file_and_no_network(workdir):

@@ -139,6 +139,13 @@ class StageUse:
   tuned_by: str | None = None
 
 
+def tuned_settings(use: StageUse, folder: Folder) -> dict[str, Any]:
+  """What the sweep has found, and the sweeps before it."""
+  if use.tuned_by is None:
+    return {}
+  return read_json(folder.input(use.tuned_by) / 'job.json')['result']['settings']
+
+
 def load_stage(use: StageUse, folder: Folder,
                step: int | None = None) -> tuple[TrainedStage, dict[str, Any]]:
   """The stage with its weights (those of `step`, if given), and where they come from."""
@@ -149,10 +156,7 @@ def load_stage(use: StageUse, folder: Folder,
   like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()),
                       nn.unbox(abstract))
   variables = load_ema(run.checkpoints, run.step, like)
-  settings = use.sampler
-  if use.tuned_by:
-    best = read_json(folder.input(use.tuned_by) / 'job.json')['result']['best']
-    settings = dataclasses.replace(settings, **best)
+  settings = dataclasses.replace(use.sampler, **tuned_settings(use, folder))
   check_sampler(settings, stage, f'{folder.name}: sampler of {use.weights}')
   origin = {'weights': use.weights, 'run': run.path.name, 'step': run.step,
             'checkpoint_hash': tree_hash(variables), 'sampler': dataclasses.asdict(settings)}

@@ -20,7 +20,7 @@ from imagenet_synth.core.progress import say
 from imagenet_synth.jobs.classify import Subject, score
 from imagenet_synth.jobs.drawing import Drawing
 from imagenet_synth.jobs.extractor import load_extractor
-from imagenet_synth.jobs.inputs import StageUse, load_cascade, load_text, open_dataset
+from imagenet_synth.jobs.inputs import StageUse, load_cascade, load_text, open_dataset, tuned_settings
 from imagenet_synth.jobs.measure import References, provenance
 from imagenet_synth.jobs.plan import class_plan
 from imagenet_synth.jobs.trials import Trial, Trials
@@ -80,7 +80,10 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   drawing.clean()
   rows.sort(key=lambda row: grid.index(_trial(row, config)))
   write_atomic(folder.path / 'results.csv', _csv(rows))
-  result = {'best': _trial(ranked[0], config), 'choose': config.choose, 'rows': rows,
+  best = _trial(ranked[0], config)
+  # with what earlier sweeps have found: a stage is tuned by the last one
+  settings = {**tuned_settings(config.stages[-1], folder), **best}
+  result = {'best': best, 'settings': settings, 'choose': config.choose, 'rows': rows,
             'stages': origins, 'num_drawn': sum(row['num_samples'] for row in rows),
             'num_without_halving': len(grid) * len(labels), **provenance(extractor, references)}
   if config.cas:
