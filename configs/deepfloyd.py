@@ -59,7 +59,7 @@ def all_jobs():
   jobs['sweep_base'] = dict(
       paper['sweep_base'], stages=[dict(weights='select_base', sampler=SAMPLER_1)], per_class=10,
       grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), num_steps=(50, 100)))
-  jobs['generate'] = dict(paper['generate'], per_class=100, stages=[
+  jobs['generate'] = dict(paper['generate'], times_real=None, per_class=100, stages=[
       base, dict(weights='finetune_sr256', sampler=SAMPLER_2)])
   jobs['evaluate'] = paper['evaluate']
   return jobs

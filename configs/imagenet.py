@@ -13,6 +13,8 @@ on ImageNet itself; to start from a public text-to-image model, see deepfloyd.py
 
 from ml_collections import ConfigDict
 
+from configs import classifiers, recipes
+
 T5_XXL = dict(weights='weights/t5_1_1_xxl/checkpoint_1000000', size='t5_v1_1_xxl', dtype='bfloat16',
               vocabulary='weights/t5_1_1_xxl/sentencepiece.model')
 INCEPTION = 'weights/inception-2015-12-05.safetensors'
@@ -81,12 +83,17 @@ def all_jobs():
   jobs['select_base'] = dict(
       job='select', weights='finetune_base', sampler=DEFAULT_SAMPLER, per_class=10,
       reference=imagenet('validation'), **measured)
-  base = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_base')
+  base = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
   jobs['sweep_base'] = dict(
       job='sweep', stages=[dict(weights='select_base', sampler=BASE_SAMPLER)], per_class=50,
       grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), logvar=(0.0, 0.2, 0.3, 0.4, 1.0),
                 num_steps=(128, 500, 1000)),
       references=references, choose='fid_validation', **measured)
+  jobs['sweep_guidance'] = dict(
+      job='sweep', stages=[dict(base, tuned_by='sweep_base')], per_class=1200,
+      grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0)), references=references, choose='cas',
+      cas=dict(model=classifiers.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'),
+               seeds=(0,)), **measured)
   jobs['select_sr256'] = dict(
       job='select', weights='finetune_sr256', sampler=SR_256_SAMPLER, below=[base], per_class=10,
       reference=imagenet('validation'), **measured)
@@ -97,7 +104,7 @@ def all_jobs():
       references=references, choose='fid_train', **measured)
 
   jobs['generate'] = dict(
-      job='generate', text='embed', dataset=imagenet('train'), per_class=1200, shard_size=1000,
+      job='generate', text='embed', dataset=imagenet('train'), times_real=1, shard_size=1000,
       batch_size=256,
       stages=[base, dict(weights='select_sr256', sampler=SR_256_SAMPLER, tuned_by='sweep_sr256'),
               dict(weights='pretrain_sr1024', sampler=SR_1024_SAMPLER)])

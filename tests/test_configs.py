@@ -1,22 +1,27 @@
 """Every configuration file can be run, as far as that can be known without running it."""
 
+import functools
 import importlib.util
 import json
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from configs import recipes
-from imagenet_synth.core.config import build
+from configs import imagenet_study, recipes
+from imagenet_synth import paper
+from imagenet_synth.core.config import build, build_tagged
 from imagenet_synth.jobs import pipeline
+from imagenet_synth.jobs.extractor import CLASSIFIERS
 from imagenet_synth.prompts import imagenet_names
 from imagenet_synth.train.classifier import Recipe
 from imagenet_synth.train.optim import learning_rate
 
 _CONFIGS = Path(__file__).parents[1] / 'configs'
-# recipes.py holds parts of configs
-_RUNNABLE = sorted({path.stem for path in _CONFIGS.glob('*.py')} - {'recipes'})
+# these hold parts of configs
+_RUNNABLE = sorted({path.stem for path in _CONFIGS.glob('*.py')} - {'recipes', 'classifiers'})
 _NUM_IMAGENET = 1_281_167
 
 
@@ -107,6 +112,36 @@ def test_recipes_have_the_learning_rates_of_their_papers(name, num_epochs, peak,
   for epoch, share in shares.items():
     step = round(epoch / num_epochs * num_steps)
     assert float(rate(step)) == pytest.approx(share * peak, rel=0.01, abs=1e-5 * peak), epoch
+
+
+@pytest.mark.parametrize('study, num_jobs', [('table2', 1), ('table3', 12), ('table4', 3), ('figure6', 2)])
+def test_studies_follow_the_jobs_of_imagenet(tmp_path, study, num_jobs):
+  config, before = _config('imagenet_study', study), _config('imagenet')
+  pipeline.plan(config, tmp_path)
+  assert config['order'][:len(before['order'])] == before['order']
+  assert len(config['order']) == len(before['order']) + num_jobs + 1
+  assert all(config['jobs'][name] == section for name, section in before['jobs'].items())
+
+
+def test_table_3_has_the_rows_of_the_paper():
+  jobs = _config('imagenet_study', 'table3')['jobs']
+  rows = [(job['title'], job['size']) for job in jobs.values() if job['job'] == 'classify']
+  assert rows == [(row['model'], row['image_size']) for row in paper.tables()['table_3'].select()]
+
+
+def test_models_have_the_sizes_of_their_papers():
+  counts = {}
+  for title, model, _, size in imagenet_study.TABLE_3.values():
+    network = build_tagged(CLASSIFIERS, json.loads(json.dumps(model)), 'model')
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0),
+                            np.zeros((1, size, size, 3), np.float32))['params']
+    counts[title, size] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  assert counts == {
+      ('ResNet-50', 224): 25_557_032, ('ResNet-101', 224): 44_549_160, ('ResNet-152', 224): 60_192_808,
+      ('ResNet-RS-50', 160): 35_691_912, ('ResNet-RS-101', 160): 63_618_696,
+      ('ResNet-RS-101', 190): 63_618_696, ('ResNet-RS-152', 224): 86_621_576,
+      ('ViT-S/16', 224): 22_050_664, ('DeiT-S', 224): 22_050_664, ('DeiT-B', 224): 86_567_656,
+      ('DeiT-B', 384): 86_859_496, ('DeiT-L', 224): 304_326_632}
 
 
 def test_every_recipe_is_tested():

@@ -35,12 +35,14 @@ class Mixture:
   """A training set: the real images or not, and some of a generate job's.
 
   synthetic_num: how many, all if not given; or synthetic_times: as a multiple of the real ones. They are
-  the first, so that classes keep their shares.
+  the first, so that classes keep their shares. synthetic_size: of the shards, from which they are reduced
+  to the size wanted; if not given, the smallest that is large enough.
   """
   real: bool
   synthetic: str | None = None
   synthetic_num: int | None = None
   synthetic_times: float | None = None
+  synthetic_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +142,7 @@ class _Work:
     results = [read_json(self._folder.path / self.path(mixture, seed) / 'metrics.json')
                for seed in self._config.seeds]
     return {'num_real': nums[0] if of.real else 0, 'num_synthetic': nums[-1] if of.synthetic else 0,
-            'synthetic': of.synthetic, **_summary(results)}
+            'synthetic': of.synthetic, 'synthetic_size': of.synthetic_size, **_summary(results)}
 
   def _start(self, mixture: str, seed: int) -> Any:
     """The variables that training starts from; None for random ones."""
@@ -176,10 +178,11 @@ class _Work:
   def _shard_size(self, mixture: Mixture) -> int:
     """Images of at least the size wanted, the smallest of these: they are reduced, never enlarged."""
     sizes = read_json(self._folder.input(mixture.synthetic) / 'manifest.json')['sizes']
-    large = [size for size in sizes if size >= self._loaded_size]
+    wanted = mixture.synthetic_size
+    large = [size for size in sizes if size >= self._loaded_size and wanted in (None, size)]
     if not large:
       raise InputError(f'{self._folder.name}: {mixture.synthetic} has no images of size '
-                       f'{self._loaded_size} or more')
+                       f'{wanted or f"{self._loaded_size} or more"}, it has {sizes}')
     return min(large)
 
 

@@ -4,6 +4,7 @@ A section that has no job to tell of is None.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,24 +19,34 @@ from imagenet_synth.jobs.report_work import Work, percent, spread
 from imagenet_synth.prompts import class_name_and_wnid
 
 _NUM_EXTREMES = 10
+# where our models are none of the paper's
+_SHOWN_OF_THE_PAPER = ('ResNet-50', 'ViT-S/16')
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
   """A classifier trained on one mixture, over seeds. `summary` is that of jobs/classify.py."""
   model: str
+  size: int
   model_id: str
   num_real: int
   num_synthetic: int
   finetuned: bool
+  synthetic_size: int | None
   summary: dict[str, Any]
 
   @property
   def trained_on(self) -> str:
     parts = [f'{self.num_real:,} real'] if self.num_real else []
     if self.num_synthetic:
-      parts.append(f'{self.num_synthetic:,} synthetic' + ('' if self.finetuned else ', not fine-tuned'))
+      size = f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
+      parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
     return ' + '.join(parts)
+
+  @property
+  def slug(self) -> str:
+    """Of the model and its input, in names of files."""
+    return re.sub('[^a-z0-9]+', '_', f'{self.model}_{self.size}'.lower())
 
   @property
   def top_1(self) -> figures.MeanStd:
@@ -50,8 +61,9 @@ def accuracies(work: Work) -> list[Accuracy]:
     for mixture in job.result['mixtures'].values():
       source = mixture['synthetic']
       rows.append(Accuracy(
-          job.result['model'], model_id, mixture['num_real'], mixture['num_synthetic'],
-          source is not None and work.is_finetuned(source, job.name), mixture))
+          job.result['model'], job.result['size'], model_id, mixture['num_real'], mixture['num_synthetic'],
+          source is not None and work.is_finetuned(source, job.name), mixture['synthetic_size'],
+          mixture))
   return rows
 
 
@@ -87,13 +99,13 @@ def classifiers(work: Work) -> Section | None:
   if with_both:
     blocks.append(Picture(
         'real_vs_both', figures.real_vs_both([
-            (trio.real.model, trio.real.top_1, trio.synthetic.top_1, trio.both.top_1)
+            (_label(trio.real, rows), trio.real.top_1, trio.synthetic.top_1, trio.both.top_1)
             for trio in with_both]),
         'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.'))
   real = {row.model_id: row.top_1[0] for row in rows if row.num_real and not row.num_synthetic}
   gain = lambda row: (f'{row.top_1[0] - real[row.model_id]:+.2f}'
                       if row.model_id in real and row.num_synthetic else '')
-  cells = [[row.model, row.trained_on, spread(row.top_1), spread(percent(row.summary['top_5'])),
+  cells = [[_label(row, rows), row.trained_on, spread(row.top_1), spread(percent(row.summary['top_5'])),
             gain(row), spread(percent(row.summary['calibration_error'])),
             str(row.summary['top_1']['num'])]
            for row in sorted(rows, key=lambda row: (row.model, bool(row.num_synthetic),
@@ -101,36 +113,58 @@ def classifiers(work: Work) -> Section | None:
   header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
   num_test = work.of_kind('classify')[0].result['num_test']
   blocks.append(Table(
-      header, cells, note=f'Tested on {num_test:,} real images; mean ± standard deviation over '
-      'seeds. Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
-      'All runs of a model take the same number of steps.'))
-  theirs = [row for name in ('ResNet-50', 'ViT-S/16')
-            for row in paper.tables()['table_3'].select(model=name)]
+      header, cells, note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. Trained '
+      f'on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. {_lengths(work)}'))
+  ours = {row.model for row in rows}
+  theirs = [row for row in paper.tables()['table_3'].select()
+            if row['model'] in (ours if 'ResNet-50' in ours else _SHOWN_OF_THE_PAPER)]
   blocks.append(Table(
       ['The paper, ImageNet', 'Real', 'Generated', 'Real + generated'],
-      [[row['model'], *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated'))]
-       for row in theirs], note='Table 3 of the paper: top-1 (%), 1.2M generated images.'))
+      [[f'{row["model"]} at {row["image_size"]}',
+        *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated'))] for row in theirs],
+      note='Table 3 of the paper: top-1 (%), 1.2M generated images.'))
   return Section('Classifiers on real, synthetic and both', blocks)
 
 
+def _label(row: Accuracy, rows: Sequence[Accuracy]) -> str:
+  """The model, with the size of its input where that is needed to tell it from another."""
+  sizes = {other.size for other in rows if other.model == row.model}
+  return row.model if len(sizes) == 1 else f'{row.model} at {row.size}'
+
+
+def _lengths(work: Work) -> str:
+  in_epochs = {job.config['recipe'].get('epochs') is not None for job in work.of_kind('classify')}
+  texts = {True: 'Training lasts so many epochs over the training set, real and synthetic images together.',
+           False: 'All runs of a model take the same number of steps.'}
+  return texts[in_epochs.pop()] if len(in_epochs) == 1 else ''
+
+
 def scaling(work: Work) -> Section | None:
-  """The paper's Figure 6."""
+  """The paper's Table 4 and its Figure 6."""
   rows, blocks = accuracies(work), []
-  for model_id in dict.fromkeys(row.model_id for row in rows):
+  groups = dict.fromkeys((row.model_id, row.synthetic_size) for row in rows if row.num_synthetic)
+  for model_id, synthetic_size in groups:
     mine = [row for row in rows if row.model_id == model_id]
     real = next((row for row in mine if row.num_real and not row.num_synthetic), None)
-    points = [(row.num_synthetic, *row.top_1) for row in mine if row.num_real and row.finetuned]
+    both = [row for row in mine if row.num_real and row.num_synthetic and row.finetuned]
+    points = [(row.num_synthetic, *row.top_1) for row in both if row.synthetic_size == synthetic_size]
     if real and len(points) > 1:
+      of = f'{synthetic_size}x{synthetic_size}' if synthetic_size else ''
       blocks.append(Picture(
-          f'scaling_{real.model.lower()}', figures.scaling(points, real.top_1),
-          f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones.'))
+          '_'.join(filter(None, ('scaling', real.slug, of))), figures.scaling(points, real.top_1),
+          f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
+          f'{f" of {of}" if of else ""}.'))
   if not blocks:
     return None
   figure_6 = paper.tables()['figure_6'].select()
   printed = ', '.join(f'+{row["printed_gain"]} at {row["generated_millions"]}M'
                       for row in figure_6 if row['printed_gain'] is not None)
+  table_4 = '; '.join(f'at {size}x{size} ' + ', '.join(
+      f'{row["top_1"]} ± {row["top_1_std"]} of {row["total_millions"]}M'
+      for row in paper.tables()['table_4'].select(image_size=size)) for size in (256, 1024))
   return Section('Accuracy as synthetic data grows', blocks + [Paragraph(
-      f'The paper, ResNet-50 on ImageNet at 64x64, 1.2M real images: {printed} generated images.')])
+      f'The paper, ResNet-50 on ImageNet, 1.2M real images: at 64x64 {printed} generated images; real and '
+      f'generated images together, {table_4}.')])
 
 
 def _extremes(work: Work, trio: Trio, names: Sequence[str], gain: np.ndarray) -> list[Table | Picture]:
@@ -147,7 +181,7 @@ def _extremes(work: Work, trio: Trio, names: Sequence[str], gain: np.ndarray) ->
            f'{gain[c]:+.2f}'] for c in shown]
   return [Table(['Class', 'Real (%)', 'Synthetic (%)', 'Difference'], rows,
                 note=f'{model}: the classes that gain and lose most when it is trained on synthetic images.'),
-          Picture(f'extremes_{model.lower()}', sample_grid(work, shown),
+          Picture(f'extremes_{trio.real.slug}', sample_grid(work, shown),
                   f'Images of these classes, in the same order ({model}).')]
 
 
@@ -161,7 +195,7 @@ def per_class(work: Work) -> Section | None:
   for trio in found:
     real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
     blocks.append(Picture(
-        f'per_class_{trio.real.model.lower()}', figures.per_class(names, real, synthetic),
+        f'per_class_{trio.real.slug}', figures.per_class(names, real, synthetic),
         f'As Figure 5 of the paper: {trio.real.model} on {trio.real.trained_on} and on '
         f'{trio.synthetic.trained_on} images, means over seeds.'))
     blocks += _extremes(work, trio, names, synthetic - real)
