@@ -82,16 +82,14 @@ def get_config():
   jobs['sweep_sr32'] = dict(
       job='sweep', stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
       grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)), per_class=60,
-      choose='cas', cas=cas, references=references, **measured)
+      choose='cas', cas=dict(cas, seeds=(0, 1)), references=references, **measured)
   jobs['generate'] = dict(
-      job='generate', text='embed_classes', dataset=TRAIN, per_class=300, shard_size=200,
+      job='generate', text='embed_classes', dataset=TRAIN, per_class=200, shard_size=200,
       batch_size=200,
       stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER, tuned_by='sweep_sr32')])
   jobs['evaluate'] = dict(job='evaluate', samples='generate', sizes=(16, 32),
                           extractor='classify_real', references=references)
-  mixture = lambda real, num: dict(real=real, synthetic='generate', synthetic_num=num)
-  jobs['classify_synthetic'] = dict(classify, mixtures=dict(
-      synthetic_1k=mixture(False, 1000), synthetic_3k=mixture(False, 3000), both_1k=mixture(True, 1000),
-      both_3k=mixture(True, 3000)))
+  jobs['classify_synthetic'] = dict(
+      classify, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
   jobs['report'] = dict(job='report', title='A small cascade on CIFAR-10', jobs=tuple(jobs))
   return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -16,8 +17,10 @@ import pytest
 from imagenet_synth.data.records import ShardSource
 
 _ROOT = pathlib.Path(__file__).parent.parent
-# the networks are tiny: compiling is what takes the time
-_ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+# the networks are tiny: compiling is what takes the time, and processes that go on compile the same again
+_CACHE = tempfile.TemporaryDirectory()
+_ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0',
+        'JAX_COMPILATION_CACHE_DIR': _CACHE.name, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 
 
 def _command(config, workdir, *flags):

@@ -42,11 +42,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   return {'samples': config.samples, 'sizes': sizes, 'extractor': extractor.described}
 
 
-def is_path(samples: str) -> bool:
-  return '/' in samples or samples.endswith('.npz')
-
-
 def _source(samples: str, size: int, folder: Folder) -> ExampleSource:
-  path = (pathlib.Path(samples).expanduser() if is_path(samples)
-          else folder.input(samples) / str(size))
-  return open_samples(path)
+  if '/' in samples or samples.endswith('.npz'):
+    return open_samples(pathlib.Path(samples).expanduser())
+  return open_samples(folder.input(samples) / str(size))

@@ -1,6 +1,7 @@
 """Measuring images with an extractor, as every job does it: FID, IS, precision and recall."""
 
 import dataclasses
+import functools
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ _BATCH, _MANIFOLD = 2048, 10_000
 _REAL_LOGITS = 50_000
 
 
-class Observed(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observed:
   """What an extractor says of a set of images.
 
   even, odd: moments of the features of every other image. features: [n, D], the first of them, up to
@@ -35,7 +37,7 @@ class Observed(NamedTuple):
   features: np.ndarray | None
   logits: np.ndarray | None
 
-  @property
+  @functools.cached_property
   def moments(self) -> Moments:
     return frechet.merge(self.even, self.odd)
 

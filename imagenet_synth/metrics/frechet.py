@@ -6,6 +6,7 @@ made the features is the caller's business; here are only numpy arrays in float6
 """
 
 import dataclasses
+import functools
 import os
 import zipfile
 
@@ -131,6 +132,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
   return float(max(distance, 0.0))
 
 
+# each reference is compared with many sets
+@functools.lru_cache(maxsize=4)
 def _root(moments: Moments) -> np.ndarray:
   """R [D, D] with R R^T = covariance; eigenvalues below zero are rounding and count as zero."""
   covariance = moments.covariance

@@ -71,6 +71,7 @@ def _jobs(root):
   return json.loads(json.dumps(dict(jobs=jobs, order=tuple(jobs))))
 
 
+@pytest.mark.slow
 def test_public_weights_are_finetuned_sampled_and_measured(tmp_path, monkeypatch):
   monkeypatch.setattr(extractor, '_INCEPTION_BATCH', 8)
   config = _jobs(tmp_path)
