@@ -114,7 +114,8 @@ def classifiers(work: Work) -> Section | None:
   num_test = work.of_kind('classify')[0].result['num_test']
   blocks.append(Table(
       header, cells, note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
-      f'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. {_lengths(work)}'))
+      'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
+      + _lengths(work)))
   ours = {row.model for row in rows}
   theirs = [row for row in paper.tables()['table_3'].select()
             if row['model'] in (ours if 'ResNet-50' in ours else _SHOWN_OF_THE_PAPER)]
