@@ -29,32 +29,33 @@ _REAL_LOGITS = 50_000
 class Observed:
   """What an extractor says of a set of images.
 
-  even, odd: moments of the features of every other image. features: [n, D], the first of them, up to
-  `_MANIFOLD`. logits: [N, K]. Both None where only moments are known.
+  halves: moments of the features of two random halves of the set. features: [n, D], the first of
+  them, up to `_MANIFOLD`. logits: [N, K]. Both None where only moments are known.
   """
-  even: Moments
-  odd: Moments
+  halves: tuple[Moments, Moments]
   features: np.ndarray | None
   logits: np.ndarray | None
 
   @functools.cached_property
   def moments(self) -> Moments:
-    return frechet.merge(self.even, self.odd)
+    return frechet.merge(*self.halves)
 
 
 def observe(extractor: Extractor, pictures: Iterable[np.ndarray]) -> Observed:
   """Of batches uint8 [n, S, S, C], which need not be in memory together."""
   halves, kept, logits, num = None, [], [], 0
+  # not every other image: sets can be in a cycle of classes
+  rng = np.random.default_rng(0)
   for batch in pictures:
     outputs = extractor.forward(batch)
-    halves = halves or [Moments.zero(outputs.features.shape[1])] * 2
-    # image number num + i of the set is row i
-    halves = [frechet.update(half, outputs.features[(parity + num) % 2::2])
-              for parity, half in enumerate(halves)]
+    halves = halves or (Moments.zero(outputs.features.shape[1]),) * 2
+    is_first = rng.random(len(batch)) < 0.5
+    halves = (frechet.update(halves[0], outputs.features[is_first]),
+              frechet.update(halves[1], outputs.features[~is_first]))
     kept.append(outputs.features[:max(_MANIFOLD - num, 0)])
     logits.append(outputs.logits)
     num += len(batch)
-  return Observed(*halves, np.concatenate(kept), np.concatenate(logits))
+  return Observed(halves, np.concatenate(kept), np.concatenate(logits))
 
 
 def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
@@ -69,8 +70,8 @@ def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
 class Reference(NamedTuple):
   """What images are compared with.
 
-  described: the data, the number of images, `floor`: the Fréchet distance of its two halves, each of
-  every other image, which no generator need fall below; `hash`, that of the moments.
+  described: the data, the number of images, `floor`: the Fréchet distance of two random halves, which no
+  generator need fall below; `hash`, that of the moments.
   """
   observed: Observed
   described: dict[str, Any]
@@ -99,7 +100,7 @@ class References:
 
 def _read(statistics: Statistics) -> Reference:
   moments = Moments.load(statistics.path, statistics.num_images)
-  observed = Observed(moments, Moments.zero(moments.mean.size), None, None)
+  observed = Observed((moments, Moments.zero(moments.mean.size)), None, None)
   return _described(observed, {'statistics': statistics.path})
 
 
@@ -113,16 +114,16 @@ def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int,
     data = Images(source, size, lambda example: 0, cache=False)
     observed = observe(extractor, in_batches(data, f'{folder.name} {dataset.split} {size}x{size}'))
     file = io.BytesIO()
-    halves = {f'{name}_{field.name}': getattr(getattr(observed, name), field.name)
-              for name in ('even', 'odd') for field in dataclasses.fields(Moments)}
+    halves = {f'{field.name}_{i}': getattr(half, field.name)
+              for i, half in enumerate(observed.halves) for field in dataclasses.fields(Moments)}
     np.savez(file, **halves, features=observed.features, logits=observed.logits[:_REAL_LOGITS],
-             floor=frechet.frechet_distance(observed.even, observed.odd))
+             floor=frechet.frechet_distance(*observed.halves))
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, file.getvalue())
   with np.load(path) as kept:
-    even, odd = (Moments(int(kept[f'{name}_count']), kept[f'{name}_mean'], kept[f'{name}_scatter'])
-                 for name in ('even', 'odd'))
-    observed, floor = Observed(even, odd, kept['features'], kept['logits']), float(kept['floor'])
+    halves = tuple(Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}'])
+                   for i in range(2))
+    observed, floor = Observed(halves, kept['features'], kept['logits']), float(kept['floor'])
   return _described(observed, about | {'resize': 'centre square, antialiased bilinear',
                                        'rounding': 'uint8', 'floor': floor})
 
