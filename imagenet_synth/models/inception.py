@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagenet_synth.models.convolution import convolve
+
 INPUT_SIZE = 299
 
 
@@ -92,7 +94,7 @@ class _Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     return nn.relu(nn.Conv(self.features, self.size, (self.stride, self.stride), self.padding,
-                           dtype=self.dtype, name='conv')(x))
+                           dtype=self.dtype, name='conv', conv_general_dilated=convolve)(x))
 
 
 class _Block35(nn.Module):

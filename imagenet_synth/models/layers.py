@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagenet_synth.models.convolution import convolve
+
 _fan_in = nn.initializers.lecun_normal()
 _zeros = nn.initializers.zeros_init()
 
@@ -22,7 +24,7 @@ def conv(features: int, kernel_size: int = 3, stride: int = 1, zero: bool = Fals
   """A convolution with 'SAME' padding; `zero` starts it at 0, so that its branch adds nothing."""
   return nn.Conv(
       features, (kernel_size, kernel_size), (stride, stride), dtype=dtype, name=name,
-      kernel_init=nn.with_logical_partitioning(
+      conv_general_dilated=convolve, kernel_init=nn.with_logical_partitioning(
           _zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out')),
       bias_init=nn.with_logical_partitioning(_zeros, ('conv_out',)))
 

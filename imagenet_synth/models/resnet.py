@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.models.convolution import convolve
 from imagenet_synth.models.outputs import Outputs
 
 _BOTTLENECK_EXPANSION = 4
@@ -33,7 +34,7 @@ def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: 
   """
   return nn.Conv(
       features, (kernel_size, kernel_size), (stride, stride), padding=kernel_size // 2,
-      use_bias=False, dtype=dtype, name=name,
+      use_bias=False, dtype=dtype, name=name, conv_general_dilated=convolve,
       kernel_init=nn.with_logical_partitioning(_conv_init, (None, None, 'conv_in', 'conv_out')))
 
 
