@@ -14,7 +14,6 @@ from configs import cifar10_small as small
 from configs import quickstart
 
 LABELLED, UNLABELLED = small.images('train[:5000]'), small.images('train[5000:90%]')
-CAPTION = 'a small photo'
 SEEDS = (0, 1, 2)
 # guidance and log-variance that were best for CAS in cifar10_small.py
 BASE_SAMPLER = quickstart.sampler(32, guidance=1.5, logvar=0.3)
@@ -23,8 +22,9 @@ RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1000, batch_size=64, crop_
 
 
 def pretraining(stage, num_steps, sampler):
-  return small.training('pretrain', 'embed_caption', 'adam', num_steps, sampler, (CAPTION,), stage=stage) | dict(
-      dataset=UNLABELLED)
+  """Without any text; guidance 0 previews that."""
+  return small.training('pretrain', 'embed_classes', 'adam', num_steps, dict(sampler, guidance=0.0),
+                        stage=stage) | dict(dataset=UNLABELLED, text_dropout=1.0)
 
 
 def finetuning(init, optimizer, num_steps, sampler):
@@ -34,12 +34,11 @@ def finetuning(init, optimizer, num_steps, sampler):
 
 def get_config():
   jobs = {}
-  embed = dict(job='embed', prompts='classes', encoder=quickstart.ENCODER, max_length=32)
-  jobs['embed_caption'] = dict(embed, dataset=UNLABELLED, template=CAPTION)
-  jobs['embed_classes'] = dict(embed, dataset=LABELLED)
-  jobs['pretrain_base'] = pretraining(small.BASE, 3000, BASE_SAMPLER)
+  jobs['embed_classes'] = dict(job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER,
+                               max_length=32)
+  jobs['pretrain_base'] = pretraining(small.BASE, 2500, BASE_SAMPLER)
   jobs['pretrain_sr32'] = pretraining(small.SR_32, 600, SR_SAMPLER)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 800, BASE_SAMPLER)
+  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1500, BASE_SAMPLER)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 200, SR_SAMPLER)
 
   classify = dict(job='classify', model=small.RESNET, recipe=RECIPE, size=32, real=LABELLED, test=small.TEST,
