@@ -5,7 +5,8 @@ nothing here has a position that could be lost.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from imagenet_synth.data.decode import as_picture
 Batch = dict[str, np.ndarray]
 
 _MAX_CACHED_BYTES = 8 * 2**30
+_END = object()
 
 
 class ExampleSource(Protocol):
@@ -124,7 +126,7 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
 def batches(images: Images | Joined, number_name: str, seed: int, batch_size: int, start: int,
             stop: int, rows: np.ndarray | None = None,
             augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None) -> Iterator[Batch]:
-  """Batches of steps start .. stop - 1, made ahead by one in a thread.
+  """Batches of steps start .. stop - 1.
 
   Args:
     number_name: the batch's name for the integer that goes with each image.
@@ -136,16 +138,35 @@ def batches(images: Images | Joined, number_name: str, seed: int, batch_size: in
     {'image': uint8 [b, H, W, C], number_name: int32 [b]}.
   """
   rows = np.arange(batch_size) if rows is None else rows
-
-  def make(step):
+  for step in range(start, stop):
     taken, numbers = images.take(batch_indices(seed, step, batch_size, len(images))[rows])
     if augment is not None:
       taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))
-    return {'image': taken, number_name: numbers}
+    yield {'image': taken, number_name: numbers}
 
-  with ThreadPoolExecutor(1) as ahead:
-    pending = ahead.submit(make, start) if start < stop else None
-    for step in range(start, stop):
-      batch = pending.result()
-      pending = ahead.submit(make, step + 1) if step + 1 < stop else None
-      yield batch
+
+class Ahead:
+  """Iterates over elements that are made in a thread, one while the one before is used."""
+
+  def __init__(self, elements: Iterable[Any]):
+    self._elements = iter(elements)
+    self._made, self._seconds = 0, 0.0
+
+  @property
+  def per_second(self) -> float:
+    """Elements that the thread makes in a second of work, used so fast or not; 0 before the first."""
+    return self._made / self._seconds if self._made else 0.0
+
+  def __iter__(self) -> Iterator[Any]:
+    with ThreadPoolExecutor(1) as thread:
+      pending = thread.submit(self._make)
+      while (element := pending.result()) is not _END:
+        pending = thread.submit(self._make)
+        yield element
+
+  def _make(self) -> Any:
+    start = time.perf_counter()
+    element = next(self._elements, _END)
+    if element is not _END:
+      self._made, self._seconds = self._made + 1, self._seconds + time.perf_counter() - start
+    return element

@@ -13,6 +13,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.mesh import batch_sharding, replicated
 from imagenet_synth.core.processes import Stopped, StopSignal, own_rows, put_rows
 from imagenet_synth.core.progress import progress
+from imagenet_synth.data.pipeline import Ahead
 from imagenet_synth.train.state import Trainer, TrainState
 
 
@@ -44,7 +45,8 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.nda
     state: where to go on.
     batches: (start, stop, rows) -> these rows, this process's, of the batches (dicts of numpy arrays) of
       steps start .. stop - 1; a function of the step, so that a resumed run sees what an uninterrupted one
-      would have seen, on however many processes.
+      would have seen, on however many processes. They are made in a thread; the progress bar has, beside
+      the images trained on per second, those of this thread: what the input pipeline could keep up with.
     context: arrays that every step reads whole.
     num_steps: of the whole run.
     batch_size: rows of a whole batch.
@@ -66,12 +68,15 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.nda
         contextlib.ExitStack() as at_end):
     # however this ends, what is being saved is saved
     at_end.callback(checkpoints.wait)
-    for step, batch in enumerate(batches(start, num_steps, rows), start + 1):
+    ahead = Ahead(batches(start, num_steps, rows))
+    for step, batch in enumerate(ahead, start + 1):
       state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
       stopped = stop.at(step) and step < num_steps
       saves = step % checkpoint_every == 0 or step == num_steps or stopped
       if step % log_every == 0 or saves:
-        _log(writer, step, metrics, what, bar)
+        _log(writer, step, metrics, what)
+        bar.set_postfix({'loss': f'{float(metrics["loss"]):.4f}',
+                         'input': f'{ahead.per_second * batch_size:.0f}img/s'}, refresh=False)
       bar.update(batch_size)
       if saves:
         checkpoints.save(step, state, state.sampling_variables, {**origin, 'step': step})
@@ -82,12 +87,11 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.nda
   return state
 
 
-def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str, bar: Any) -> None:
+def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str) -> None:
   values = {name: float(value) for name, value in metrics.items()}
   for name, value in values.items():
     if not math.isfinite(value):
       raise InputError(f'{what}: {name} is {value} at step {step}; lower the learning rate and run '
                        f'again: training goes on from the last checkpoint')
-  bar.set_postfix({'loss': f'{values["loss"]:.4f}'}, refresh=False)
   writer.write_scalars(step, values)
   writer.flush()

@@ -1,8 +1,11 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_synth.data.pipeline import Images, Joined, batch_indices, batches, resize
+from imagenet_synth.data.pipeline import Ahead, Images, Joined, batch_indices, batches, resize
 
 
 class _Source:
@@ -165,14 +168,50 @@ def test_augmentation_is_a_function_of_seed_and_step():
   assert len(set(drawn)) == 8
 
 
+def test_what_is_made_ahead_is_the_same():
+  assert list(Ahead(range(5))) == [0, 1, 2, 3, 4]
+  assert list(Ahead([])) == []
+
+
+def test_one_is_made_while_the_one_before_is_used():
+  made, used = [], threading.Event()
+
+  def elements():
+    for i in range(4):
+      made.append(i)
+      if i == 1:
+        used.set()
+      yield i
+
+  for i in Ahead(elements()):
+    # the next one is made without being asked for
+    assert i > 0 or used.wait(10)
+    assert len(made) <= i + 2
+  assert made == [0, 1, 2, 3]
+
+
+def test_its_rate_is_that_of_the_making():
+  def elements():
+    for i in range(3):
+      time.sleep(0.005)
+      yield i
+
+  ahead = Ahead(elements())
+  assert ahead.per_second == 0
+  for _ in ahead:
+    # what using them takes is not counted
+    time.sleep(0.1)
+  assert 12 < ahead.per_second <= 200
+
+
 def test_an_error_in_a_source_reaches_the_reader():
   data = Images(_Source(7), 8, _label, cache=False)
   data._source.images = data._source.images[:2]
   with pytest.raises(IndexError):
-    list(batches(data, 'label', 0, 4, 0, 4))
+    list(Ahead(batches(data, 'label', 0, 4, 0, 4)))
 
 
 def test_a_reader_may_stop_early():
-  stream = batches(Images(_Source(7), 8, _label), 'label', 0, 4, 0, 10**9)
+  stream = iter(Ahead(batches(Images(_Source(7), 8, _label), 'label', 0, 4, 0, 10**9)))
   assert len(next(stream)['label']) == 4
   stream.close()
