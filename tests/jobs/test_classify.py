@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from configs import recipes
+from configs import imagenet_study, recipes
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.folder import Folder
 from imagenet_synth.core.worker import Unfinished, Worker
@@ -76,3 +76,29 @@ def test_workers_share_the_runs(tmp_path):
   with pytest.raises(Unfinished, match='worker 1 of 2 has made its part; 1 of 2 runs are left'):
     _run(tmp_path / 'shared', Worker(1, 2), classify=_section())
   assert _run(tmp_path / 'shared', Worker(0, 2), classify=_section()) == alone
+
+
+def _in_small(job):
+  """A row of Table 3 at an eighth of its size, narrow and shallow; its recipe for two steps."""
+  less = (dict(width=4, stage_sizes=(1, 1, 1, 1)) if job['model']['type'] == 'resnet'
+          else dict(width=16, depth=2, num_heads=2, patch_size=4))
+  digits = lambda split: dict(name='digits', split=split)
+  return dict(
+      job, model=dict(job['model'], num_classes=10, **less), size=job['size'] // 8,
+      loaded_size=job['loaded_size'] // 8, mixtures=dict(real=dict(real=True)), seeds=(0,),
+      recipe=dict(job['recipe'], epochs=None, num_steps=2, batch_size=16),
+      real=digits('train[:64]'), test=digits('test[:50]'))
+
+
+@pytest.mark.slow
+def test_every_row_of_table_3_trains(tmp_path):
+  jobs = {name: _in_small(job) for name, job in imagenet_study.table3().items()}
+  assert len(jobs) == 12
+  # the one of 384 pixels starts from another one's weights
+  result = _run(tmp_path, **jobs)
+  assert result['num_test'] == 50
+  for name in jobs:
+    path = tmp_path / name / 'runs/real-seed0'
+    last = json.loads((path / 'metrics.jsonl').read_text().splitlines()[-1])
+    assert last['step'] == 2 and np.isfinite(last['loss']) and last['grad_norm'] > 0
+    assert 0 <= json.loads((path / 'metrics.json').read_text())['top_1'] <= 1
