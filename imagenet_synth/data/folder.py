@@ -18,7 +18,6 @@ from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.decode import decode_image
 
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-_NUM_WORKERS = 4
 
 
 class FolderSource:
@@ -85,7 +84,7 @@ def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
              if known and known['files'].get(file) == status}
   unknown = [file for file in files if file not in checked]
   if unknown:
-    with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor(_NUM_WORKERS) as pool:
+    with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor() as pool:
       for file, fault in zip(unknown, pool.map(lambda file: _fault(root / file), unknown)):
         checked[file] = fault
         bar.update(1)

@@ -52,14 +52,14 @@ class Images:
     cache: keep decoded images in memory, so that each is decoded once; not done where they would take
       more than 8 GiB.
     limit: use the first so many examples only.
-    num_workers: threads that decode.
   """
 
   def __init__(self, source: ExampleSource, size: int, number: Callable[[dict[str, Any]], int],
-               cache: bool = True, limit: int | None = None, num_workers: int = 4):
+               cache: bool = True, limit: int | None = None):
     self._source, self._size, self._number = source, size, number
     self._num = len(source) if limit is None else min(limit, len(source))
-    self._pool = ThreadPoolExecutor(num_workers)
+    # more threads than cores: some wait for the disk
+    self._pool = ThreadPoolExecutor()
     self._cached: tuple[np.ndarray, np.ndarray] | None = None
     if cache and 3 * size**2 * self._num <= _MAX_CACHED_BYTES:
       self._cached = self._load(np.arange(self._num))
