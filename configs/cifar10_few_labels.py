@@ -15,7 +15,7 @@ from configs import quickstart
 
 LABELLED, UNLABELLED = small.images('train[:5000]'), small.images('train[5000:90%]')
 SEEDS = (0, 1, 2)
-# guidance and log-variance that were best for CAS in cifar10_small.py
+# from the sweeps of cifar10_small.py: the guidance best for CAS, the log-variance best for FID
 BASE_SAMPLER = quickstart.sampler(32, guidance=1.5, logvar=0.3)
 SR_SAMPLER = quickstart.sampler(16, logvar=0.3)
 RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1000, batch_size=64, crop_padding=4), flip=True)
