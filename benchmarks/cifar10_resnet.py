@@ -29,8 +29,12 @@ from imagenet_synth.train.optim import Optimizer
 _NUM_STEPS, _BATCH_SIZE, _WIDTH, _SEEDS = 800, 64, 16, (0, 1, 2)
 _RATE, _DECAY, _WARMUP = 1e-2, 0.05, 80
 _RECIPE = classifier.Recipe(
-    Optimizer('adamw', _RATE, 'cosine', warmup_steps=_WARMUP, weight_decay=_DECAY), _BATCH_SIZE,
-    num_steps=_NUM_STEPS, crop_padding=4, flip=True)
+  Optimizer('adamw', _RATE, 'cosine', warmup_steps=_WARMUP, weight_decay=_DECAY),
+  _BATCH_SIZE,
+  num_steps=_NUM_STEPS,
+  crop_padding=4,
+  flip=True,
+)
 
 
 class _NoWriter:
@@ -45,27 +49,50 @@ class _NoWriter:
 
 
 def _batches(data, seed):
-  return batches(data, 'label', seed, _BATCH_SIZE, 0, _NUM_STEPS,
-                 augment=lambda images, draws: classifier.augment(images, draws, _RECIPE, 32))
+  return batches(
+    data,
+    'label',
+    seed,
+    _BATCH_SIZE,
+    0,
+    _NUM_STEPS,
+    augment=lambda images, draws: classifier.augment(images, draws, _RECIPE, 32),
+  )
 
 
 def _ours(train, test, seed):
   model = ResNet((1, 1, 1), 10, block='basic', width=_WIDTH, stem='small')
   with tempfile.TemporaryDirectory() as folder:
-    variables = classifier.train(model, _RECIPE, train, 32, seed, pathlib.Path(folder), {},
-                                 lambda path, step: _NoWriter(), f'seed {seed}')
+    variables = classifier.train(
+      model,
+      _RECIPE,
+      train,
+      32,
+      seed,
+      pathlib.Path(folder),
+      {},
+      lambda path, step: _NoWriter(),
+      f'seed {seed}',
+    )
   logits, labels = classifier.predict_labelled(model, variables, test, 32)
   return float(np.mean(logits.argmax(-1) == labels))
 
 
 def _network():
-  shrink = lambda n: torch.nn.Sequential(torch.nn.Conv2d(n, 2 * n, 1, 2, bias=False),
-                                         torch.nn.BatchNorm2d(2 * n))
+  shrink = lambda n: torch.nn.Sequential(
+    torch.nn.Conv2d(n, 2 * n, 1, 2, bias=False), torch.nn.BatchNorm2d(2 * n)
+  )
   return torch.nn.Sequential(
-      torch.nn.Conv2d(3, _WIDTH, 3, padding=1, bias=False), torch.nn.BatchNorm2d(_WIDTH), torch.nn.ReLU(),
-      BasicBlock(_WIDTH, _WIDTH), BasicBlock(_WIDTH, 2 * _WIDTH, 2, shrink(_WIDTH)),
-      BasicBlock(2 * _WIDTH, 4 * _WIDTH, 2, shrink(2 * _WIDTH)),
-      torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4 * _WIDTH, 10))
+    torch.nn.Conv2d(3, _WIDTH, 3, padding=1, bias=False),
+    torch.nn.BatchNorm2d(_WIDTH),
+    torch.nn.ReLU(),
+    BasicBlock(_WIDTH, _WIDTH),
+    BasicBlock(_WIDTH, 2 * _WIDTH, 2, shrink(_WIDTH)),
+    BasicBlock(2 * _WIDTH, 4 * _WIDTH, 2, shrink(2 * _WIDTH)),
+    torch.nn.AdaptiveAvgPool2d(1),
+    torch.nn.Flatten(),
+    torch.nn.Linear(4 * _WIDTH, 10),
+  )
 
 
 def _initialize(model):
@@ -88,13 +115,15 @@ def _theirs(train, test, seed, initialize=lambda model: None):
   model = _network()
   initialize(model)
   optimizer = torch.optim.AdamW(model.parameters(), _RATE, weight_decay=_DECAY)
-  rate = lambda step: min(step / _WARMUP, 0.5 + 0.5 * math.cos(
-      math.pi * max(step - _WARMUP, 0) / (_NUM_STEPS - _WARMUP)))
+  rate = lambda step: min(
+    step / _WARMUP, 0.5 + 0.5 * math.cos(math.pi * max(step - _WARMUP, 0) / (_NUM_STEPS - _WARMUP))
+  )
   schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
   for batch in Ahead(_batches(train, seed)):
     optimizer.zero_grad()
-    torch.nn.functional.cross_entropy(model(_to_torch(batch['image'])),
-                                      torch.from_numpy(batch['label']).long()).backward()
+    torch.nn.functional.cross_entropy(
+      model(_to_torch(batch['image'])), torch.from_numpy(batch['label']).long()
+    ).backward()
     optimizer.step()
     schedule.step()
   model.eval()
@@ -106,19 +135,24 @@ def _theirs(train, test, seed, initialize=lambda model: None):
 def main(directory):
   with tempfile.TemporaryDirectory() as cache:
     source = lambda split: FolderSource(pathlib.Path(directory), split, pathlib.Path(cache))
-    train, test = (Images(source(split), 32, lambda example: example['label'])
-                   for split in ('train[:5000]', 'test[:2000]'))
+    train, test = (
+      Images(source(split), 32, lambda example: example['label']) for split in ('train[:5000]', 'test[:2000]')
+    )
   start = time.perf_counter()
   num_images = sum(len(batch['label']) for batch in _batches(train, 0))
   print(f'input pipeline: {num_images / (time.perf_counter() - start):.0f} images/s')
-  for name, learn in (('imagenet_synth', _ours),
-                      ('PyTorch, weights as here', functools.partial(_theirs, initialize=_initialize)),
-                      ('PyTorch, its own weights', _theirs)):
+  for name, learn in (
+    ('imagenet_synth', _ours),
+    ('PyTorch, weights as here', functools.partial(_theirs, initialize=_initialize)),
+    ('PyTorch, its own weights', _theirs),
+  ):
     start = time.perf_counter()
     top_1 = mean_std([100 * learn(train, test, seed) for seed in _SEEDS])
     rate = len(_SEEDS) * num_images / (time.perf_counter() - start)
-    print(f'{name}: {top_1.mean:.2f} ± {top_1.std:.2f} % top-1, {rate:.0f} images/s with compiling and '
-          'testing', flush=True)
+    print(
+      f'{name}: {top_1.mean:.2f} ± {top_1.std:.2f} % top-1, {rate:.0f} images/s with compiling and testing',
+      flush=True,
+    )
 
 
 if __name__ == '__main__':

@@ -23,8 +23,10 @@ from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import make_trainer
 
 _SIZE, _BATCH_SIZE, _NUM_CLASSES, _REPEATS = 64, 32, 1000, 9
-_MODELS = {'ResNet-50': (ResNet50, 'resnet50', {}),
-           'ViT-S/16': (ViT_S16, 'vit_small_patch16_224', {'img_size': _SIZE})}
+_MODELS = {
+  'ResNet-50': (ResNet50, 'resnet50', {}),
+  'ViT-S/16': (ViT_S16, 'vit_small_patch16_224', {'img_size': _SIZE}),
+}
 
 
 def _ours(make, images, labels):
@@ -71,8 +73,10 @@ def main():
   images = rng.integers(0, 256, (_BATCH_SIZE, _SIZE, _SIZE, 3), np.uint8)
   labels = rng.integers(0, _NUM_CLASSES, _BATCH_SIZE).astype(np.int32)
   for name, (make, public, options) in _MODELS.items():
-    steps = {'imagenet_synth': _ours(make, images, labels),
-             'PyTorch': _theirs(public, options, images, labels)}
+    steps = {
+      'imagenet_synth': _ours(make, images, labels),
+      'PyTorch': _theirs(public, options, images, labels),
+    }
     rates = {who: [] for who in steps}
     for step in steps.values():
       step()
@@ -80,8 +84,9 @@ def main():
       for who, step in steps.items():
         rates[who].append(_images_per_second(step))
     for who, values in rates.items():
-      print(f'{name}, {who}: {statistics.median(values):.2f} images/s '
-            f'({min(values):.2f} to {max(values):.2f})')
+      print(
+        f'{name}, {who}: {statistics.median(values):.2f} images/s ({min(values):.2f} to {max(values):.2f})'
+      )
     ours, theirs = (statistics.median(values) for values in rates.values())
     print(f'{name}: ratio {ours / theirs:.2f}', flush=True)
 

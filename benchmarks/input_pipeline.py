@@ -26,8 +26,21 @@ _STORED, _SIZE, _BATCH_SIZE, _NUM_BATCHES = 256, 224, 64, 12
 
 def _shard(directory, path):
   source = FolderSource(directory.parent, directory.name, path.parent)
-  write_shard(path, (Record(resize(source[i]['image'], _STORED), source[i]['label'], index=i, seed=0,
-                            class_name='', prompt='', stages=()) for i in range(len(source))))
+  write_shard(
+    path,
+    (
+      Record(
+        resize(source[i]['image'], _STORED),
+        source[i]['label'],
+        index=i,
+        seed=0,
+        class_name='',
+        prompt='',
+        stages=(),
+      )
+      for i in range(len(source))
+    ),
+  )
 
 
 def main(directory):
@@ -37,8 +50,15 @@ def main(directory):
     images = Images(ShardSource([path]), _STORED, lambda example: example['label'], cache=False)
     for name, section in RECIPES.items():
       recipe = build(classifier.Recipe, json.loads(json.dumps(section)), name)
-      stream = batches(images, 'label', 0, _BATCH_SIZE, 0, _NUM_BATCHES,
-                       augment=functools.partial(classifier.augment, recipe=recipe, size=_SIZE))
+      stream = batches(
+        images,
+        'label',
+        0,
+        _BATCH_SIZE,
+        0,
+        _NUM_BATCHES,
+        augment=functools.partial(classifier.augment, recipe=recipe, size=_SIZE),
+      )
       next(stream)
       start = time.perf_counter()
       num = sum(len(batch['label']) for batch in stream)

@@ -30,8 +30,11 @@ _REPEATS = 3
 
 def get_config(part):
   """part: 'before', the jobs that run alone; 'train-N' or 'generate-N', for N processes."""
-  jobs = {name: section for name, section in quickstart.get_config().jobs.items()
-          if name in ('embed_captions', 'embed_classes', 'pretrain_base')}
+  jobs = {
+    name: section
+    for name, section in quickstart.get_config().jobs.items()
+    if name in ('embed_captions', 'embed_classes', 'pretrain_base')
+  }
   jobs['pretrain_base'].update(num_steps=10, checkpoint_every=10)
   jobs['pretrain_base'].preview.update(prompts=('one',), columns=1, sampler=dict(num_steps=1))
   if part != 'before':
@@ -48,9 +51,14 @@ def _train(jobs, num):
 
 def _generate(num):
   return dict(
-      job='generate', text='embed_classes', dataset=quickstart.digits('train'),
-      per_class=num * _NUM_SHARDS * _SHARD_SIZE // quickstart.NUM_CLASSES, shard_size=_SHARD_SIZE,
-      batch_size=_SHARD_SIZE, stages=[dict(weights='pretrain_base', sampler=quickstart.BASE_SAMPLER)])
+    job='generate',
+    text='embed_classes',
+    dataset=quickstart.digits('train'),
+    per_class=num * _NUM_SHARDS * _SHARD_SIZE // quickstart.NUM_CLASSES,
+    shard_size=_SHARD_SIZE,
+    batch_size=_SHARD_SIZE,
+    stages=[dict(weights='pretrain_base', sampler=quickstart.BASE_SAMPLER)],
+  )
 
 
 def _run(workdir, part, num=1):
@@ -62,13 +70,24 @@ def _run(workdir, part, num=1):
   for i in range(num):
     flags = ['--config', f'{__file__}:{part}', '--workdir', str(workdir), '--cpu_devices', '1']
     if num > 1 and part.startswith('train'):
-      flags += ['--distributed', '--coordinator', f'localhost:{port}', '--num_processes', str(num),
-                '--process_id', str(i)]
+      flags += [
+        '--distributed',
+        '--coordinator',
+        f'localhost:{port}',
+        '--num_processes',
+        str(num),
+        '--process_id',
+        str(i),
+      ]
     elif num > 1:
       flags += ['--worker', f'{i}/{num}']
-    processes.append(subprocess.Popen(
-        [sys.executable, '-m', 'imagenet_synth.main', *flags], stderr=subprocess.DEVNULL,
-        preexec_fn=lambda core=i: os.sched_setaffinity(0, {core})))
+    processes.append(
+      subprocess.Popen(
+        [sys.executable, '-m', 'imagenet_synth.main', *flags],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda core=i: os.sched_setaffinity(0, {core}),
+      )
+    )
   if any([process.wait() for process in processes]):
     raise SystemExit(f'{part} failed')
 
@@ -97,8 +116,10 @@ def main():
   with tempfile.TemporaryDirectory() as folder:
     before = pathlib.Path(folder) / 'before'
     _run(before, 'before')
-    for what, rate, unit in (('training', _train_rate, 'steps/s'),
-                             ('generation', _generate_rate, 'images/s')):
+    for what, rate, unit in (
+      ('training', _train_rate, 'steps/s'),
+      ('generation', _generate_rate, 'images/s'),
+    ):
       ratios = []
       for repeat in range(_REPEATS):
         workdir = shutil.copytree(before, before.with_name(f'{what}-{repeat}'))

@@ -23,38 +23,59 @@ RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1000, batch_size=64, crop_
 
 def pretraining(stage, num_steps, sampler):
   """Without any text; guidance 0 previews that."""
-  return small.training('pretrain', 'embed_classes', 'adam', num_steps, dict(sampler, guidance=0.0),
-                        stage=stage) | dict(dataset=UNLABELLED, text_dropout=1.0)
+  return small.training(
+    'pretrain', 'embed_classes', 'adam', num_steps, dict(sampler, guidance=0.0), stage=stage
+  ) | dict(dataset=UNLABELLED, text_dropout=1.0)
 
 
 def finetuning(init, optimizer, num_steps, sampler):
   return small.training('finetune', 'embed_classes', optimizer, num_steps, sampler, init=init) | dict(
-      dataset=LABELLED)
+    dataset=LABELLED
+  )
 
 
 def get_config():
   jobs = {}
-  jobs['embed_classes'] = dict(job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER,
-                               max_length=32)
+  jobs['embed_classes'] = dict(
+    job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
+  )
   jobs['pretrain_base'] = pretraining(small.BASE, 2500, BASE_SAMPLER)
   jobs['pretrain_sr32'] = pretraining(small.SR_32, 600, SR_SAMPLER)
   jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1500, BASE_SAMPLER)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 200, SR_SAMPLER)
 
-  classify = dict(job='classify', model=small.RESNET, recipe=RECIPE, size=32, real=LABELLED, test=small.TEST,
-                  seeds=SEEDS)
+  classify = dict(
+    job='classify', model=small.RESNET, recipe=RECIPE, size=32, real=LABELLED, test=small.TEST, seeds=SEEDS
+  )
   jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
   measured = dict(text='embed_classes', extractor='classify_real', batch_size=100)
   jobs['select_base'] = dict(
-      job='select', weights='finetune_base', sampler=BASE_SAMPLER, reference=small.VALIDATION, per_class=50,
-      **measured)
+    job='select',
+    weights='finetune_base',
+    sampler=BASE_SAMPLER,
+    reference=small.VALIDATION,
+    per_class=50,
+    **measured,
+  )
   jobs['generate'] = dict(
-      job='generate', text='embed_classes', dataset=LABELLED, times_real=4, shard_size=500, batch_size=100,
-      stages=[dict(weights='select_base', sampler=BASE_SAMPLER),
-              dict(weights='finetune_sr32', sampler=SR_SAMPLER)])
+    job='generate',
+    text='embed_classes',
+    dataset=LABELLED,
+    times_real=4,
+    shard_size=500,
+    batch_size=100,
+    stages=[
+      dict(weights='select_base', sampler=BASE_SAMPLER),
+      dict(weights='finetune_sr32', sampler=SR_SAMPLER),
+    ],
+  )
   jobs['evaluate'] = dict(
-      job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real',
-      references=dict(train=LABELLED, validation=small.VALIDATION))
+    job='evaluate',
+    samples='generate',
+    sizes=(16, 32),
+    extractor='classify_real',
+    references=dict(train=LABELLED, validation=small.VALIDATION),
+  )
   mixtures = {f'synthetic_{n}x': dict(real=False, synthetic='generate', synthetic_times=n) for n in (1, 4)}
   mixtures |= {f'both_{n}x': dict(real=True, synthetic='generate', synthetic_times=n) for n in (1, 2, 4)}
   jobs['classify_synthetic'] = dict(classify, mixtures=mixtures)

@@ -24,9 +24,13 @@ PREVIEW = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'hors
 LONG = 'a small photo of a {}'
 
 BASE = dict(
-    size=16, channels=3, prediction='v',
-    network=dict(type='unet', channels=32, channel_multiples=(1, 2), num_res_blocks=1,
-                 attention_sizes=(8,), head_size=32))
+  size=16,
+  channels=3,
+  prediction='v',
+  network=dict(
+    type='unet', channels=32, channel_multiples=(1, 2), num_res_blocks=1, attention_sizes=(8,), head_size=32
+  ),
+)
 SR_32 = dict(quickstart.SR_16, size=32, low_res_size=16, channels=3)
 BASE_SAMPLER = quickstart.sampler(64, guidance=1.5)
 SR_SAMPLER = quickstart.sampler(16)
@@ -44,52 +48,78 @@ def training(job, text, optimizer, num_steps, preview_sampler, prompts=PREVIEW, 
 
 def get_config():
   jobs = {}
-  embed = dict(job='embed', dataset=TRAIN, prompts='classes', encoder=quickstart.ENCODER,
-               max_length=32)
+  embed = dict(job='embed', dataset=TRAIN, prompts='classes', encoder=quickstart.ENCODER, max_length=32)
   jobs['embed_long'] = dict(embed, template=LONG)
   jobs['embed_classes'] = embed
   long_prompts = tuple(LONG.format(name) for name in PREVIEW)
-  jobs['pretrain_base'] = training('pretrain', 'embed_long', 'adam', 3000, BASE_SAMPLER,
-                                   long_prompts, stage=BASE)
-  jobs['pretrain_sr32'] = training('pretrain', 'embed_long', 'adam', 600, SR_SAMPLER, long_prompts,
-                                   stage=SR_32)
-  jobs['finetune_base'] = training('finetune', 'embed_classes', 'adafactor', 800, BASE_SAMPLER,
-                                   init='pretrain_base')
-  jobs['finetune_sr32'] = training('finetune', 'embed_classes', 'adam', 200, SR_SAMPLER,
-                                   init='pretrain_sr32')
+  jobs['pretrain_base'] = training(
+    'pretrain', 'embed_long', 'adam', 3000, BASE_SAMPLER, long_prompts, stage=BASE
+  )
+  jobs['pretrain_sr32'] = training(
+    'pretrain', 'embed_long', 'adam', 600, SR_SAMPLER, long_prompts, stage=SR_32
+  )
+  jobs['finetune_base'] = training(
+    'finetune', 'embed_classes', 'adafactor', 800, BASE_SAMPLER, init='pretrain_base'
+  )
+  jobs['finetune_sr32'] = training('finetune', 'embed_classes', 'adam', 200, SR_SAMPLER, init='pretrain_sr32')
 
-  classify = dict(job='classify', model=RESNET, recipe=RECIPE, size=32, real=TRAIN, test=TEST,
-                  seeds=(0, 1))
+  classify = dict(job='classify', model=RESNET, recipe=RECIPE, size=32, real=TRAIN, test=TEST, seeds=(0, 1))
   jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
   measured = dict(text='embed_classes', extractor='classify_real', batch_size=100)
   jobs['select_base'] = dict(
-      job='select', weights='finetune_base', sampler=FAST_SAMPLER, reference=VALIDATION,
-      per_class=20, **measured)
+    job='select',
+    weights='finetune_base',
+    sampler=FAST_SAMPLER,
+    reference=VALIDATION,
+    per_class=20,
+    **measured,
+  )
   references = dict(train=TRAIN, validation=VALIDATION)
   # shorter than RECIPE: trials are many
   short = dict(quickstart.recipe(1e-2, 0.05, num_steps=600, batch_size=64, crop_padding=2), flip=True)
   cas = dict(model=RESNET, recipe=short, test=TEST, seeds=(0, 1, 2))
   jobs['sweep_base'] = dict(
-      job='sweep', stages=[dict(weights='select_base', sampler=FAST_SAMPLER)], per_class=30,
-      grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0), logvar=(0.0, 0.3, 1.0)),
-      choose='fid_validation', references=references, **measured)
+    job='sweep',
+    stages=[dict(weights='select_base', sampler=FAST_SAMPLER)],
+    per_class=30,
+    grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0), logvar=(0.0, 0.3, 1.0)),
+    choose='fid_validation',
+    references=references,
+    **measured,
+  )
   jobs['sweep_guidance'] = dict(
-      job='sweep',
-      stages=[dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_base')],
-      grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0)), per_class=60, choose='cas',
-      cas=cas, references=references, **measured)
+    job='sweep',
+    stages=[dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_base')],
+    grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0)),
+    per_class=60,
+    choose='cas',
+    cas=cas,
+    references=references,
+    **measured,
+  )
   base = dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_guidance')
   jobs['sweep_sr32'] = dict(
-      job='sweep', stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
-      grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)), per_class=60,
-      choose='cas', cas=dict(cas, seeds=(0, 1)), references=references, **measured)
+    job='sweep',
+    stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
+    grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)),
+    per_class=60,
+    choose='cas',
+    cas=dict(cas, seeds=(0, 1)),
+    references=references,
+    **measured,
+  )
   jobs['generate'] = dict(
-      job='generate', text='embed_classes', dataset=TRAIN, per_class=200, shard_size=200,
-      batch_size=200,
-      stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER, tuned_by='sweep_sr32')])
-  jobs['evaluate'] = dict(job='evaluate', samples='generate', sizes=(16, 32),
-                          extractor='classify_real', references=references)
-  jobs['classify_synthetic'] = dict(
-      classify, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
+    job='generate',
+    text='embed_classes',
+    dataset=TRAIN,
+    per_class=200,
+    shard_size=200,
+    batch_size=200,
+    stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER, tuned_by='sweep_sr32')],
+  )
+  jobs['evaluate'] = dict(
+    job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real', references=references
+  )
+  jobs['classify_synthetic'] = dict(classify, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
   jobs['report'] = dict(job='report', title='A small cascade on CIFAR-10', jobs=tuple(jobs))
   return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))

@@ -11,8 +11,16 @@ def resnet_rs(*stage_sizes):
 
 
 def vit(width, depth, num_heads, drop_path_rate=0.0):
-  return dict(type='vit', num_classes=1000, patch_size=16, width=width, depth=depth,
-              num_heads=num_heads, drop_path_rate=drop_path_rate, dtype='bfloat16')
+  return dict(
+    type='vit',
+    num_classes=1000,
+    patch_size=16,
+    width=width,
+    depth=depth,
+    num_heads=num_heads,
+    drop_path_rate=drop_path_rate,
+    dtype='bfloat16',
+  )
 
 
 RESNET_50, RESNET_101, RESNET_152 = resnet(3, 4, 6, 3), resnet(3, 4, 23, 3), resnet(3, 8, 36, 3)

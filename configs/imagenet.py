@@ -15,8 +15,12 @@ from ml_collections import ConfigDict
 
 from configs import classifiers, recipes
 
-T5_XXL = dict(weights='weights/t5_1_1_xxl/checkpoint_1000000', size='t5_v1_1_xxl', dtype='bfloat16',
-              vocabulary='weights/t5_1_1_xxl/sentencepiece.model')
+T5_XXL = dict(
+  weights='weights/t5_1_1_xxl/checkpoint_1000000',
+  size='t5_v1_1_xxl',
+  dtype='bfloat16',
+  vocabulary='weights/t5_1_1_xxl/sentencepiece.model',
+)
 INCEPTION = 'weights/inception-2015-12-05.safetensors'
 PREVIEW = ('goldfish', 'flamingo', 'golden retriever', 'teapot')
 
@@ -27,20 +31,43 @@ def imagenet(split):
 
 # F.1
 BASE = dict(
-    size=64, channels=3,
-    network=dict(type='unet', channels=512, channel_multiples=(1, 2, 3, 4), num_res_blocks=3,
-                 attention_sizes=(32, 16, 8), head_size=64, dtype='bfloat16', remat=True))
+  size=64,
+  channels=3,
+  network=dict(
+    type='unet',
+    channels=512,
+    channel_multiples=(1, 2, 3, 4),
+    num_res_blocks=3,
+    attention_sizes=(32, 16, 8),
+    head_size=64,
+    dtype='bfloat16',
+    remat=True,
+  ),
+)
 # F.2
 SR_256 = dict(
-    size=256, low_res_size=64, channels=3,
-    network=dict(type='efficient_unet', channels=(128, 256, 512, 1024), num_res_blocks=(2, 4, 8, 8),
-                 self_attention=(False, False, False, True),
-                 text_attention=(False, False, False, True), num_heads=8, dtype='bfloat16',
-                 remat=True))
+  size=256,
+  low_res_size=64,
+  channels=3,
+  network=dict(
+    type='efficient_unet',
+    channels=(128, 256, 512, 1024),
+    num_res_blocks=(2, 4, 8, 8),
+    self_attention=(False, False, False, True),
+    text_attention=(False, False, False, True),
+    num_heads=8,
+    dtype='bfloat16',
+    remat=True,
+  ),
+)
 # F.3
 SR_1024 = dict(
-    size=1024, low_res_size=256, channels=3, schedule=dict(kind='linear'),
-    network=dict(SR_256['network'], self_attention=(False,) * 4))
+  size=1024,
+  low_res_size=256,
+  channels=3,
+  schedule=dict(kind='linear'),
+  network=dict(SR_256['network'], self_attention=(False,) * 4),
+)
 
 # the paper's final sampling settings
 BASE_SAMPLER = dict(sampler='ddpm', num_steps=1000, guidance=1.25, logvar=0.0)
@@ -53,63 +80,117 @@ DEFAULT_SAMPLER = dict(sampler='ddpm', num_steps=256)
 def training(job, optimizer, num_steps, batch_size, sampler, checkpoint_every, **more):
   """Learning rate: Imagen's; the papers do not say the one of fine-tuning."""
   return dict(
-      job=job, text='embed', dataset=imagenet('train'),
-      optimizer=dict(name=optimizer, learning_rate=1e-4, schedule='cosine', warmup_steps=10_000),
-      num_steps=num_steps, batch_size=batch_size, checkpoint_every=checkpoint_every, cache=False,
-      ema_decay=0.9999, text_dropout=0.1, preview=dict(prompts=PREVIEW, columns=4, sampler=sampler),
-      **more)
+    job=job,
+    text='embed',
+    dataset=imagenet('train'),
+    optimizer=dict(name=optimizer, learning_rate=1e-4, schedule='cosine', warmup_steps=10_000),
+    num_steps=num_steps,
+    batch_size=batch_size,
+    checkpoint_every=checkpoint_every,
+    cache=False,
+    ema_decay=0.9999,
+    text_dropout=0.1,
+    preview=dict(prompts=PREVIEW, columns=4, sampler=sampler),
+    **more,
+  )
 
 
 def all_jobs():
   """Name -> section, in order."""
   jobs = {}
   # prompts are class names alone; their length in tokens is ours
-  jobs['embed'] = dict(job='embed', dataset=imagenet('train'), prompts='classes', encoder=T5_XXL,
-                       max_length=16, batch_size=64)
-  jobs['pretrain_base'] = training('pretrain', 'adafactor', 2_500_000, 2048, DEFAULT_SAMPLER,
-                                   100_000, stage=BASE, fsdp=8)
-  jobs['pretrain_sr256'] = training('pretrain', 'adam', 2_500_000, 2048, SR_256_SAMPLER, 100_000,
-                                    stage=SR_256, fsdp=4)
-  jobs['pretrain_sr1024'] = training('pretrain', 'adam', 2_500_000, 2048, SR_1024_SAMPLER, 100_000,
-                                     stage=SR_1024, fsdp=4, crop=256)
-  jobs['finetune_base'] = training('finetune', 'adafactor', 210_000, 2048, DEFAULT_SAMPLER, 10_000,
-                                   init='pretrain_base', fsdp=8)
-  jobs['finetune_sr256'] = training('finetune', 'adam', 490_000, 2048, SR_256_SAMPLER, 35_000,
-                                    init='pretrain_sr256', fsdp=4)
+  jobs['embed'] = dict(
+    job='embed', dataset=imagenet('train'), prompts='classes', encoder=T5_XXL, max_length=16, batch_size=64
+  )
+  jobs['pretrain_base'] = training(
+    'pretrain', 'adafactor', 2_500_000, 2048, DEFAULT_SAMPLER, 100_000, stage=BASE, fsdp=8
+  )
+  jobs['pretrain_sr256'] = training(
+    'pretrain', 'adam', 2_500_000, 2048, SR_256_SAMPLER, 100_000, stage=SR_256, fsdp=4
+  )
+  jobs['pretrain_sr1024'] = training(
+    'pretrain', 'adam', 2_500_000, 2048, SR_1024_SAMPLER, 100_000, stage=SR_1024, fsdp=4, crop=256
+  )
+  jobs['finetune_base'] = training(
+    'finetune', 'adafactor', 210_000, 2048, DEFAULT_SAMPLER, 10_000, init='pretrain_base', fsdp=8
+  )
+  jobs['finetune_sr256'] = training(
+    'finetune', 'adam', 490_000, 2048, SR_256_SAMPLER, 35_000, init='pretrain_sr256', fsdp=4
+  )
 
   jobs['inception'] = dict(job='import_weights', kind='inception', path=INCEPTION)
   measured = dict(text='embed', extractor='inception', batch_size=256)
   references = dict(train=imagenet('train'), validation=imagenet('validation'))
   jobs['select_base'] = dict(
-      job='select', weights='finetune_base', sampler=DEFAULT_SAMPLER, per_class=10,
-      reference=imagenet('validation'), **measured)
+    job='select',
+    weights='finetune_base',
+    sampler=DEFAULT_SAMPLER,
+    per_class=10,
+    reference=imagenet('validation'),
+    **measured,
+  )
   base = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
   jobs['sweep_base'] = dict(
-      job='sweep', stages=[dict(weights='select_base', sampler=BASE_SAMPLER)], per_class=50,
-      grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), logvar=(0.0, 0.2, 0.3, 0.4, 1.0),
-                num_steps=(128, 500, 1000)),
-      references=references, choose='fid_validation', **measured)
+    job='sweep',
+    stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
+    per_class=50,
+    grid=dict(
+      guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), logvar=(0.0, 0.2, 0.3, 0.4, 1.0), num_steps=(128, 500, 1000)
+    ),
+    references=references,
+    choose='fid_validation',
+    **measured,
+  )
   jobs['sweep_guidance'] = dict(
-      job='sweep', stages=[dict(base, tuned_by='sweep_base')], per_class=1200,
-      grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0)), references=references, choose='cas',
-      cas=dict(model=classifiers.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'),
-               seeds=(0,)), **measured)
+    job='sweep',
+    stages=[dict(base, tuned_by='sweep_base')],
+    per_class=1200,
+    grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0)),
+    references=references,
+    choose='cas',
+    cas=dict(model=classifiers.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'), seeds=(0,)),
+    **measured,
+  )
   jobs['select_sr256'] = dict(
-      job='select', weights='finetune_sr256', sampler=SR_256_SAMPLER, below=[base], per_class=10,
-      reference=imagenet('validation'), **measured)
+    job='select',
+    weights='finetune_sr256',
+    sampler=SR_256_SAMPLER,
+    below=[base],
+    per_class=10,
+    reference=imagenet('validation'),
+    **measured,
+  )
   jobs['sweep_sr256'] = dict(
-      job='sweep', stages=[base, dict(weights='select_sr256', sampler=SR_256_SAMPLER)], per_class=10,
-      grid=dict(guidance=(1.0, 2.0, 5.0, 10.0, 30.0), noise_augmentation=(0.0, 0.1, 0.2, 0.3, 0.4),
-                logvar=(0.1, 0.3), num_steps=(128, 500, 1000)),
-      references=references, choose='fid_train', **measured)
+    job='sweep',
+    stages=[base, dict(weights='select_sr256', sampler=SR_256_SAMPLER)],
+    per_class=10,
+    grid=dict(
+      guidance=(1.0, 2.0, 5.0, 10.0, 30.0),
+      noise_augmentation=(0.0, 0.1, 0.2, 0.3, 0.4),
+      logvar=(0.1, 0.3),
+      num_steps=(128, 500, 1000),
+    ),
+    references=references,
+    choose='fid_train',
+    **measured,
+  )
 
   jobs['generate'] = dict(
-      job='generate', text='embed', dataset=imagenet('train'), times_real=1, shard_size=1000,
-      batch_size=256,
-      stages=[base, dict(weights='select_sr256', sampler=SR_256_SAMPLER, tuned_by='sweep_sr256'),
-              dict(weights='pretrain_sr1024', sampler=SR_1024_SAMPLER)])
-  jobs['evaluate'] = dict(job='evaluate', samples='generate', sizes=(64, 256),
-                          extractor='inception', references=references)
+    job='generate',
+    text='embed',
+    dataset=imagenet('train'),
+    times_real=1,
+    shard_size=1000,
+    batch_size=256,
+    stages=[
+      base,
+      dict(weights='select_sr256', sampler=SR_256_SAMPLER, tuned_by='sweep_sr256'),
+      dict(weights='pretrain_sr1024', sampler=SR_1024_SAMPLER),
+    ],
+  )
+  jobs['evaluate'] = dict(
+    job='evaluate', samples='generate', sizes=(64, 256), extractor='inception', references=references
+  )
   return jobs
 
 

@@ -18,13 +18,29 @@ def get_config():
   small = cifar10_small.get_config().jobs
   jobs = {}
   jobs['embed'] = dict(small.embed_classes, dataset=TRAIN)
-  for name, num_steps in (('pretrain_base', 600), ('pretrain_sr32', 200), ('finetune_base', 200),
-                          ('finetune_sr32', 100)):
-    jobs[name] = dict(small[name], text='embed', dataset=TRAIN, num_steps=num_steps,
-                      checkpoint_every=num_steps // 2,
-                      preview=dict(small[name].preview, prompts=PREVIEW, columns=4))
+  for name, num_steps in (
+    ('pretrain_base', 600),
+    ('pretrain_sr32', 200),
+    ('finetune_base', 200),
+    ('finetune_sr32', 100),
+  ):
+    jobs[name] = dict(
+      small[name],
+      text='embed',
+      dataset=TRAIN,
+      num_steps=num_steps,
+      checkpoint_every=num_steps // 2,
+      preview=dict(small[name].preview, prompts=PREVIEW, columns=4),
+    )
   jobs['generate'] = dict(
-      small.generate, text='embed', dataset=TRAIN, per_class=1, shard_size=100,
-      stages=[dict(weights='finetune_base', sampler=quickstart.sampler(16)),
-              dict(weights='finetune_sr32', sampler=quickstart.sampler(8))])
+    small.generate,
+    text='embed',
+    dataset=TRAIN,
+    per_class=1,
+    shard_size=100,
+    stages=[
+      dict(weights='finetune_base', sampler=quickstart.sampler(16)),
+      dict(weights='finetune_sr32', sampler=quickstart.sampler(8)),
+    ],
+  )
   return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))

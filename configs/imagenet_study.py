@@ -19,29 +19,46 @@ TIMES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 # Touvron et al. (2021), DeiT's published command for 384 pixels: 30 epochs, AdamW, 5e-6
 AT_384 = dict(
-    recipes.DEIT, epochs=30,
-    optimizer=dict(name='adamw', learning_rate=5e-6, weight_decay=1e-8, decay_all=False))
+  recipes.DEIT,
+  epochs=30,
+  optimizer=dict(name='adamw', learning_rate=5e-6, weight_decay=1e-8, decay_all=False),
+)
 
 # row of Table 3 -> title, model, recipe, size
 TABLE_3 = dict(
-    resnet50=('ResNet-50', models.RESNET_50, recipes.RESNET, 224),
-    resnet101=('ResNet-101', models.RESNET_101, recipes.RESNET, 224),
-    resnet152=('ResNet-152', models.RESNET_152, recipes.RESNET, 224),
-    resnet_rs50=('ResNet-RS-50', models.RESNET_RS_50, recipes.RESNET_RS, 160),
-    resnet_rs101_160=('ResNet-RS-101', models.RESNET_RS_101, recipes.RESNET_RS, 160),
-    resnet_rs101_190=('ResNet-RS-101', models.RESNET_RS_101, recipes.RESNET_RS, 190),
-    resnet_rs152=('ResNet-RS-152', models.RESNET_RS_152, dict(
-        recipes.RESNET_RS, randaugment=dict(num_layers=2, magnitude=15)), 224),
-    vit_s16=('ViT-S/16', models.VIT_S16, recipes.VIT_S16, 224),
-    deit_s=('DeiT-S', models.DEIT_S, recipes.DEIT, 224),
-    deit_b=('DeiT-B', models.DEIT_B, recipes.DEIT, 224),
-    deit_b_384=('DeiT-B', models.DEIT_B, AT_384, 384),
-    deit_l=('DeiT-L', models.DEIT_L, recipes.DEIT, 224))
+  resnet50=('ResNet-50', models.RESNET_50, recipes.RESNET, 224),
+  resnet101=('ResNet-101', models.RESNET_101, recipes.RESNET, 224),
+  resnet152=('ResNet-152', models.RESNET_152, recipes.RESNET, 224),
+  resnet_rs50=('ResNet-RS-50', models.RESNET_RS_50, recipes.RESNET_RS, 160),
+  resnet_rs101_160=('ResNet-RS-101', models.RESNET_RS_101, recipes.RESNET_RS, 160),
+  resnet_rs101_190=('ResNet-RS-101', models.RESNET_RS_101, recipes.RESNET_RS, 190),
+  resnet_rs152=(
+    'ResNet-RS-152',
+    models.RESNET_RS_152,
+    dict(recipes.RESNET_RS, randaugment=dict(num_layers=2, magnitude=15)),
+    224,
+  ),
+  vit_s16=('ViT-S/16', models.VIT_S16, recipes.VIT_S16, 224),
+  deit_s=('DeiT-S', models.DEIT_S, recipes.DEIT, 224),
+  deit_b=('DeiT-B', models.DEIT_B, recipes.DEIT, 224),
+  deit_b_384=('DeiT-B', models.DEIT_B, AT_384, 384),
+  deit_l=('DeiT-L', models.DEIT_L, recipes.DEIT, 224),
+)
 
 
 def classify(title, model, recipe, size, mixtures, **more):
-  return dict(job='classify', title=title, model=model, recipe=recipe, size=size, mixtures=mixtures,
-              real=imagenet('train'), test=imagenet('validation'), seeds=SEEDS, **more)
+  return dict(
+    job='classify',
+    title=title,
+    model=model,
+    recipe=recipe,
+    size=size,
+    mixtures=mixtures,
+    real=imagenet('train'),
+    test=imagenet('validation'),
+    seeds=SEEDS,
+    **more,
+  )
 
 
 def mixture(real, times, size, samples='generate'):
@@ -49,16 +66,26 @@ def mixture(real, times, size, samples='generate'):
 
 
 def table2():
-  return {'table2': classify(
-      'ResNet-50', models.RESNET_50, recipes.CAS, 224, dict(
-          real=dict(real=True), synthetic_256=mixture(False, 1, 256),
-          synthetic_1024=mixture(False, 1, 1024)), loaded_size=256)}
+  return {
+    'table2': classify(
+      'ResNet-50',
+      models.RESNET_50,
+      recipes.CAS,
+      224,
+      dict(
+        real=dict(real=True), synthetic_256=mixture(False, 1, 256), synthetic_1024=mixture(False, 1, 1024)
+      ),
+      loaded_size=256,
+    )
+  }
 
 
 def table3():
   mixtures = dict(real=dict(real=True), synthetic=mixture(False, 1, 1024), both=mixture(True, 1, 1024))
-  jobs = {f'table3_{name}': classify(*row, mixtures, loaded_size=round(row[-1] * 256 / 224))
-          for name, row in TABLE_3.items()}
+  jobs = {
+    f'table3_{name}': classify(*row, mixtures, loaded_size=round(row[-1] * 256 / 224))
+    for name, row in TABLE_3.items()
+  }
   jobs['table3_deit_b_384']['init'] = 'table3_deit_b'
   return jobs
 
@@ -73,15 +100,24 @@ def table4():
   for size in (256, 1024):
     mixtures = {f'both_{n}x': mixture(True, n, size, 'generate_9x') for n in TIMES}
     jobs[f'table4_{size}'] = classify(
-        'ResNet-50', models.RESNET_50, recipes.RESNET, 224, dict(real=dict(real=True), **mixtures),
-        loaded_size=256)
+      'ResNet-50',
+      models.RESNET_50,
+      recipes.RESNET,
+      224,
+      dict(real=dict(real=True), **mixtures),
+      loaded_size=256,
+    )
   return jobs
 
 
 def figure6():
   mixtures = {f'both_{n}x': mixture(True, n, 64, 'generate_9x') for n in TIMES}
-  return {'generate_9x': generate_9x(all_jobs()), 'figure6': classify(
-      'ResNet-50', models.RESNET_50, recipes.RESNET, 64, dict(real=dict(real=True), **mixtures))}
+  return {
+    'generate_9x': generate_9x(all_jobs()),
+    'figure6': classify(
+      'ResNet-50', models.RESNET_50, recipes.RESNET, 64, dict(real=dict(real=True), **mixtures)
+    ),
+  }
 
 
 STUDIES = {study.__name__: study for study in (table2, table3, table4, figure6)}

@@ -22,31 +22,79 @@ deit: Touvron et al. (2021): DeiT on 224 pixels, stochastic depth 0.1. RandAugme
 """
 
 CAS = dict(
-    optimizer=dict(name='momentum', learning_rate=0.4, schedule='step', warmup=5 / 90,
-                   drops=(30 / 90, 60 / 90, 80 / 90), weight_decay=1e-4, decay_all=False),
-    epochs=90, batch_size=1024, random_resized_crop=True, flip=True)
+  optimizer=dict(
+    name='momentum',
+    learning_rate=0.4,
+    schedule='step',
+    warmup=5 / 90,
+    drops=(30 / 90, 60 / 90, 80 / 90),
+    weight_decay=1e-4,
+    decay_all=False,
+  ),
+  epochs=90,
+  batch_size=1024,
+  random_resized_crop=True,
+  flip=True,
+)
 
 RESNET = dict(CAS, label_smoothing=0.1)
 
 RESNET_RS = dict(
-    # 0.1 for each 256 images of a batch
-    optimizer=dict(name='momentum', learning_rate=0.1 * 4096 / 256, schedule='cosine',
-                   warmup=5 / 350, weight_decay=4e-5, decay_all=False),
-    epochs=350, batch_size=4096, random_resized_crop=True, flip=True,
-    randaugment=dict(num_layers=2, magnitude=10), label_smoothing=0.1, ema_decay=0.9999)
+  # 0.1 for each 256 images of a batch
+  optimizer=dict(
+    name='momentum',
+    learning_rate=0.1 * 4096 / 256,
+    schedule='cosine',
+    warmup=5 / 350,
+    weight_decay=4e-5,
+    decay_all=False,
+  ),
+  epochs=350,
+  batch_size=4096,
+  random_resized_crop=True,
+  flip=True,
+  randaugment=dict(num_layers=2, magnitude=10),
+  label_smoothing=0.1,
+  ema_decay=0.9999,
+)
 
 VIT_S16 = dict(
-    optimizer=dict(name='adamw', learning_rate=1e-3, schedule='cosine', warmup_steps=10_000,
-                   weight_decay=1e-4 / 1e-3, decay_all=False, clip_norm=1.0),
-    epochs=300, batch_size=1024, random_resized_crop=True, flip=True,
-    randaugment=dict(num_layers=2, magnitude=10), mixup_alpha=0.2)
+  optimizer=dict(
+    name='adamw',
+    learning_rate=1e-3,
+    schedule='cosine',
+    warmup_steps=10_000,
+    weight_decay=1e-4 / 1e-3,
+    decay_all=False,
+    clip_norm=1.0,
+  ),
+  epochs=300,
+  batch_size=1024,
+  random_resized_crop=True,
+  flip=True,
+  randaugment=dict(num_layers=2, magnitude=10),
+  mixup_alpha=0.2,
+)
 
 DEIT = dict(
-    # 5e-4 for each 512 images of a batch
-    optimizer=dict(name='adamw', learning_rate=5e-4 * 1024 / 512, schedule='cosine',
-                   warmup=5 / 300, weight_decay=0.05, decay_all=False),
-    epochs=300, batch_size=1024, random_resized_crop=True, flip=True,
-    randaugment=dict(num_layers=2, magnitude=9, deviation=0.5, probability=0.5), erasing=0.25,
-    mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1)
+  # 5e-4 for each 512 images of a batch
+  optimizer=dict(
+    name='adamw',
+    learning_rate=5e-4 * 1024 / 512,
+    schedule='cosine',
+    warmup=5 / 300,
+    weight_decay=0.05,
+    decay_all=False,
+  ),
+  epochs=300,
+  batch_size=1024,
+  random_resized_crop=True,
+  flip=True,
+  randaugment=dict(num_layers=2, magnitude=9, deviation=0.5, probability=0.5),
+  erasing=0.25,
+  mixup_alpha=0.8,
+  cutmix_alpha=1.0,
+  label_smoothing=0.1,
+)
 
 RECIPES = dict(cas=CAS, resnet=RESNET, resnet_rs=RESNET_RS, vit_s16=VIT_S16, deit=DEIT)

@@ -29,6 +29,7 @@ class TextStates(NamedTuple):
 
   prompts: float32 [N, L, D]. null: float32 [L, D], what stands for "no text".
   """
+
   prompts: Any
   null: Any
 
@@ -44,6 +45,7 @@ class Stage:
   augmentation: the schedule by which the enlarged image is noised. align_corners: how it is enlarged,
   see `images.upsample`. learned_variance: the network has 2 * channels outputs, see `hybrid_loss`.
   """
+
   size: int
   channels: int
   network: nn.Module
@@ -56,11 +58,18 @@ class Stage:
   align_corners: bool = False
   learned_variance: bool = False
 
-  def predict(self, variables: Any, x_t: jax.Array, logsnr: jax.Array, text: jax.Array,
-              low_res: jax.Array | None, aug_logsnr: jax.Array | None, train: bool = False,
-              rngs: dict[str, jax.Array] | None = None) -> jax.Array:
-    return self.network.apply(variables, x_t, logsnr, text, low_res, aug_logsnr, train=train,
-                              rngs=rngs)
+  def predict(
+    self,
+    variables: Any,
+    x_t: jax.Array,
+    logsnr: jax.Array,
+    text: jax.Array,
+    low_res: jax.Array | None,
+    aug_logsnr: jax.Array | None,
+    train: bool = False,
+    rngs: dict[str, jax.Array] | None = None,
+  ) -> jax.Array:
+    return self.network.apply(variables, x_t, logsnr, text, low_res, aug_logsnr, train=train, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +82,7 @@ class SamplerSettings:
   u of the stage's augmentation schedule. thresholding, percentile, max_scale: see
   `diffusion.denoise.threshold`.
   """
+
   sampler: samplers.SamplerName = 'ddpm'
   num_steps: int = 256
   guidance: float = 1.0
@@ -85,6 +95,7 @@ class SamplerSettings:
 
 class TrainedStage(NamedTuple):
   """A stage, its weights (replicated over this host's devices), and how to sample it."""
+
   stage: Stage
   variables: Any
   settings: SamplerSettings
@@ -100,6 +111,7 @@ class DiffusionObjective:
   section 2.5). crop: S, where it is less than the stage's size: an SR stage can be trained on parts
   of images (Imagen, section 2.5).
   """
+
   stage: Stage
   text_dropout: float = 0.1
   crop: int | None = None
@@ -129,16 +141,24 @@ class DiffusionObjective:
       low_res = diffuse(low_res, jax.random.normal(noise_key, low_res.shape), aug_logsnr)
 
     def network(x_t, logsnr):
-      return stage.predict(variables, x_t, logsnr, text, low_res, aug_logsnr, train=True,
-                           rngs={'dropout': dropout_key})
+      return stage.predict(
+        variables, x_t, logsnr, text, low_res, aug_logsnr, train=True, rngs={'dropout': dropout_key}
+      )
 
     loss_fn = hybrid_loss if stage.learned_variance else diffusion_loss
     loss = jnp.mean(loss_fn(network, x_0, loss_key, stage.schedule, stage.prediction))
     return loss, ({'loss': loss}, {})
 
 
-def sample_stage(stage: Stage, settings: SamplerSettings, variables: Any, text: jax.Array,
-                 null: jax.Array, image_keys: jax.Array, low_res: jax.Array | None) -> jax.Array:
+def sample_stage(
+  stage: Stage,
+  settings: SamplerSettings,
+  variables: Any,
+  text: jax.Array,
+  null: jax.Array,
+  image_keys: jax.Array,
+  low_res: jax.Array | None,
+) -> jax.Array:
   """Images of one stage on one device.
 
   Args:
@@ -155,8 +175,7 @@ def sample_stage(stage: Stage, settings: SamplerSettings, variables: Any, text: 
   shape = (stage.size, stage.size, stage.channels)
   aug_logsnr = None
   if low_res is not None:
-    aug_logsnr = jnp.full(low_res.shape[0],
-                          stage.augmentation.logsnr(settings.noise_augmentation))
+    aug_logsnr = jnp.full(low_res.shape[0], stage.augmentation.logsnr(settings.noise_augmentation))
     noise = keys.normal(image_keys, _AUGMENTATION_DRAW, shape)
     low_res = diffuse(images.upsample(low_res, stage.size, stage.align_corners), noise, aug_logsnr)
 
@@ -167,6 +186,7 @@ def sample_stage(stage: Stage, settings: SamplerSettings, variables: Any, text: 
         output, v = jnp.split(output, 2, axis=-1)
         mixing = (v + 1) / 2
       return denoising.Estimate(denoising.to_x0(stage.prediction, output, x_t, logsnr), mixing)
+
     return denoise
 
   guided = denoise_with(text)
@@ -176,44 +196,69 @@ def sample_stage(stage: Stage, settings: SamplerSettings, variables: Any, text: 
 
   def denoise(x_t, logsnr):
     estimate = guided(x_t, logsnr)
-    return estimate._replace(x_0=denoising.threshold(
-        estimate.x_0, settings.thresholding, settings.percentile, settings.max_scale))
+    return estimate._replace(
+      x_0=denoising.threshold(estimate.x_0, settings.thresholding, settings.percentile, settings.max_scale)
+    )
 
-  x_0 = samplers.sample(denoise, lambda draw: keys.normal(image_keys, draw, shape), stage.schedule,
-                        settings.num_steps, settings.logvar, settings.sampler)
+  x_0 = samplers.sample(
+    denoise,
+    lambda draw: keys.normal(image_keys, draw, shape),
+    stage.schedule,
+    settings.num_steps,
+    settings.logvar,
+    settings.sampler,
+  )
   return jnp.clip(x_0, -1, 1)
 
 
 @functools.lru_cache(maxsize=16)
 def _pmapped(stage: Stage, settings: SamplerSettings, guided: bool) -> Callable[..., jax.Array]:
   """One compilation for all settings that differ in numbers alone."""
+
   def run(variables, text, null, image_keys, low_res, numbers):
-    traced = dataclasses.replace(settings, **numbers) if guided else dataclasses.replace(
-        settings, **{**numbers, 'guidance': 1.0})
+    traced = (
+      dataclasses.replace(settings, **numbers)
+      if guided
+      else dataclasses.replace(settings, **{**numbers, 'guidance': 1.0})
+    )
     return sample_stage(stage, traced, variables, text, null, image_keys, low_res)
 
   # with several processes, a bare pmap would be over the devices of all
   return jax.pmap(run, in_axes=(None, 0, None, 0, 0, None), devices=jax.local_devices())
 
 
-def _sample_batch(trained: TrainedStage, text: jax.Array, null: jax.Array, image_keys: jax.Array,
-                  low_res: np.ndarray | None) -> np.ndarray:
+def _sample_batch(
+  trained: TrainedStage, text: jax.Array, null: jax.Array, image_keys: jax.Array, low_res: np.ndarray | None
+) -> np.ndarray:
   """A batch over all local devices: text [B, L, D] -> float32 [B, S, S, C]."""
   stage, variables, settings = trained
-  numbers = {name: getattr(settings, name)
-             for name in ('num_steps', 'guidance', 'logvar', 'noise_augmentation')}
-  static = SamplerSettings(sampler=settings.sampler, thresholding=settings.thresholding,
-                           percentile=settings.percentile, max_scale=settings.max_scale)
+  numbers = {
+    name: getattr(settings, name) for name in ('num_steps', 'guidance', 'logvar', 'noise_augmentation')
+  }
+  static = SamplerSettings(
+    sampler=settings.sampler,
+    thresholding=settings.thresholding,
+    percentile=settings.percentile,
+    max_scale=settings.max_scale,
+  )
   cut = lambda x: x if x is None else x.reshape(jax.local_device_count(), -1, *x.shape[1:])
   sample = _pmapped(stage, static, settings.guidance != 1.0)
   out = sample(variables, cut(text), null, cut(image_keys), cut(low_res), numbers)
   return np.asarray(out).reshape(-1, *out.shape[2:])
 
 
-def sample(cascade: Sequence[TrainedStage], text: TextStates, seed: int, labels: np.ndarray,
-           indices: np.ndarray, batch_size: int, *, low_res: np.ndarray | None = None,
-           first_stage: int = 0, on_batch: Callable[[int], Any] = lambda num: None
-           ) -> list[np.ndarray]:
+def sample(
+  cascade: Sequence[TrainedStage],
+  text: TextStates,
+  seed: int,
+  labels: np.ndarray,
+  indices: np.ndarray,
+  batch_size: int,
+  *,
+  low_res: np.ndarray | None = None,
+  first_stage: int = 0,
+  on_batch: Callable[[int], Any] = lambda num: None,
+) -> list[np.ndarray]:
   """Images of classes, at the size of every stage.
 
   Image `indices[i]` of class `labels[i]` depends on its two numbers, the seed and the settings, not
@@ -241,7 +286,7 @@ def sample(cascade: Sequence[TrainedStage], text: TextStates, seed: int, labels:
     for position, trained in enumerate(cascade, first_stage):
       image_keys = keys.image_keys(seed, position, labels[filled], indices[filled])
       image = _sample_batch(trained, text.prompts[labels[filled]], text.null, image_keys, image)
-      drawn.append(image[:len(rows)])
+      drawn.append(image[: len(rows)])
     batches.append(drawn)
     on_batch(len(rows))
   return [np.concatenate(parts) for parts in zip(*batches)]

@@ -19,16 +19,24 @@ from imagenet_synth.jobs import pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.')
+  'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.'
+)
 _WORKER = flags.DEFINE_string(
-    'worker', None, 'INDEX/COUNT: which of several processes that share the jobs that can be divided '
-    '(generate, sweep, classify) this is. They need not run at the same time.')
+  'worker',
+  None,
+  'INDEX/COUNT: which of several processes that share the jobs that can be divided '
+  '(generate, sweep, classify) this is. They need not run at the same time.',
+)
 _VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
 _REPAIR = flags.DEFINE_bool(
-    'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.')
+  'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.'
+)
 _DISTRIBUTED = flags.DEFINE_bool(
-    'distributed', False, 'Train together with other processes: on TPU pods, SLURM and Kubernetes they '
-    'find each other, elsewhere by the next three.')
+  'distributed',
+  False,
+  'Train together with other processes: on TPU pods, SLURM and Kubernetes they '
+  'find each other, elsewhere by the next three.',
+)
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
@@ -36,9 +44,12 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and
 # two halves of a batch on two devices are faster than one batch on two threads: small convolutions
 # don't keep several threads busy
 _CPU_DEVICES = flags.DEFINE_integer(
-    'cpu_devices', min(2, os.cpu_count()),
-    'On a CPU: how many virtual devices share the work; 1 is faster for large networks, such as ResNet-50. '
-    'Batch sizes must be multiples of it.', 1)
+  'cpu_devices',
+  min(2, os.cpu_count()),
+  'On a CPU: how many virtual devices share the work; 1 is faster for large networks, such as ResNet-50. '
+  'Batch sizes must be multiples of it.',
+  1,
+)
 
 
 def main(argv: list[str]) -> None:

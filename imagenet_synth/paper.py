@@ -20,6 +20,7 @@ class Table:
   notes: what a reader must know before comparing, sentences.
   columns, rows: a row has a value for each column, None where the paper has none.
   """
+
   title: str
   unit: str
   approximate: bool

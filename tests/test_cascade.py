@@ -24,6 +24,7 @@ _CALLS = []
 
 class _Formula(nn.Module):
   """Answers with the first numbers of the text as a colour, its `low_res`, or the level of that."""
+
   kind: str
 
   @nn.compact
@@ -32,9 +33,10 @@ class _Formula(nn.Module):
     _TRACES.append(self.kind)
     jax.debug.callback(lambda x: _CALLS.append(float(x)), jnp.abs(text).max())
     if self.kind == 'text':
-      return jnp.broadcast_to(text[:, 0, None, None, :x_t.shape[-1]], x_t.shape)
-    return low_res if self.kind == 'low_res' else jnp.broadcast_to(
-        aug_logsnr[:, None, None, None] / 20, x_t.shape)
+      return jnp.broadcast_to(text[:, 0, None, None, : x_t.shape[-1]], x_t.shape)
+    return (
+      low_res if self.kind == 'low_res' else jnp.broadcast_to(aug_logsnr[:, None, None, None] / 20, x_t.shape)
+    )
 
 
 _TEXT = np.random.default_rng(0).uniform(0.1, 0.3, (5, 2, 4)).astype(np.float32)
@@ -63,8 +65,7 @@ def _no_calls():
 @pytest.fixture(scope='module')
 def tiny():
   """Base of 8x8, SR stage to 16x16; weights are drawn, the zeros of a new network, too."""
-  base = UNet(channels=8, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(8,),
-              head_size=8)
+  base = UNet(channels=8, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(8,), head_size=8)
   sr = EfficientUNet((8,), (1,), (True,), (True,), num_heads=2)
   rng = np.random.default_rng(0)
 
@@ -73,10 +74,12 @@ def tiny():
     draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
     return TrainedStage(stage, jax.tree.map(draw, shapes), settings)
 
-  return [trained(Stage(8, 3, base, 2, 4, prediction='v'),
-                  SamplerSettings(num_steps=4, guidance=2.0, logvar=0.3)),
-          trained(Stage(16, 3, sr, 2, 4, 8, Schedule('linear'), 'v'),
-                  SamplerSettings(num_steps=3, noise_augmentation=0.2))]
+  return [
+    trained(Stage(8, 3, base, 2, 4, prediction='v'), SamplerSettings(num_steps=4, guidance=2.0, logvar=0.3)),
+    trained(
+      Stage(16, 3, sr, 2, 4, 8, Schedule('linear'), 'v'), SamplerSettings(num_steps=3, noise_augmentation=0.2)
+    ),
+  ]
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +98,8 @@ def test_sizes_ranges_and_variety(drawn):
 
 @pytest.mark.parametrize('num_devices, batch_size', [(1, 5), (2, 8), (8, 1)])
 def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
-    tiny, drawn, monkeypatch, num_devices, batch_size):
+  tiny, drawn, monkeypatch, num_devices, batch_size
+):
   labels, indices, expected = drawn
   order = np.random.default_rng(1).permutation(16)[:11]
   monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
@@ -106,7 +110,7 @@ def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
 
 def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   labels, indices, (base, large) = drawn
-  out, = cascade.sample(tiny[1:], _STATES, 3, labels, indices, 16, low_res=base, first_stage=1)
+  (out,) = cascade.sample(tiny[1:], _STATES, 3, labels, indices, 16, low_res=base, first_stage=1)
   np.testing.assert_allclose(out, large, atol=1e-5)
 
 
@@ -119,7 +123,7 @@ def test_another_seed_draws_other_images(tiny, drawn):
 
 def test_reports_batches_without_the_images_that_fill_the_last():
   finished = []
-  out, = _sample([_formula('text')], labels=np.zeros(19, int), on_batch=finished.append)
+  (out,) = _sample([_formula('text')], labels=np.zeros(19, int), on_batch=finished.append)
   assert finished == [8, 8, 3] and len(out) == 19
 
 
@@ -139,7 +143,7 @@ def test_with_guidance_every_second_evaluation_has_no_text():
 @pytest.mark.parametrize('guidance', [0.0, 1.0, 1.35, 3.0, 8.0])
 def test_guidance_extrapolates_from_no_text(guidance):
   # x_0 is the text's colour with text and 0 without
-  out, = _sample([_formula('text', dataclasses.replace(_PLAIN, guidance=guidance))])
+  (out,) = _sample([_formula('text', dataclasses.replace(_PLAIN, guidance=guidance))])
   expected = np.clip(guidance * _TEXT[:4, 0, :3], -1, 1)
   np.testing.assert_allclose(out, np.broadcast_to(expected[:, None, None], out.shape), atol=1e-6)
 
@@ -148,8 +152,13 @@ def test_numbers_do_not_compile_again():
   settings = SamplerSettings(num_steps=2, guidance=2.0, thresholding='static')
   _sample([_formula('text', settings)])
   _TRACES.clear()
-  for numbers in ({'num_steps': 5}, {'guidance': 3.0}, {'logvar': 0.3}, {'noise_augmentation': 0.5},
-                  {'num_steps': 1, 'guidance': 0.5, 'logvar': 1.0}):
+  for numbers in (
+    {'num_steps': 5},
+    {'guidance': 3.0},
+    {'logvar': 0.3},
+    {'noise_augmentation': 0.5},
+    {'num_steps': 1, 'guidance': 0.5, 'logvar': 1.0},
+  ):
     _sample([_formula('text', dataclasses.replace(settings, **numbers))])
   assert not _TRACES
   # leaving guidance out is another program
@@ -177,10 +186,10 @@ def test_the_network_sees_the_noised_low_resolution_and_is_told_the_level(level)
   settings = dataclasses.replace(_PLAIN, noise_augmentation=level)
   logsnr = float(Schedule('cosine').logsnr(level))
   low_res = np.full((64, 4, 4, 3), 0.1, np.float32)
-  told, = _sample([_formula('level', settings, 8, 4)], labels, 64, low_res=low_res, first_stage=1)
+  (told,) = _sample([_formula('level', settings, 8, 4)], labels, 64, low_res=low_res, first_stage=1)
   np.testing.assert_allclose(told, np.clip(logsnr / 20, -1, 1), atol=1e-4)
 
-  seen, = _sample([_formula('low_res', settings, 8, 4)], labels, 64, low_res=low_res, first_stage=1)
+  (seen,) = _sample([_formula('low_res', settings, 8, 4)], labels, 64, low_res=low_res, first_stage=1)
   alpha, sigma = (float(x) for x in alpha_sigma(logsnr))
   # a median survives the clip to [-1, 1]; so does the share of pixels below 0
   standard_error = 1.2533 * sigma / np.sqrt(seen.size)
@@ -192,8 +201,10 @@ def test_the_network_sees_the_noised_low_resolution_and_is_told_the_level(level)
 
 def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):
   stage = Stage(4, 3, _Formula(kind), 2, 4, low_res_size, prediction='x0')
-  batch = {'image': np.full((512, 4, 4, 3), 128, np.uint8) if image is None else image,
-           'prompt': np.zeros(512, np.int32)}
+  batch = {
+    'image': np.full((512, 4, 4, 3), 128, np.uint8) if image is None else image,
+    'prompt': np.zeros(512, np.int32),
+  }
   objective = DiffusionObjective(stage, text_dropout)
   variables = {'params': {'unused': jnp.ones(())}}
   text = TextStates(jnp.asarray(text), jnp.zeros((2, 4)))
@@ -207,7 +218,7 @@ def test_text_is_dropped_at_its_rate(text_dropout):
   # the network answers 1 with text and 0 without, to an image of 0
   loss = _loss('text', text_dropout, np.ones((1, 2, 4)))
   error = np.sqrt(text_dropout * (1 - text_dropout) / 512)
-  kept, dropped = (1 - 0.5 / 127.5)**2, (0.5 / 127.5)**2
+  kept, dropped = (1 - 0.5 / 127.5) ** 2, (0.5 / 127.5) ** 2
   expected = (1 - text_dropout) * kept + text_dropout * dropped
   assert loss == pytest.approx(expected, abs=5 * error + 1e-5)
 
@@ -229,8 +240,9 @@ def test_training_sees_the_low_resolution_without_its_detail():
   board = (np.indices((4, 4)).sum(axis=0) % 2 * 255).astype(np.uint8)
   image = np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3))
   flat = np.full((512, 4, 4, 3), 255, np.uint8)
-  detail, constant = (_loss('low_res', 0.0, np.ones((1, 2, 4)), image=x, low_res_size=2)
-                      for x in (image, flat))
+  detail, constant = (
+    _loss('low_res', 0.0, np.ones((1, 2, 4)), image=x, low_res_size=2) for x in (image, flat)
+  )
   # what is kept costs (alpha - 1)^2 + sigma^2, 2 - 4 / pi on average; what is lost 1 + sigma^2, 1.5
   assert constant == pytest.approx(2 - 4 / np.pi, abs=0.1)
   assert detail == pytest.approx(1.5, abs=0.1)
@@ -238,6 +250,7 @@ def test_training_sees_the_low_resolution_without_its_detail():
 
 class _Learned(nn.Module):
   """Answers 0 for the image and `v` for its variance."""
+
   v: float
 
   @nn.compact
@@ -261,7 +274,7 @@ def test_a_learned_variance_mixes_the_bounds_where_no_coefficient_is_set(v, logv
 def test_no_text_is_the_null_row_in_sampling():
   states = TextStates(_TEXT, np.full((2, 4), -0.25, np.float32))
   stage = _formula('text', dataclasses.replace(_PLAIN, guidance=1.5))
-  out, = cascade.sample([stage], states, 0, np.arange(4), np.arange(4), 8)
+  (out,) = cascade.sample([stage], states, 0, np.arange(4), np.arange(4), 8)
   np.testing.assert_allclose(out[:, 0, 0], 1.5 * _TEXT[:4, 0, :3] + 0.5 * 0.25, atol=1e-6)
 
 
@@ -269,8 +282,10 @@ def test_a_stage_can_be_trained_on_crops():
   # the network's image is 4 pixels wide, of a stage of 8 with a low resolution of 4: crops have 2
   stage = Stage(8, 3, _Formula('low_res'), 2, 4, 4, prediction='x0')
   board = (np.indices((4, 4)).sum(axis=0) % 2 * 255).astype(np.uint8)
-  batch = {'image': np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3)),
-           'prompt': np.zeros(512, np.int32)}
+  batch = {
+    'image': np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3)),
+    'prompt': np.zeros(512, np.int32),
+  }
   objective = DiffusionObjective(stage, 0.0, crop=4)
   context = {'text': TextStates(jnp.ones((1, 2, 4)), jnp.zeros((2, 4)))}
   loss, _ = objective.loss({'params': {'unused': jnp.ones(())}}, batch, context, jax.random.key(0))

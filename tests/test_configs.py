@@ -54,28 +54,49 @@ def _values(section):
     yield section
 
 
-@pytest.mark.parametrize('name, sizes', [
-    ('imagenet', {'pretrain_base': 2_411_362_307, 'finetune_base': 2_411_362_307,
-                  'pretrain_sr256': 521_145_987, 'finetune_sr256': 521_145_987,
-                  'pretrain_sr1024': 512_749_187}),
+@pytest.mark.parametrize(
+  'name, sizes',
+  [
+    (
+      'imagenet',
+      {
+        'pretrain_base': 2_411_362_307,
+        'finetune_base': 2_411_362_307,
+        'pretrain_sr256': 521_145_987,
+        'finetune_sr256': 521_145_987,
+        'pretrain_sr1024': 512_749_187,
+      },
+    ),
     ('deepfloyd', {'finetune_base': 371_605_830, 'finetune_sr256': 1_243_277_190}),
-])
+  ],
+)
 def test_dry_run_counts_parameters_at_full_size(tmp_path, name, sizes):
   lines = pipeline.dry_run(_config(name), tmp_path).splitlines()
-  counted = {lines[i - 1].split()[0]: int(line.split()[0].replace(',', ''))
-             for i, line in enumerate(lines) if ' parameters; ' in line}
+  counted = {
+    lines[i - 1].split()[0]: int(line.split()[0].replace(',', ''))
+    for i, line in enumerate(lines)
+    if ' parameters; ' in line
+  }
   assert counted == sizes
 
 
 def test_dry_run_divides_memory_among_devices(tmp_path):
   # float32 weights, average, gradients and Adafactor's factors of 2.41e9 parameters over fsdp = 8
-  line, = (line for line in pipeline.dry_run(_config('imagenet', 'pretrain_base') | {
-      'text': 'embed'}, tmp_path).splitlines() if 'size not known' in line)
+  (line,) = (
+    line
+    for line in pipeline.dry_run(
+      _config('imagenet', 'pretrain_base') | {'text': 'embed'}, tmp_path
+    ).splitlines()
+    if 'size not known' in line
+  )
   assert 'there is no job embed, neither in this config nor in' in line
   (tmp_path / 'embed').mkdir()
   (tmp_path / 'embed/config.json').write_text(json.dumps(_config('imagenet')['jobs']['embed']))
-  line, = (line for line in pipeline.dry_run(_config('imagenet', 'pretrain_base'),
-                                             tmp_path).splitlines() if 'parameters' in line)
+  (line,) = (
+    line
+    for line in pipeline.dry_run(_config('imagenet', 'pretrain_base'), tmp_path).splitlines()
+    if 'parameters' in line
+  )
   gib = float(re.search(r'take ([\d.]+) GiB on each of 8 devices', line)[1])
   assert gib == pytest.approx(3 * 4 * 2_411_362_307 / 8 / 2**30, rel=0.05)
 
@@ -93,15 +114,17 @@ def test_previews_are_of_classes_of_imagenet(name):
     assert set(section.get('preview', {}).get('prompts', ())) <= set(imagenet_names().values())
 
 
-@pytest.mark.parametrize('name, num_epochs, peak, warmup_epochs, later', [
+@pytest.mark.parametrize(
+  'name, num_epochs, peak, warmup_epochs, later',
+  [
     ('cas', 90, 0.4, 5, {29.9: 1, 30.1: 0.1, 59.9: 0.1, 60.1: 0.01, 79.9: 0.01, 80.1: 0.001}),
     ('resnet', 90, 0.4, 5, {29.9: 1, 80.1: 0.001}),
     ('resnet_rs', 350, 1.6, 5, {177.5: 0.5, 349.9: 0}),
     ('vit_s16', 300, 1e-3, 10_000 * 1024 / _NUM_IMAGENET, {153.996: 0.5, 299.9: 0}),
     ('deit', 300, 1e-3, 5, {152.5: 0.5, 299.9: 0}),
-])
-def test_recipes_have_the_learning_rates_of_their_papers(name, num_epochs, peak, warmup_epochs,
-                                                         later):
+  ],
+)
+def test_recipes_have_the_learning_rates_of_their_papers(name, num_epochs, peak, warmup_epochs, later):
   # as job.json has it
   section = json.loads(json.dumps(recipes.RECIPES[name]))
   recipe = build(Recipe, section, f'{name}.recipe')
@@ -118,7 +141,7 @@ def test_recipes_have_the_learning_rates_of_their_papers(name, num_epochs, peak,
 def test_studies_follow_the_jobs_of_imagenet(tmp_path, study, num_jobs):
   config, before = _config('imagenet_study', study), _config('imagenet')
   pipeline.plan(config, tmp_path)
-  assert config['order'][:len(before['order'])] == before['order']
+  assert config['order'][: len(before['order'])] == before['order']
   assert len(config['order']) == len(before['order']) + num_jobs + 1
   assert all(config['jobs'][name] == section for name, section in before['jobs'].items())
 
@@ -133,15 +156,26 @@ def test_models_have_the_sizes_of_their_papers():
   counts = {}
   for title, model, _, size in imagenet_study.TABLE_3.values():
     network = build_tagged(CLASSIFIERS, json.loads(json.dumps(model)), 'model')
-    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0),
-                            np.zeros((1, size, size, 3), np.float32))['params']
+    shapes = jax.eval_shape(
+      functools.partial(network.init, train=False),
+      jax.random.key(0),
+      np.zeros((1, size, size, 3), np.float32),
+    )['params']
     counts[title, size] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   assert counts == {
-      ('ResNet-50', 224): 25_557_032, ('ResNet-101', 224): 44_549_160, ('ResNet-152', 224): 60_192_808,
-      ('ResNet-RS-50', 160): 35_691_912, ('ResNet-RS-101', 160): 63_618_696,
-      ('ResNet-RS-101', 190): 63_618_696, ('ResNet-RS-152', 224): 86_621_576,
-      ('ViT-S/16', 224): 22_050_664, ('DeiT-S', 224): 22_050_664, ('DeiT-B', 224): 86_567_656,
-      ('DeiT-B', 384): 86_859_496, ('DeiT-L', 224): 304_326_632}
+    ('ResNet-50', 224): 25_557_032,
+    ('ResNet-101', 224): 44_549_160,
+    ('ResNet-152', 224): 60_192_808,
+    ('ResNet-RS-50', 160): 35_691_912,
+    ('ResNet-RS-101', 160): 63_618_696,
+    ('ResNet-RS-101', 190): 63_618_696,
+    ('ResNet-RS-152', 224): 86_621_576,
+    ('ViT-S/16', 224): 22_050_664,
+    ('DeiT-S', 224): 22_050_664,
+    ('DeiT-B', 224): 86_567_656,
+    ('DeiT-B', 384): 86_859_496,
+    ('DeiT-L', 224): 304_326_632,
+  }
 
 
 def test_every_recipe_is_tested():

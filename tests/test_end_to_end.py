@@ -19,13 +19,25 @@ from imagenet_synth.data.records import ShardSource
 _ROOT = pathlib.Path(__file__).parent.parent
 # the networks are tiny: compiling is what takes the time, and processes that go on compile the same again
 _CACHE = tempfile.TemporaryDirectory()
-_ENV = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0',
-        'JAX_COMPILATION_CACHE_DIR': _CACHE.name, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+_ENV = {
+  **os.environ,
+  'XLA_FLAGS': '--xla_backend_optimization_level=0',
+  'JAX_COMPILATION_CACHE_DIR': _CACHE.name,
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+}
 
 
 def _command(config, workdir, *flags):
-  return [sys.executable, '-m', 'imagenet_synth.main', '--config', f'tests/configs/{config}.py',
-          '--workdir', str(workdir), *flags]
+  return [
+    sys.executable,
+    '-m',
+    'imagenet_synth.main',
+    '--config',
+    f'tests/configs/{config}.py',
+    '--workdir',
+    str(workdir),
+    *flags,
+  ]
 
 
 def _run(*args):
@@ -61,9 +73,9 @@ def test_shards_are_those_of_the_manifest_and_balanced(workdir):
     records = [source[i] for i in range(80)]
     assert {record['image'].shape for record in records} == {(int(size), int(size), 1)}
     assert collections.Counter((record['label'], record['index']) for record in records) == {
-        (label, index): 1 for label in range(10) for index in range(8)}
-    assert all(record['class_name'] == manifest['class_names'][record['label']]
-               for record in records)
+      (label, index): 1 for label in range(10) for index in range(8)
+    }
+    assert all(record['class_name'] == manifest['class_names'][record['label']] for record in records)
 
 
 def test_a_better_setting_is_what_the_next_job_uses(workdir):
@@ -78,8 +90,7 @@ def test_a_better_setting_is_what_the_next_job_uses(workdir):
 
 def test_the_report_needs_no_other_file_and_no_network(workdir):
   html = (workdir / 'report/report.html').read_text()
-  assert all(source.startswith('data:image/png;base64,')
-             for source in re.findall(r'src="([^"]*)"', html))
+  assert all(source.startswith('data:image/png;base64,') for source in re.findall(r'src="([^"]*)"', html))
   assert 'http' not in re.sub(r'base64,[^"]*', '', html)
   assert 'RANDOM weights' in html and 'classify_real at 32x32' in html
   text = (workdir / 'report/report.md').read_text()
@@ -99,8 +110,9 @@ def test_changed_work_is_noticed(workdir, tmp_path):
   done = _run('tiny', copy)
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == (
-      f'error: {copy}/sweep_base was made from another select_base than the one there now; '
-      f'delete {copy}/sweep_base to make it again')
+    f'error: {copy}/sweep_base was made from another select_base than the one there now; '
+    f'delete {copy}/sweep_base to make it again'
+  )
 
 
 def _kill_when(path, *args):
@@ -124,8 +136,10 @@ def test_killed_twice_it_ends_with_the_same_shards(tmp_path):
   kept = (killed / 'generate/8/train-00000-of-00020.tfrecord').stat().st_mtime_ns
   assert _run('tiny_base', killed).returncode == 0
 
-  shards = [{path.name: path.read_bytes() for path in (folder / 'generate/8').glob('*.tfrecord')}
-            for folder in (whole, killed)]
+  shards = [
+    {path.name: path.read_bytes() for path in (folder / 'generate/8').glob('*.tfrecord')}
+    for folder in (whole, killed)
+  ]
   assert len(shards[0]) == 20 and shards[0] == shards[1]
   assert (killed / 'generate/8/train-00000-of-00020.tfrecord').stat().st_mtime_ns == kept
   logs = [(folder / 'pretrain_base/metrics.jsonl').read_text() for folder in (whole, killed)]

@@ -14,8 +14,13 @@ _MAIN = 'python -m imagenet_synth.main'
 
 
 def _dry(script, *args, **env):
-  done = subprocess.run(['bash', _LAUNCH / script, *args], env={**os.environ, 'DRY': '1', **env},
-                        capture_output=True, text=True, check=True)
+  done = subprocess.run(
+    ['bash', _LAUNCH / script, *args],
+    env={**os.environ, 'DRY': '1', **env},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
   return [line.rstrip() for line in done.stdout.splitlines()]
 
 
@@ -23,30 +28,39 @@ def test_a_gpu_node_runs_one_process():
   assert _dry('gpu_node.sh', '--config', 'c.py') == [f'{_MAIN} --config c.py']
 
 
-@pytest.mark.parametrize('env, flags', [
-    ({}, ''), ({'SLURM_JOB_NUM_NODES': '1'}, ''), ({'SLURM_JOB_NUM_NODES': '4'}, ' --distributed'),
-    ({'SLURM_ARRAY_TASK_ID': '7', 'SLURM_ARRAY_TASK_MIN': '4', 'SLURM_ARRAY_TASK_COUNT': '8'},
-     ' --worker 3/8')])
+@pytest.mark.parametrize(
+  'env, flags',
+  [
+    ({}, ''),
+    ({'SLURM_JOB_NUM_NODES': '1'}, ''),
+    ({'SLURM_JOB_NUM_NODES': '4'}, ' --distributed'),
+    (
+      {'SLURM_ARRAY_TASK_ID': '7', 'SLURM_ARRAY_TASK_MIN': '4', 'SLURM_ARRAY_TASK_COUNT': '8'},
+      ' --worker 3/8',
+    ),
+  ],
+)
 def test_slurm_trains_together_and_generates_apart(env, flags):
   assert _dry('slurm.sbatch', '--config', 'c.py', **env) == [f'srun {_MAIN} --config c.py{flags}']
 
 
 def test_a_tpu_pod_is_asked_for_used_and_deleted():
   assert _dry('tpu_pod.sh', 'create', 'pod', 'v5litepod-16', 'zone') == [
-      'gcloud compute tpus queued-resources create pod --node-id pod --zone zone '
-      '--accelerator-type v5litepod-16 --runtime-version v2-alpha-tpuv5-lite']
+    'gcloud compute tpus queued-resources create pod --node-id pod --zone zone '
+    '--accelerator-type v5litepod-16 --runtime-version v2-alpha-tpuv5-lite'
+  ]
   ssh = 'gcloud compute tpus tpu-vm ssh pod --zone zone --worker all --command'
-  line, = _dry('tpu_pod.sh', 'run', 'pod', 'zone', '--config', 'c.py')
+  (line,) = _dry('tpu_pod.sh', 'run', 'pod', 'zone', '--config', 'c.py')
   assert line.startswith(f'{ssh} cd imagenet_synth && nohup .venv/bin/{_MAIN} --distributed')
   assert '--config c.py' in line
   assert _dry('tpu_pod.sh', 'logs', 'pod', 'zone') == [f'{ssh} tail -n 3 ~/run.log']
   assert _dry('tpu_pod.sh', 'delete', 'pod', 'zone') == [
-      'gcloud compute tpus queued-resources delete pod --zone zone --force --quiet']
+    'gcloud compute tpus queued-resources delete pod --zone zone --force --quiet'
+  ]
 
 
 def test_an_unknown_action_is_refused():
-  done = subprocess.run(['bash', _LAUNCH / 'tpu_pod.sh', 'restart', 'pod'], capture_output=True,
-                        text=True)
+  done = subprocess.run(['bash', _LAUNCH / 'tpu_pod.sh', 'restart', 'pod'], capture_output=True, text=True)
   assert done.returncode == 2 and 'unknown action restart' in done.stderr
 
 
@@ -61,22 +75,25 @@ def test_job_sets_have_the_shape_that_the_controller_takes():
       job = replicated['template']['spec']
       assert job['completionMode'] == 'Indexed' and job['parallelism'] == job['completions']
       pod = job['template']['spec']
-      container, = pod['containers']
+      (container,) = pod['containers']
       assert ' '.join(container['command']) == _MAIN
       assert {mount['name'] for mount in container['volumeMounts']} == {
-          volume['name'] for volume in pod['volumes']}
+        volume['name'] for volume in pod['volumes']
+      }
       name = container['args'][container['args'].index('--config') + 1].split(':')[0]
       assert (_ROOT / name).exists()
       worker = re.search(r'--worker \S+/(\d+)', ' '.join(container['args']))
-      assert (int(worker[1]) == job['completions']) if worker else (
-          '--distributed' in container['args'])
+      assert (int(worker[1]) == job['completions']) if worker else ('--distributed' in container['args'])
 
 
 def test_the_flags_that_scripts_pass_exist():
   main = (_ROOT / 'imagenet_synth/main.py').read_text()
   known = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", main))
   for script in _LAUNCH.iterdir():
-    lines = [line for line in script.read_text().splitlines() if 'imagenet_synth.main' in line
-             or 'args:' in line or 'command+=' in line]
+    lines = [
+      line
+      for line in script.read_text().splitlines()
+      if 'imagenet_synth.main' in line or 'args:' in line or 'command+=' in line
+    ]
     passed = set(re.findall(r'--(\w+)', ' '.join(lines))) - {'dry'}
     assert passed <= known, script

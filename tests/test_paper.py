@@ -7,8 +7,16 @@ from imagenet_synth import paper
 
 def test_every_table_is_there_and_rectangular():
   assert list(paper.tables()) == [
-      'table_1', 'table_2', 'table_3', 'table_4', 'figure_3_left', 'figure_3_center',
-      'figure_3_right', 'figure_4', 'figure_6']
+    'table_1',
+    'table_2',
+    'table_3',
+    'table_4',
+    'figure_3_left',
+    'figure_3_center',
+    'figure_3_right',
+    'figure_4',
+    'figure_6',
+  ]
   for name, table in paper.tables().items():
     assert table.rows and all(len(row) == len(table.columns) for row in table.rows), name
     assert table.approximate == name.startswith('figure')
@@ -17,8 +25,7 @@ def test_every_table_is_there_and_rectangular():
 
 def test_headline_numbers():
   (ours_64,) = paper.tables()['table_1'].select(image_size=64, model='Ours (fine-tuned Imagen)')
-  assert (ours_64['fid_train'], ours_64['fid_validation'], ours_64['inception_score']) == (
-      1.21, 2.51, 85.77)
+  assert (ours_64['fid_train'], ours_64['fid_validation'], ours_64['inception_score']) == (1.21, 2.51, 85.77)
   (ours_256,) = paper.tables()['table_1'].select(image_size=256, model='Ours (fine-tuned Imagen)')
   assert (ours_256['fid_train'], ours_256['inception_score_std']) == (1.76, 1.14)
   (cas,) = paper.tables()['table_2'].select(image_size=1024)
@@ -51,8 +58,7 @@ def test_tables_2_3_and_4_meet():
 def test_table_4_peaks_at_twice_the_real_data():
   for size in (256, 1024):
     rows = paper.tables()['table_4'].select(image_size=size)
-    assert [row['total_millions'] for row in rows] == pytest.approx(
-        [1.2 * i for i in range(1, 11)])
+    assert [row['total_millions'] for row in rows] == pytest.approx([1.2 * i for i in range(1, 11)])
     accuracies = [row['top_1'] for row in rows]
     assert max(accuracies) == accuracies[1]
     assert accuracies[1:] == sorted(accuracies[1:], reverse=True)

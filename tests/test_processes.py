@@ -28,11 +28,19 @@ def _start(workdir, num_processes, config='tiny_train.py', num_devices=_NUM_DEVI
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
-  command = [sys.executable, '-m', 'imagenet_synth.main', '--config', f'tests/configs/{config}',
-             '--workdir', str(workdir), '--cpu_devices', str(num_devices // num_processes)]
+  command = [
+    sys.executable,
+    '-m',
+    'imagenet_synth.main',
+    '--config',
+    f'tests/configs/{config}',
+    '--workdir',
+    str(workdir),
+    '--cpu_devices',
+    str(num_devices // num_processes),
+  ]
   if num_processes > 1:
-    command += ['--distributed', '--coordinator', f'localhost:{port}',
-                '--num_processes', str(num_processes)]
+    command += ['--distributed', '--coordinator', f'localhost:{port}', '--num_processes', str(num_processes)]
   processes = []
   for i in range(num_processes):
     own = ['--process_id', str(i)] if num_processes > 1 else []
@@ -43,8 +51,7 @@ def _start(workdir, num_processes, config='tiny_train.py', num_devices=_NUM_DEVI
 
 def _finish(processes, workdir):
   codes = [process.wait(timeout=240) for process in processes]
-  logs = [workdir.with_name(f'{workdir.name}-{i}.log').read_text()[-2000:]
-          for i in range(len(processes))]
+  logs = [workdir.with_name(f'{workdir.name}-{i}.log').read_text()[-2000:] for i in range(len(processes))]
   return codes, '\n'.join(logs)
 
 
@@ -138,8 +145,9 @@ def test_killed_and_resumed_by_another_number_of_processes(embedded, alone, firs
 
 def _pixels(workdir):
   source = ShardSource(sorted((workdir / 'generate/8').glob('*.tfrecord')))
-  return {(source[i]['label'], source[i]['index']): source[i]['image'].astype(int)
-          for i in range(len(source))}
+  return {
+    (source[i]['label'], source[i]['index']): source[i]['image'].astype(int) for i in range(len(source))
+  }
 
 
 @pytest.mark.slow
@@ -174,7 +182,7 @@ def test_one_process_of_eight_devices_draws_the_pixels_of_one_device(alone):
   for num_devices in (1, 8):
     workdir = shutil.copytree(alone, alone.with_name(f'drawn-by-{num_devices}-devices'))
     _run(workdir, 1, 'tiny_train.py:classes')
-    process, = _start(workdir, 1, 'tiny_train.py:generate', num_devices=num_devices)
+    (process,) = _start(workdir, 1, 'tiny_train.py:generate', num_devices=num_devices)
     assert _finish([process], workdir)[0] == [0]
     runs.append(_pixels(workdir))
   _assert_same_pixels(*runs)
@@ -191,12 +199,15 @@ def test_twenty_kills_lose_and_double_nothing(alone):
   rng = np.random.default_rng(0)
   num_shards, kills = [], 0
   while kills < 20:
-    process, = _start(killed, 1, config)
+    (process,) = _start(killed, 1, config)
     shards = killed / 'generate_slowly/8'
     before = len(list(shards.glob('*.tfrecord')))
     deadline = time.monotonic() + 120
-    while (len(list(shards.glob('*.tfrecord'))) == before and process.poll() is None
-           and time.monotonic() < deadline):
+    while (
+      len(list(shards.glob('*.tfrecord'))) == before
+      and process.poll() is None
+      and time.monotonic() < deadline
+    ):
       time.sleep(0.002)
     time.sleep(rng.uniform(0, 0.05))
     assert process.poll() is None, 'ended before it could be killed'
@@ -213,5 +224,8 @@ def test_twenty_kills_lose_and_double_nothing(alone):
 
 
 def _files(workdir):
-  return {path.name: path.read_bytes() for path in (workdir / 'generate_slowly/8').iterdir()
-          if '.tmp' not in path.name}
+  return {
+    path.name: path.read_bytes()
+    for path in (workdir / 'generate_slowly/8').iterdir()
+    if '.tmp' not in path.name
+  }

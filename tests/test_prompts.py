@@ -9,8 +9,12 @@ from imagenet_synth.prompts import class_name_and_wnid, class_prompts, imagenet_
 
 
 def test_imagenet_names_are_in_the_order_of_tfds_and_all_different():
-  labels = importlib.resources.files('tensorflow_datasets').joinpath(
-      'datasets/imagenet2012/labels.txt').read_text().split()
+  labels = (
+    importlib.resources.files('tensorflow_datasets')
+    .joinpath('datasets/imagenet2012/labels.txt')
+    .read_text()
+    .split()
+  )
   assert list(imagenet_names()) == labels
   assert len({name.lower() for name in imagenet_names().values()}) == 1000
 
@@ -21,11 +25,22 @@ def test_imagenet_names_are_short():
   assert all(name == name.strip() and name.isascii() for name in imagenet_names().values())
 
 
-@pytest.mark.parametrize('wnid, name', [
-    ('n02012849', 'crane bird'), ('n03126707', 'construction crane'), ('n01440764', 'tench'),
-    ('n02113186', 'Cardigan corgi'), ('n02963159', 'cardigan'), ('n03710637', 'tights'),
-    ('n03710721', 'one-piece swimsuit'), ('n03773504', 'missile'), ('n04008634', 'projectile'),
-    ('n04355933', 'dark glasses'), ('n04356056', 'sunglasses')])
+@pytest.mark.parametrize(
+  'wnid, name',
+  [
+    ('n02012849', 'crane bird'),
+    ('n03126707', 'construction crane'),
+    ('n01440764', 'tench'),
+    ('n02113186', 'Cardigan corgi'),
+    ('n02963159', 'cardigan'),
+    ('n03710637', 'tights'),
+    ('n03710721', 'one-piece swimsuit'),
+    ('n03773504', 'missile'),
+    ('n04008634', 'projectile'),
+    ('n04355933', 'dark glasses'),
+    ('n04356056', 'sunglasses'),
+  ],
+)
 def test_names_that_others_have_given_twice(wnid, name):
   assert imagenet_names()[wnid] == name
 

@@ -26,7 +26,8 @@ class Checkpoints:
 
   def __init__(self, path: pathlib.Path, keep_every: int | None = None):
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, keep_period=keep_every, enable_async_checkpointing=True)
+      max_to_keep=1, keep_period=keep_every, enable_async_checkpointing=True
+    )
     self._manager = ocp.CheckpointManager(path.absolute(), options=options)
 
   @property
@@ -40,9 +41,12 @@ class Checkpoints:
 
   def save(self, step: int, state: Any, ema: Any, origin: dict[str, Any]) -> None:
     """Copies the arrays and returns; they are written while training goes on."""
-    self._manager.save(step, args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), ema=ocp.args.StandardSave(ema),
-        origin=ocp.args.JsonSave(origin)))
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin)
+      ),
+    )
 
   def wait(self) -> None:
     """Returns when all that was saved is on disk."""
@@ -56,8 +60,9 @@ class Checkpoints:
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     with _fitting(pathlib.Path(self._manager.directory) / str(step) / 'state'):
-      return self._manager.restore(
-          step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))['state']
+      return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))[
+        'state'
+      ]
 
   def close(self) -> None:
     self.wait()
@@ -69,8 +74,9 @@ def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) ->
   with ocp.CheckpointManager(path.absolute()) as manager:
     if step in manager.all_steps():
       manager.delete(step)
-    manager.save(step, args=ocp.args.Composite(
-        ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin)))
+    manager.save(
+      step, args=ocp.args.Composite(ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin))
+    )
 
 
 def latest_step(path: pathlib.Path) -> int:

@@ -56,8 +56,7 @@ def build_tagged(registry: Mapping[str, type[T]], section: Mapping[str, Any], wh
   if not isinstance(section, Mapping) or 'type' not in section:
     raise InputError(f'config: missing key {where}.type (one of: {", ".join(sorted(registry))})')
   if section['type'] not in registry:
-    raise InputError(f'config: {where}.type is {section["type"]!r}, '
-                     f'known: {", ".join(sorted(registry))}')
+    raise InputError(f'config: {where}.type is {section["type"]!r}, known: {", ".join(sorted(registry))}')
   rest = {key: value for key, value in section.items() if key != 'type'}
   return build(registry[section['type']], rest, where)
 

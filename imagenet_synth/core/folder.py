@@ -29,8 +29,7 @@ class Folder:
   worker: which part of the job this process does, if the job can be divided.
   """
 
-  def __init__(self, workdir: pathlib.Path, name: str, config: dict[str, Any],
-               worker: Worker = Worker()):
+  def __init__(self, workdir: pathlib.Path, name: str, config: dict[str, Any], worker: Worker = Worker()):
     self.workdir, self.name, self.config, self.worker = workdir, name, config, worker
     self.path = workdir / name
     self._inputs: dict[str, str] = {}
@@ -51,8 +50,10 @@ class Folder:
     if self.done:
       for name, recorded in self.record['origin']['inputs'].items():
         if recorded != fingerprint(self.workdir / name):
-          raise InputError(f'{self.path} was made from another {name} than the one there now; '
-                           f'delete {self.path} to make it again')
+          raise InputError(
+            f'{self.path} was made from another {name} than the one there now; '
+            f'delete {self.path} to make it again'
+          )
 
   def start(self) -> None:
     """Claims the folder for this configuration."""
@@ -69,32 +70,43 @@ class Folder:
       return
     old, new = _flatten(recorded), _flatten(self.config)
     key = min(k for k in old.keys() | new.keys() if old.get(k, _UNSET) != new.get(k, _UNSET))
-    raise InputError(f'{self.path} holds work with {key} = {old.get(key, _UNSET)!r}, the config says '
-                     f'{new.get(key, _UNSET)!r}; use another workdir or delete {self.path}')
+    raise InputError(
+      f'{self.path} holds work with {key} = {old.get(key, _UNSET)!r}, the config says '
+      f'{new.get(key, _UNSET)!r}; use another workdir or delete {self.path}'
+    )
 
   def input(self, name: str) -> pathlib.Path:
     """The folder of a finished job that this one reads."""
     path = self.workdir / name
     if not (path / 'job.json').exists():
-      raise InputError(f'{self.name} needs {name}, which has not been run to its end: '
-                       f'no job.json in {path}')
+      raise InputError(f'{self.name} needs {name}, which has not been run to its end: no job.json in {path}')
     self._inputs[name] = fingerprint(path)
     return path
 
   @property
   def origin(self) -> dict[str, Any]:
     """Where what this job makes comes from: config hash, inputs, code revision."""
-    return {'job': self.name, 'config_hash': json_hash(self.config), 'inputs': dict(self._inputs),
-            'revision': revision()}
+    return {
+      'job': self.name,
+      'config_hash': json_hash(self.config),
+      'inputs': dict(self._inputs),
+      'revision': revision(),
+    }
 
   @property
   def record(self) -> dict[str, Any]:
     return read_json(self.path / 'job.json')
 
   def finish(self, result: dict[str, Any]) -> None:
-    write_json(self.path / 'job.json', {
-        'job': self.config['job'], 'result': result, 'origin': self.origin,
-        'seconds': round(time.time() - self._start, 1)})
+    write_json(
+      self.path / 'job.json',
+      {
+        'job': self.config['job'],
+        'result': result,
+        'origin': self.origin,
+        'seconds': round(time.time() - self._start, 1),
+      },
+    )
 
 
 def fingerprint(path: pathlib.Path) -> str | None:
@@ -111,8 +123,13 @@ def revision() -> str:
   """The git revision of the code, with '-dirty' if it was edited; 'unknown' outside a checkout."""
   root = pathlib.Path(__file__).parent
   try:
-    run = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*'],
-                         cwd=root, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+      ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*'],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      check=True,
+    )
   except (OSError, subprocess.CalledProcessError):
     return 'unknown'
   return run.stdout.strip()
@@ -120,6 +137,9 @@ def revision() -> str:
 
 def _flatten(value: Any, prefix: str = '') -> dict[str, Any]:
   if isinstance(value, dict) and value:
-    return {k: v for key, child in value.items()
-            for k, v in _flatten(child, f'{prefix}.{key}' if prefix else key).items()}
+    return {
+      k: v
+      for key, child in value.items()
+      for k, v in _flatten(child, f'{prefix}.{key}' if prefix else key).items()
+    }
   return {prefix: value}

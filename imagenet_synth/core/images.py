@@ -34,8 +34,14 @@ def upsample(images: jax.Array, size: int, align_corners: bool = False) -> jax.A
   if align_corners:
     scale = (size - 1) / (np.array(images.shape[1:3]) - 1)
     return jax.image.scale_and_translate(
-        images, (images.shape[0], size, size, images.shape[3]), (1, 2), jnp.float32(scale),
-        jnp.float32(0.5 - 0.5 * scale), method='bilinear', antialias=False)
+      images,
+      (images.shape[0], size, size, images.shape[3]),
+      (1, 2),
+      jnp.float32(scale),
+      jnp.float32(0.5 - 0.5 * scale),
+      method='bilinear',
+      antialias=False,
+    )
   return jax.image.resize(images, (images.shape[0], size, size, images.shape[3]), method='bilinear')
 
 
@@ -44,9 +50,10 @@ def grid(images: np.ndarray, num_columns: int, scale: int = 1, gap: int = 2) -> 
   images = np.asarray(images).repeat(scale, axis=1).repeat(scale, axis=2)
   num, height, width, channels = images.shape
   num_rows = -(-num // num_columns)
-  canvas = np.full((num_rows * (height + gap) - gap, num_columns * (width + gap) - gap, channels),
-                   255, np.uint8)
+  canvas = np.full(
+    (num_rows * (height + gap) - gap, num_columns * (width + gap) - gap, channels), 255, np.uint8
+  )
   for i, image in enumerate(images):
     top, left = (i // num_columns) * (height + gap), (i % num_columns) * (width + gap)
-    canvas[top:top + height, left:left + width] = image
+    canvas[top : top + height, left : left + width] = image
   return canvas

@@ -15,8 +15,12 @@ from imagenet_synth.core.errors import InputError
 AXES = ('data', 'fsdp', 'tensor')
 
 RULES = {
-    'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor', 'vocab': 'tensor',
-    'conv_in': 'fsdp', 'conv_out': 'tensor',
+  'embed': 'fsdp',
+  'mlp': 'tensor',
+  'heads': 'tensor',
+  'vocab': 'tensor',
+  'conv_in': 'fsdp',
+  'conv_out': 'tensor',
 }
 """Logical axis name -> mesh axis. A name that is not listed is not cut."""
 
@@ -43,6 +47,7 @@ def param_shardings(mesh: Mesh, boxed: Any) -> Any:
 
   An axis whose length its mesh axis does not divide is left whole: small networks have such axes.
   """
+
   def sharding(leaf):
     names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else ()
     shape = nn.unbox(leaf).shape
@@ -55,9 +60,11 @@ def param_shardings(mesh: Mesh, boxed: Any) -> Any:
 
 def gathered(shardings: Any) -> Any:
   """The same shardings with nothing cut along `fsdp`: parameters as a step computes with them."""
+
   def whole(sharding):
-    return NamedSharding(sharding.mesh, PartitionSpec(
-        *[None if axis == 'fsdp' else axis for axis in sharding.spec]))
+    return NamedSharding(
+      sharding.mesh, PartitionSpec(*[None if axis == 'fsdp' else axis for axis in sharding.spec])
+    )
 
   return jax.tree.map(whole, shardings)
 
@@ -66,5 +73,6 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
   num_parts = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
   if batch_size % num_parts:
     times = ' x accumulate' if accumulate > 1 else ''
-    raise InputError(f'batch_size {batch_size} is not divisible by {num_parts} '
-                     f'(the data x fsdp axes of the mesh{times})')
+    raise InputError(
+      f'batch_size {batch_size} is not divisible by {num_parts} (the data x fsdp axes of the mesh{times})'
+    )

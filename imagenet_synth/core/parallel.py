@@ -13,8 +13,9 @@ def over_devices(forward: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax
   return jax.pmap(forward, in_axes=(None, 0), devices=jax.local_devices())
 
 
-def map_rows(mapped: Callable[[Any, jax.Array], Any], variables: Any, inputs: np.ndarray,
-             batch_size: int) -> Any:
+def map_rows(
+  mapped: Callable[[Any, jax.Array], Any], variables: Any, inputs: np.ndarray, batch_size: int
+) -> Any:
   """What a function made by `over_devices` gives for inputs [N, ...]: numpy arrays [N, ...].
 
   batch_size: rows at a time over all devices, rounded up to a multiple of these; the last batch is filled
@@ -27,6 +28,7 @@ def map_rows(mapped: Callable[[Any, jax.Array], Any], variables: Any, inputs: np
     rows = np.resize(np.arange(start, min(start + batch_size, len(inputs))), batch_size)
     parts.append(mapped(variables, inputs[rows].reshape(num_devices, -1, *inputs.shape[1:])))
   # only now: while a batch is computed, the next one is brought to the devices
-  whole = lambda *arrays: np.concatenate([np.asarray(a).reshape(batch_size, *a.shape[2:])
-                                          for a in arrays])[:len(inputs)]
+  whole = lambda *arrays: np.concatenate([np.asarray(a).reshape(batch_size, *a.shape[2:]) for a in arrays])[
+    : len(inputs)
+  ]
   return jax.tree.map(whole, *parts)

@@ -29,8 +29,9 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     jax.distributed.initialize(coordinator, num_processes, process_id)
   except (ValueError, RuntimeError) as error:
     reason = ' '.join(str(error).split())[:200]
-    raise InputError(f'--distributed: {reason}; give --coordinator HOST:PORT, --num_processes and '
-                     '--process_id') from None
+    raise InputError(
+      f'--distributed: {reason}; give --coordinator HOST:PORT, --num_processes and --process_id'
+    ) from None
 
 
 def is_first() -> bool:
@@ -51,8 +52,9 @@ def own_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
 
 def put_rows(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
   """A tree of arrays with this process's rows -> global arrays of `batch_size` rows."""
-  return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(
-      sharding, rows, (batch_size, *rows.shape[1:])), batch)
+  return jax.tree.map(
+    lambda rows: jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:])), batch
+  )
 
 
 def on_every_host(tree: Any) -> Any:
@@ -80,8 +82,7 @@ class StopSignal:
       self._before = signal.signal(signal.SIGTERM, self._hear)
     return self
 
-  def __exit__(self, kind: type | None, error: BaseException | None,
-               trace: TracebackType | None) -> None:
+  def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
     if self._alone:
       signal.signal(signal.SIGTERM, self._before)
 

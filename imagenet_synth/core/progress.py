@@ -17,10 +17,21 @@ def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.t
   """
   terminal = sys.stderr.isatty()
   # a bar within a bar is wiped when it ends; in a log file, lines only follow each other
-  return tqdm.tqdm(total=total, desc=what, unit=unit, initial=start, file=sys.stderr,
-                   mininterval=0.5 if terminal else 10, maxinterval=10 if terminal else 60,
-                   ascii=not terminal, disable=not is_first(), leave=None,
-                   position=None if terminal else 0, dynamic_ncols=terminal, smoothing=0.1)
+  return tqdm.tqdm(
+    total=total,
+    desc=what,
+    unit=unit,
+    initial=start,
+    file=sys.stderr,
+    mininterval=0.5 if terminal else 10,
+    maxinterval=10 if terminal else 60,
+    ascii=not terminal,
+    disable=not is_first(),
+    leave=None,
+    position=None if terminal else 0,
+    dynamic_ncols=terminal,
+    smoothing=0.1,
+  )
 
 
 def say(message: str) -> None:

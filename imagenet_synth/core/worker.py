@@ -15,6 +15,7 @@ T = TypeVar('T')
 
 class Worker(NamedTuple):
   """Number `index` of `count` processes."""
+
   index: int = 0
   count: int = 1
 
@@ -32,7 +33,7 @@ class Worker(NamedTuple):
 
   def part(self, items: Sequence[T]) -> Sequence[T]:
     """Every count-th item, from the index-th on."""
-    return items[self.index::self.count]
+    return items[self.index :: self.count]
 
 
 class Unfinished(Exception):

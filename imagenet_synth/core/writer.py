@@ -19,8 +19,11 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
   def __init__(self, folder: pathlib.Path, start_step: int = 0):
     super().__init__()
     path = folder / 'metrics.jsonl'
-    kept = [line for line in (path.read_text().splitlines() if path.exists() else [])
-            if line.endswith('}') and json.loads(line)['step'] <= start_step]
+    kept = [
+      line
+      for line in (path.read_text().splitlines() if path.exists() else [])
+      if line.endswith('}') and json.loads(line)['step'] <= start_step
+    ]
     path.write_text(''.join(line + '\n' for line in kept))
     self._file = open(path, 'a')
 
@@ -43,4 +46,5 @@ def make_writer(folder: pathlib.Path, start_step: int = 0) -> metric_writers.Met
   if not is_first():
     return metric_writers.MultiWriter([])
   return metric_writers.MultiWriter(
-      [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder, start_step)])
+    [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder, start_step)]
+  )

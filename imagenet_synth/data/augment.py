@@ -29,8 +29,9 @@ class Draws:
     return [np.random.default_rng(seed) for seed in self.integers(0, 2**63)]
 
 
-def each_image(fn: Callable[[np.ndarray, np.random.Generator], np.ndarray], images: np.ndarray,
-               draws: Draws) -> np.ndarray:
+def each_image(
+  fn: Callable[[np.ndarray, np.random.Generator], np.ndarray], images: np.ndarray, draws: Draws
+) -> np.ndarray:
   """fn(image [H, W, C], its generator) of each of [B, H, W, C], in threads, as Pillow allows."""
   with ThreadPoolExecutor() as pool:
     return np.stack(list(pool.map(fn, images, draws.generators())))
@@ -69,7 +70,7 @@ def random_part(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
 def center_part(images: np.ndarray, size: int) -> np.ndarray:
   """The square in the middle of each image: uint8 [B, S, S, C] -> [B, size, size, C]."""
   start = (images.shape[1] - size) // 2
-  return images[:, start:start + size, start:start + size]
+  return images[:, start : start + size, start : start + size]
 
 
 def random_resized_crop(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
@@ -93,8 +94,9 @@ def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.n
 
 def _resized_crop(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
   top, left, height, width = _random_box(rng, len(image), areas=(0.08, 1), aspects=(3 / 4, 4 / 3))
-  part = as_picture(image).resize((size, size), Image.Resampling.BILINEAR,
-                                  box=(left, top, left + width, top + height))
+  part = as_picture(image).resize(
+    (size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
+  )
   return np.asarray(part).reshape(size, size, image.shape[-1])
 
 
@@ -103,13 +105,15 @@ def _erased(image: np.ndarray, rng: np.random.Generator, probability: float) -> 
     return image
   top, left, height, width = _random_box(rng, len(image), areas=(0.02, 0.4), aspects=(0.3, 1 / 0.3))
   out = image.copy()
-  out[top:top + height, left:left + width] = rng.integers(
-      0, 256, (height, width, image.shape[-1]), np.uint8)
+  out[top : top + height, left : left + width] = rng.integers(
+    0, 256, (height, width, image.shape[-1]), np.uint8
+  )
   return out
 
 
-def _random_box(rng: np.random.Generator, size: int, areas: tuple[float, float],
-                aspects: tuple[float, float]) -> tuple[int, int, int, int]:
+def _random_box(
+  rng: np.random.Generator, size: int, areas: tuple[float, float], aspects: tuple[float, float]
+) -> tuple[int, int, int, int]:
   """(top, left, height, width) of a box of whole pixels in [size, size], drawn again until it fits.
 
   Its share of the area is uniform, its width to height uniform in the logarithm.
@@ -118,5 +122,4 @@ def _random_box(rng: np.random.Generator, size: int, areas: tuple[float, float],
     area, aspect = rng.uniform(*areas), np.exp(rng.uniform(*np.log(aspects)))
     height, width = round(size * np.sqrt(area / aspect)), round(size * np.sqrt(area * aspect))
     if 0 < height <= size and 0 < width <= size:
-      return (int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1)), height,
-              width)
+      return (int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1)), height, width)

@@ -68,10 +68,12 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description='Handwritten digits of scikit-learn, enlarged from 8 x 8 to 32 x 32.',
-      features=tfds.features.FeaturesDict({
-        'image': tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 1), encoding_format='png'),
-        'label': tfds.features.ClassLabel(names=NAMES),
-      }),
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 1), encoding_format='png'),
+          'label': tfds.features.ClassLabel(names=NAMES),
+        }
+      ),
       disable_shuffling=True,
     )
 

@@ -63,12 +63,16 @@ class FolderSource:
   def __getitem__(self, index: int) -> dict[str, Any]:
     file = self._files[index]
     path = self._root / file
-    return {'image': decode_image(path.read_bytes(), 3, str(path)), 'file_name': file,
-            'label': self._labels[file.split('/')[0]]}
+    return {
+      'image': decode_image(path.read_bytes(), 3, str(path)),
+      'file_name': file,
+      'label': self._labels[file.split('/')[0]],
+    }
 
 
-def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
-                cache_dir: pathlib.Path) -> dict[str, list[int]]:
+def _good_files(
+  root: pathlib.Path, class_names: tuple[str, ...], cache_dir: pathlib.Path
+) -> dict[str, list[int]]:
   """The files that can be decoded, as paths below `root`, with their size and time of change."""
   files = {}
   for name in class_names:
@@ -80,8 +84,11 @@ def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
   cache = cache_dir / f'folder-{root.name}-{where}.json'
   known = read_json(cache) if cache.exists() else {}
   # a file that was changed is looked at again
-  checked = {file: known['faults'][file] for file, status in files.items()
-             if known and known['files'].get(file) == status}
+  checked = {
+    file: known['faults'][file]
+    for file, status in files.items()
+    if known and known['files'].get(file) == status
+  }
   unknown = [file for file in files if file not in checked]
   if unknown:
     with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor() as pool:
@@ -93,8 +100,10 @@ def _good_files(root: pathlib.Path, class_names: tuple[str, ...],
   broken = {file: fault for file, fault in checked.items() if fault}
   if broken:
     first = ', '.join(f'{file} ({fault})' for file, fault in list(broken.items())[:5])
-    say(f'{root}: {len(broken)} of {len(files)} files cannot be decoded and are left out: {first}'
-        f'{", ..." if len(broken) > 5 else ""}; all are named in {cache}')
+    say(
+      f'{root}: {len(broken)} of {len(files)} files cannot be decoded and are left out: {first}'
+      f'{", ..." if len(broken) > 5 else ""}; all are named in {cache}'
+    )
   return {file: files[file] for file, fault in checked.items() if not fault}
 
 

@@ -237,10 +237,12 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description='Characters printed in the fonts of matplotlib, with captions.',
-      features=tfds.features.FeaturesDict({
-        'image': tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 1), encoding_format='png'),
-        'caption': tfds.features.Text(),
-      }),
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(IMAGE_SIZE, IMAGE_SIZE, 1), encoding_format='png'),
+          'caption': tfds.features.Text(),
+        }
+      ),
       disable_shuffling=True,
     )
 

@@ -37,8 +37,9 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return image
   side = min(height, width)
   left, top = (width - side) // 2, (height - side) // 2
-  small = as_picture(image).resize((size, size), Image.Resampling.BILINEAR,
-                                   box=(left, top, left + side, top + side))
+  small = as_picture(image).resize(
+    (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+  )
   return np.asarray(small).reshape(size, size, channels)
 
 
@@ -54,8 +55,14 @@ class Images:
     limit: use the first so many examples only.
   """
 
-  def __init__(self, source: ExampleSource, size: int, number: Callable[[dict[str, Any]], int],
-               cache: bool = True, limit: int | None = None):
+  def __init__(
+    self,
+    source: ExampleSource,
+    size: int,
+    number: Callable[[dict[str, Any]], int],
+    cache: bool = True,
+    limit: int | None = None,
+  ):
     self._source, self._size, self._number = source, size, number
     self._num = len(source) if limit is None else min(limit, len(source))
     # more threads than cores: some wait for the disk
@@ -119,13 +126,24 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
   """The examples of the batch of `step` (from 0): int [B]. Every epoch is a permutation of all."""
   positions = step * batch_size + np.arange(batch_size)
   epochs = positions // num_examples
-  return np.concatenate([_permutation(seed, int(epoch), num_examples)[
-      positions[epochs == epoch] % num_examples] for epoch in np.unique(epochs)])
+  return np.concatenate(
+    [
+      _permutation(seed, int(epoch), num_examples)[positions[epochs == epoch] % num_examples]
+      for epoch in np.unique(epochs)
+    ]
+  )
 
 
-def batches(images: Images | Joined, number_name: str, seed: int, batch_size: int, start: int,
-            stop: int, rows: np.ndarray | None = None,
-            augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None) -> Iterator[Batch]:
+def batches(
+  images: Images | Joined,
+  number_name: str,
+  seed: int,
+  batch_size: int,
+  start: int,
+  stop: int,
+  rows: np.ndarray | None = None,
+  augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None,
+) -> Iterator[Batch]:
   """Batches of steps start .. stop - 1.
 
   Args:

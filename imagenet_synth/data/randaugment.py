@@ -20,6 +20,7 @@ class RandAugment:
   10 is the end of the paper's scale. deviation: of the normal distribution that an operation's
   magnitude is drawn from. probability: of each layer; else it is left out.
   """
+
   num_layers: int = 2
   magnitude: float = 10.0
   deviation: float = 0.0
@@ -57,8 +58,9 @@ def _augmented(image: np.ndarray, rng: np.random.Generator, config: RandAugment)
 
 def _moved(picture: Image.Image, *matrix: float) -> Image.Image:
   """Each pixel (x, y) from (ax + by + c, dx + ey + f); grey comes in, as in the authors' code."""
-  return picture.transform(picture.size, Image.Transform.AFFINE, matrix,
-                           Image.Resampling.BILINEAR, fillcolor=_grey(picture))
+  return picture.transform(
+    picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_grey(picture)
+  )
 
 
 def _grey(picture: Image.Image) -> tuple[int, ...]:
@@ -75,19 +77,18 @@ _SHIFT = 150 / 331
 
 # the paper's 14, with the ranges of AutoAugment (Cubuk et al., 2019, table 6)
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    'identity': lambda picture, s: picture,
-    'autocontrast': lambda picture, s: ImageOps.autocontrast(picture),
-    'equalize': lambda picture, s: ImageOps.equalize(picture),
-    'rotate': lambda picture, s: picture.rotate(30 * s, Image.Resampling.BILINEAR,
-                                                fillcolor=_grey(picture)),
-    'solarize': lambda picture, s: ImageOps.solarize(picture, 256 * (1 - abs(s))),
-    'color': lambda picture, s: ImageEnhance.Color(picture).enhance(_factor(s)),
-    'posterize': lambda picture, s: ImageOps.posterize(picture, max(8 - round(4 * abs(s)), 1)),
-    'contrast': lambda picture, s: ImageEnhance.Contrast(picture).enhance(_factor(s)),
-    'brightness': lambda picture, s: ImageEnhance.Brightness(picture).enhance(_factor(s)),
-    'sharpness': lambda picture, s: ImageEnhance.Sharpness(picture).enhance(_factor(s)),
-    'shear_x': lambda picture, s: _moved(picture, 1, 0.3 * s, 0, 0, 1, 0),
-    'shear_y': lambda picture, s: _moved(picture, 1, 0, 0, 0.3 * s, 1, 0),
-    'translate_x': lambda picture, s: _moved(picture, 1, 0, _SHIFT * picture.width * s, 0, 1, 0),
-    'translate_y': lambda picture, s: _moved(picture, 1, 0, 0, 0, 1, _SHIFT * picture.height * s),
+  'identity': lambda picture, s: picture,
+  'autocontrast': lambda picture, s: ImageOps.autocontrast(picture),
+  'equalize': lambda picture, s: ImageOps.equalize(picture),
+  'rotate': lambda picture, s: picture.rotate(30 * s, Image.Resampling.BILINEAR, fillcolor=_grey(picture)),
+  'solarize': lambda picture, s: ImageOps.solarize(picture, 256 * (1 - abs(s))),
+  'color': lambda picture, s: ImageEnhance.Color(picture).enhance(_factor(s)),
+  'posterize': lambda picture, s: ImageOps.posterize(picture, max(8 - round(4 * abs(s)), 1)),
+  'contrast': lambda picture, s: ImageEnhance.Contrast(picture).enhance(_factor(s)),
+  'brightness': lambda picture, s: ImageEnhance.Brightness(picture).enhance(_factor(s)),
+  'sharpness': lambda picture, s: ImageEnhance.Sharpness(picture).enhance(_factor(s)),
+  'shear_x': lambda picture, s: _moved(picture, 1, 0.3 * s, 0, 0, 1, 0),
+  'shear_y': lambda picture, s: _moved(picture, 1, 0, 0, 0.3 * s, 1, 0),
+  'translate_x': lambda picture, s: _moved(picture, 1, 0, _SHIFT * picture.width * s, 0, 1, 0),
+  'translate_y': lambda picture, s: _moved(picture, 1, 0, 0, 0, 1, _SHIFT * picture.height * s),
 }

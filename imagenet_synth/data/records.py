@@ -31,6 +31,7 @@ class Record(NamedTuple):
   wnid: the WordNet id, '' if the class is not known by one. stages: settings and weights of each stage,
   as JSON holds them.
   """
+
   image: np.ndarray
   label: int
   class_name: str
@@ -45,8 +46,9 @@ def shard_name(shard: int, num_shards: int) -> str:
   return f'train-{shard:05d}-of-{num_shards:05d}.tfrecord'
 
 
-def write_shard(path: pathlib.Path, records: Iterable[Record], image_format: str = 'png',
-                quality: int = 95) -> str:
+def write_shard(
+  path: pathlib.Path, records: Iterable[Record], image_format: str = 'png', quality: int = 95
+) -> str:
   """Writes a shard atomically; equal records give equal bytes. Returns their SHA-256."""
   path.parent.mkdir(parents=True, exist_ok=True)
   file = io.BytesIO()
@@ -67,8 +69,11 @@ class ShardSource:
 
   def __init__(self, paths: Sequence[pathlib.Path]):
     self._files = [(path, os.open(path, os.O_RDONLY)) for path in paths]
-    self._places = [(path, fd, number, start, length) for path, fd in self._files
-                    for number, (start, length) in enumerate(_offsets(path, fd))]
+    self._places = [
+      (path, fd, number, start, length)
+      for path, fd in self._files
+      for number, (start, length) in enumerate(_offsets(path, fd))
+    ]
 
   def __del__(self):
     for _, fd in getattr(self, '_files', ()):
@@ -89,11 +94,17 @@ class ShardSource:
     number_of = lambda name: features[name].int64_list.value[0]
     text_of = lambda name: features[name].bytes_list.value[0].decode()
     encoded = features['image/encoded'].bytes_list.value[0]
-    return {'image': decode_image(encoded, number_of('image/channels'), f'{path}: record {number}'),
-            'label': number_of('image/class/label'), 'index': number_of('index'),
-            'class_name': text_of('image/class/text'), 'wnid': text_of('image/class/synset'),
-            'seed': number_of('seed'), 'prompt': text_of('prompt'),
-            'stages': json.loads(text_of('stages')), 'encoded': encoded}
+    return {
+      'image': decode_image(encoded, number_of('image/channels'), f'{path}: record {number}'),
+      'label': number_of('image/class/label'),
+      'index': number_of('index'),
+      'class_name': text_of('image/class/text'),
+      'wnid': text_of('image/class/synset'),
+      'seed': number_of('seed'),
+      'prompt': text_of('prompt'),
+      'stages': json.loads(text_of('stages')),
+      'encoded': encoded,
+    }
 
 
 def _offsets(path: pathlib.Path, fd: int) -> Iterable[tuple[int, int]]:
@@ -114,8 +125,7 @@ def _offsets(path: pathlib.Path, fd: int) -> Iterable[tuple[int, int]]:
 
 
 def _damaged(path: pathlib.Path, number: int, what: str) -> InputError:
-  return InputError(f'{path}: record {number} is damaged ({what}); '
-                    f'delete the shard and run generate again')
+  return InputError(f'{path}: record {number} is damaged ({what}); delete the shard and run generate again')
 
 
 def _masked_crc(data: bytes) -> int:
@@ -128,12 +138,22 @@ def _encode(record: Record, image_format: str, quality: int) -> bytes:
   file = io.BytesIO()
   options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
   as_picture(record.image).save(file, image_format, **options)
-  numbers = {'image/height': height, 'image/width': width, 'image/channels': channels,
-             'image/class/label': record.label, 'index': record.index, 'seed': record.seed}
-  texts = {'image/encoded': file.getvalue(), 'image/format': image_format.encode(),
-           'image/class/text': record.class_name.encode(), 'image/class/synset': record.wnid.encode(),
-           'prompt': record.prompt.encode(),
-           'stages': json.dumps(record.stages, sort_keys=True).encode()}
+  numbers = {
+    'image/height': height,
+    'image/width': width,
+    'image/channels': channels,
+    'image/class/label': record.label,
+    'index': record.index,
+    'seed': record.seed,
+  }
+  texts = {
+    'image/encoded': file.getvalue(),
+    'image/format': image_format.encode(),
+    'image/class/text': record.class_name.encode(),
+    'image/class/synset': record.wnid.encode(),
+    'prompt': record.prompt.encode(),
+    'stages': json.dumps(record.stages, sort_keys=True).encode(),
+  }
   example = example_pb2.Example()
   for name, value in sorted(numbers.items()):
     example.features.feature[name].int64_list.value.append(value)

@@ -59,8 +59,9 @@ class NpzImages:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
       raise InputError(f'{path}: cannot be read as an npz with an array arr_0 ({error})') from None
     if self._images.dtype != np.uint8 or self._images.ndim != 4:
-      raise InputError(f'{path}: arr_0 is {self._images.dtype} {list(self._images.shape)}, must be '
-                       'uint8 [N, H, W, C]')
+      raise InputError(
+        f'{path}: arr_0 is {self._images.dtype} {list(self._images.shape)}, must be uint8 [N, H, W, C]'
+      )
 
   def __len__(self) -> int:
     return len(self._images)
@@ -81,8 +82,9 @@ def _mapped(path: pathlib.Path) -> np.ndarray:
     name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     file.seek(name_length + extra_length, 1)
     version = np.lib.format.read_magic(file)
-    read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                   else np.lib.format.read_array_header_2_0)
+    read_header = (
+      np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
     shape, in_columns, dtype = read_header(file)
     if in_columns:
       raise ValueError('it is in Fortran order')

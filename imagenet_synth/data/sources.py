@@ -110,8 +110,9 @@ class Source:
     example = dict(self.records[index])
     for name, num_channels in self.image_channels.items():
       file_name = example.get('file_name', b'').decode()
-      example[name] = decode_image(example[name], num_channels,
-                                   f'{self.name}: example {index} {file_name}'.rstrip())
+      example[name] = decode_image(
+        example[name], num_channels, f'{self.name}: example {index} {file_name}'.rstrip()
+      )
     return example
 
 
@@ -127,9 +128,7 @@ def _make_builder(name: str, data_dir: str, options: Mapping[str, Any]) -> tfds.
   base_fields = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
   known = {field.name for field in dataclasses.fields(config_class)} - base_fields
   if unknown := set(options) - known:
-    raise InputError(
-      f'data set {name} has no option {sorted(unknown)}: its options are {sorted(known)}'
-    )
+    raise InputError(f'data set {name} has no option {sorted(unknown)}: its options are {sorted(known)}')
   config = config_class(**options)
   # TFDS refuses a second config object under the name of one that it knows.
   config = builder_class.builder_configs.get(config.name, config)
@@ -164,9 +163,7 @@ def _find_prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     ) from error
 
 
-def tfds_source(
-  name: str, split: str, data_dir: str | os.PathLike, **builder_config: Any
-) -> Source:
+def tfds_source(name: str, split: str, data_dir: str | os.PathLike, **builder_config: Any) -> Source:
   """Opens one split of a TFDS data set as a source; prepares it when missing, where that can be done.
 
   Args:
@@ -197,7 +194,7 @@ def tfds_source(
       records = builder.as_data_source(split, decoders=decoders)
   except NotImplementedError as error:
     raise InputError(
-      f"data set {name} in {data_dir} has no array_record files: convert it, or prepare it "
+      f'data set {name} in {data_dir} has no array_record files: convert it, or prepare it '
       "with file_format='array_record'"
     ) from error
   except ValueError as error:

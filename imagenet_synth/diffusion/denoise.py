@@ -19,6 +19,7 @@ class Estimate(NamedTuple):
   x_0: [B, H, W, C]. logvar: the log-variance mixing coefficient of each number of it, where the
   network has learned one; else None.
   """
+
   x_0: jax.Array
   logvar: jax.Array | None = None
 
@@ -56,6 +57,7 @@ def guide(conditional: Denoise, unconditional: Denoise, weight: float | jax.Arra
   the same thing for every prediction. A learned variance is that of `conditional`. Not for w = 1: take
   `conditional` alone, at half the cost.
   """
+
   def guided(x_t: jax.Array, logsnr: jax.Array) -> Estimate:
     estimate = conditional(x_t, logsnr)
     mixed = weight * estimate.x_0 + (1 - weight) * unconditional(x_t, logsnr).x_0
@@ -64,8 +66,9 @@ def guide(conditional: Denoise, unconditional: Denoise, weight: float | jax.Arra
   return guided
 
 
-def threshold(x_0: jax.Array, kind: Thresholding, percentile: float,
-              max_scale: float | None = None) -> jax.Array:
+def threshold(
+  x_0: jax.Array, kind: Thresholding, percentile: float, max_scale: float | None = None
+) -> jax.Array:
   """Keeps x_0 [B, H, W, C] in [-1, 1] (Imagen, section 2.3).
 
   static: clip. dynamic: with s the percentile of |x_0| over the image, at least 1 and at most

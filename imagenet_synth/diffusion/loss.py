@@ -15,8 +15,9 @@ Network = Callable[[jax.Array, jax.Array], jax.Array]
 _NUM_STEPS = 1000
 
 
-def diffusion_loss(network: Network, x_0: jax.Array, key: jax.Array, schedule: Schedule,
-                   prediction: Prediction) -> jax.Array:
+def diffusion_loss(
+  network: Network, x_0: jax.Array, key: jax.Array, schedule: Schedule, prediction: Prediction
+) -> jax.Array:
   """Mean squared error per image, in the space of the prediction (Imagen: eps).
 
   Args:
@@ -34,8 +35,9 @@ def diffusion_loss(network: Network, x_0: jax.Array, key: jax.Array, schedule: S
   return _mean_square(output - target(prediction, x_0, eps, logsnr))
 
 
-def hybrid_loss(network: Network, x_0: jax.Array, key: jax.Array, schedule: Schedule,
-                prediction: Prediction) -> jax.Array:
+def hybrid_loss(
+  network: Network, x_0: jax.Array, key: jax.Array, schedule: Schedule, prediction: Prediction
+) -> jax.Array:
   """`diffusion_loss` plus the variational bound of one of 1,000 steps, in bits per number.
 
   The bound teaches the variance alone: the mean is held fixed in it (Nichol & Dhariwal, 2021, section
@@ -76,8 +78,9 @@ def hybrid_loss(network: Network, x_0: jax.Array, key: jax.Array, schedule: Sche
 
 def _log_probability(x_0: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
   """Log of a Gaussian's mass in the bin of each 8-bit number, open at both ends of [-1, 1]."""
-  below, above = (jax.scipy.stats.norm.cdf((x_0 - mean + half) * jnp.exp(-0.5 * logvar))
-                  for half in (-1 / 255, 1 / 255))
+  below, above = (
+    jax.scipy.stats.norm.cdf((x_0 - mean + half) * jnp.exp(-0.5 * logvar)) for half in (-1 / 255, 1 / 255)
+  )
   below = jnp.where(x_0 < -0.999, 0, below)
   above = jnp.where(x_0 > 0.999, 1, above)
   return jnp.log(jnp.maximum(above - below, 1e-12))

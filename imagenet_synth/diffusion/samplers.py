@@ -15,8 +15,14 @@ from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, posterior
 SamplerName = Literal['ddpm', 'ddim']
 
 
-def ddpm_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array,
-              logvar: float | jax.Array, eps: jax.Array) -> jax.Array:
+def ddpm_step(
+  x_t: jax.Array,
+  x_0: jax.Array,
+  logsnr_t: jax.Array,
+  logsnr_s: jax.Array,
+  logvar: float | jax.Array,
+  eps: jax.Array,
+) -> jax.Array:
   """One ancestral step from time t to s < t (Imagen, appendix A, eq. 6).
 
   Args:
@@ -30,17 +36,21 @@ def ddpm_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax
   return mean + jnp.exp(0.5 * (logvar * log_upper + (1 - logvar) * log_lower)) * eps
 
 
-def ddim_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array,
-              logsnr_s: jax.Array) -> jax.Array:
+def ddim_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array) -> jax.Array:
   """One deterministic step from time t to s < t (Song et al., 2021, eq. 12 with sigma = 0)."""
   alpha_t, sigma_t = alpha_sigma(logsnr_t)
   alpha_s, sigma_s = alpha_sigma(logsnr_s)
   return alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
 
 
-def sample(denoise: Denoise, noise_fn: Callable[[int | jax.Array], jax.Array], schedule: Schedule,
-           num_steps: int | jax.Array, logvar: float | jax.Array | None,
-           name: SamplerName) -> jax.Array:
+def sample(
+  denoise: Denoise,
+  noise_fn: Callable[[int | jax.Array], jax.Array],
+  schedule: Schedule,
+  num_steps: int | jax.Array,
+  logvar: float | jax.Array | None,
+  name: SamplerName,
+) -> jax.Array:
   """Runs the reverse process from pure noise.
 
   Args:
@@ -55,6 +65,7 @@ def sample(denoise: Denoise, noise_fn: Callable[[int | jax.Array], jax.Array], s
   Returns:
     float32 [B, H, W, C], the last estimate of x_0.
   """
+
   def step(i, x_t):
     logsnr_t = schedule.logsnr(1 - (i - 1) / num_steps)
     logsnr_s = schedule.logsnr(1 - i / num_steps)

@@ -23,6 +23,7 @@ class Schedule:
   shift: added to logsnr is 2 log(shift); under 1 means more noise, as larger images want
     (Hoogeboom et al., "Simple Diffusion", 2023, eq. 4 with shift = base size / size).
   """
+
   kind: Literal['cosine', 'linear', 'iddpm'] = 'cosine'
   logsnr_min: float = -20.0
   logsnr_max: float = 20.0
@@ -80,18 +81,21 @@ class Posterior(NamedTuple):
 
   log_lower is the true posterior's, log_upper the forward step's (Ho et al., 2020, section 3.2).
   """
+
   mean: jax.Array
   log_lower: jax.Array
   log_upper: jax.Array
 
 
-def posterior(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array,
-              logsnr_s: jax.Array) -> Posterior:
+def posterior(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array) -> Posterior:
   """One reverse step (Imagen, appendix A), logsnr_s > logsnr_t, both to broadcast against x_t."""
   alpha_t, _ = alpha_sigma(logsnr_t)
   alpha_s, _ = alpha_sigma(logsnr_s)
   r = jnp.exp(logsnr_t - logsnr_s)
   one_minus_r = -jnp.expm1(logsnr_t - logsnr_s)
   mean = r * (alpha_s / alpha_t) * x_t + one_minus_r * alpha_s * x_0
-  return Posterior(mean, jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_s),
-                   jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_t))
+  return Posterior(
+    mean,
+    jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_s),
+    jnp.log(one_minus_r) + jax.nn.log_sigmoid(-logsnr_t),
+  )

@@ -25,14 +25,18 @@ def write(path: pathlib.Path, manifest: dict[str, Any], license_name: str) -> No
 
 def _text(manifest: dict[str, Any], license_name: str) -> str:
   stages = '\n'.join(
-      f'| {stage["run"]} | {stage["step"]:,} | `{stage["checkpoint_hash"]}` | {_sampler(stage)} |'
-      for stage in manifest['stages'])
+    f'| {stage["run"]} | {stage["step"]:,} | `{stage["checkpoint_hash"]}` | {_sampler(stage)} |'
+    for stage in manifest['stages']
+  )
   classes = '\n'.join(
-      f'| {label} | {name} | {prompt} | {count:,} |' for label, (name, prompt, count) in enumerate(
-          zip(manifest['class_names'], manifest['prompts'], manifest['class_counts'])))
+    f'| {label} | {name} | {prompt} | {count:,} |'
+    for label, (name, prompt, count) in enumerate(
+      zip(manifest['class_names'], manifest['prompts'], manifest['class_counts'])
+    )
+  )
   sizes = ', '.join(f'{size}x{size}' for size in manifest['sizes'])
   origin = manifest['origin']
-  return f'''# Synthetic images: {origin['job']}
+  return f"""# Synthetic images: {origin['job']}
 
 ![The first images](samples.png)
 
@@ -52,7 +56,7 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
 | Label | Class | Prompt | Images |
 | --- | --- | --- | --- |
 {classes}
-'''
+"""
 
 
 def _per_class(counts: list[int]) -> str:
@@ -61,5 +65,4 @@ def _per_class(counts: list[int]) -> str:
 
 
 def _sampler(stage: dict[str, Any]) -> str:
-  return ', '.join(f'{name} {value}' for name, value in stage['sampler'].items()
-                   if value is not None)
+  return ', '.join(f'{name} {value}' for name, value in stage['sampler'].items() if value is not None)

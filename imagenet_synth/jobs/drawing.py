@@ -23,6 +23,7 @@ class Drawing:
 
   below: the stages that feed it; what they draw is kept in `path`, for all that are compared.
   """
+
   below: Sequence[TrainedStage]
   text: TextStates
   seed: int
@@ -36,12 +37,21 @@ class Drawing:
     for first in range(start, stop, _CHUNK):
       yield slice(first, min(first + _CHUNK, stop))
 
-  def draw(self, trained: TrainedStage, rows: slice,
-           on_batch: Callable[[int], Any] = lambda num: None) -> np.ndarray:
+  def draw(
+    self, trained: TrainedStage, rows: slice, on_batch: Callable[[int], Any] = lambda num: None
+  ) -> np.ndarray:
     """These images of the stage with the given weights and settings: uint8 [n, S, S, C]."""
-    drawn, = cascade.sample([trained], self.text, self.seed, self.labels[rows], self.indices[rows],
-                            self.batch_size, low_res=self._low_res(rows),
-                            first_stage=len(self.below), on_batch=on_batch)
+    (drawn,) = cascade.sample(
+      [trained],
+      self.text,
+      self.seed,
+      self.labels[rows],
+      self.indices[rows],
+      self.batch_size,
+      low_res=self._low_res(rows),
+      first_stage=len(self.below),
+      on_batch=on_batch,
+    )
     return np.asarray(images.to_uint8(drawn))
 
   def clean(self) -> None:
@@ -53,8 +63,9 @@ class Drawing:
       return None
     path = self.path / 'low_res' / f'{rows.start:09d}-{rows.stop:09d}.npy'
     if not path.exists():
-      drawn = cascade.sample(self.below, self.text, self.seed, self.labels[rows],
-                             self.indices[rows], self.batch_size)[-1]
+      drawn = cascade.sample(
+        self.below, self.text, self.seed, self.labels[rows], self.indices[rows], self.batch_size
+      )[-1]
       file = io.BytesIO()
       np.save(file, drawn)
       path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ class EncoderConfig:
   the SentencePiece file of T5 v1.1; tokens are bytes, as ByT5 has them, if not given. size: the public
   encoder that `weights` must be; read off the file if not given. dtype: of its matrix products.
   """
+
   weights: str | None = None
   random: T5Config | None = None
   vocabulary: str | None = None
@@ -48,6 +49,7 @@ class Config:
   "no text": zeros, or ('encoded', as DeepFloyd IF has it) what the encoder makes of padding and of an
   empty prompt. fsdp, tensor: axes of the mesh, to cut an encoder that is too large for one device.
   """
+
   dataset: DatasetConfig
   prompts: Literal['classes', 'captions']
   encoder: EncoderConfig
@@ -71,8 +73,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   file = io.BytesIO()
   np.savez(file, prompts=np.array(prompts), embeddings=states[:-1], null=states[-1])
   write_atomic(folder.path / 'text_embeddings.npz', file.getvalue())
-  return {'encoder': _described(config), 'num_prompts': len(prompts),
-          'shape': list(states[:-1].shape)}
+  return {'encoder': _described(config), 'num_prompts': len(prompts), 'shape': list(states[:-1].shape)}
 
 
 def _prompts(config: Config, source: Source) -> tuple[str, ...]:
@@ -100,14 +101,17 @@ def _encode(config: Config, tokens: Tokens, name: str) -> np.ndarray:
   boxed = jax.eval_shape(encoder.init, jax.random.key(0), one, jax.ShapeDtypeStruct((1, 1), bool))
   shardings, batch = param_shardings(mesh, boxed['params']), batch_sharding(mesh)
   params = jax.device_put(params, shardings)
-  encode = jax.jit(lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
-                   in_shardings=(shardings, batch, batch), out_shardings=replicated(mesh))
+  encode = jax.jit(
+    lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
+    in_shardings=(shardings, batch, batch),
+    out_shardings=replicated(mesh),
+  )
   states = []
   with progress(len(tokens.ids), name, unit='prompt') as bar:
     for start in range(0, len(tokens.ids), config.batch_size):
       rows = np.arange(start, min(start + config.batch_size, len(tokens.ids)))
       filled = np.resize(rows, config.batch_size)
-      states.append(np.asarray(encode(params, tokens.ids[filled], tokens.mask[filled]))[:len(rows)])
+      states.append(np.asarray(encode(params, tokens.ids[filled], tokens.mask[filled]))[: len(rows)])
       bar.update(len(rows))
   return np.concatenate(states)
 

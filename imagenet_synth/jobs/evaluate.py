@@ -16,6 +16,7 @@ from imagenet_synth.jobs.measure import References, in_batches, measure, observe
 class Config:
   """samples: a generate job; or a path, which has a / or ends with .npz: see `open_samples`. sizes: to
   which they are brought, if they don't have them. num_splits: of the Inception Score."""
+
   samples: str
   sizes: tuple[int, ...]
   extractor: str
@@ -34,10 +35,12 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
       observed = observe(extractor, in_batches(data, f'{folder.name} {size}x{size}'))
       observed.moments.save(folder.path / f'statistics_{size}.npz')
       # what real images of the other split get: no generator need do better
-      real = measure(references['validation'].observed, {'train': references['train']},
-                     config.num_splits)
-      sizes[size] = {**measure(observed, references, config.num_splits), 'real': real,
-                     **provenance(extractor, references)}
+      real = measure(references['validation'].observed, {'train': references['train']}, config.num_splits)
+      sizes[size] = {
+        **measure(observed, references, config.num_splits),
+        'real': real,
+        **provenance(extractor, references),
+      }
       bar.update()
   return {'samples': config.samples, 'sizes': sizes, 'extractor': extractor.described}
 

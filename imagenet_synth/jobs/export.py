@@ -28,6 +28,7 @@ from imagenet_synth.data.records import ShardSource
 @dataclasses.dataclass(frozen=True)
 class Config:
   """samples: the generate job. size: of the images. form: what is written."""
+
   samples: str
   size: int
   form: Literal['webdataset', 'folder', 'adm']
@@ -37,8 +38,7 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   source = folder.input(config.samples)
   manifest = read_json(source / 'manifest.json')
   if config.size not in manifest['sizes']:
-    raise InputError(f'config: {folder.name}.size is {config.size}, {config.samples} has '
-                     f'{manifest["sizes"]}')
+    raise InputError(f'config: {folder.name}.size is {config.size}, {config.samples} has {manifest["sizes"]}')
   shards = sorted(manifest['shards'][str(config.size)])
   if config.form == 'adm':
     _write_npz(folder, ShardSource([source / str(config.size) / name for name in shards]))
@@ -77,9 +77,11 @@ def _write_tar(path: pathlib.Path, name: str, items: list[tuple[str, dict[str, A
   file = io.BytesIO()
   with tarfile.open(fileobj=file, mode='w') as tar:
     for key, example in items:
-      for suffix, data in ((_suffix(example), example['encoded']),
-                           ('cls', str(example['label']).encode()),
-                           ('json', json.dumps(_described(example)).encode())):
+      for suffix, data in (
+        (_suffix(example), example['encoded']),
+        ('cls', str(example['label']).encode()),
+        ('json', json.dumps(_described(example)).encode()),
+      ):
         member = tarfile.TarInfo(f'{key}.{suffix}')
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
@@ -108,11 +110,12 @@ def _write_npz(folder: Folder, examples: ShardSource) -> None:
   # as ADM's evaluator wants them: grey images become RGB
   shape, labels = (len(examples), *first.shape[:2], 3), []
   temporary = folder.path / 'samples.npz.tmp'
-  with (zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive,
-        progress(len(examples), folder.name) as bar):
+  with (
+    zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive,
+    progress(len(examples), folder.name) as bar,
+  ):
     with archive.open('arr_0.npy', 'w', force_zip64=True) as file:
-      np.lib.format.write_array_header_1_0(
-          file, {'descr': '|u1', 'fortran_order': False, 'shape': shape})
+      np.lib.format.write_array_header_1_0(file, {'descr': '|u1', 'fortran_order': False, 'shape': shape})
       for number in range(len(examples)):
         example = examples[number]
         labels.append(example['label'])

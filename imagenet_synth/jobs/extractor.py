@@ -34,6 +34,7 @@ class Extractor:
   described: name and hash of the weights, to stand beside each figure. preprocessing: how images come to
   the network's size. forward: uint8 [N, S, S, C] -> Outputs.
   """
+
   described: str
   preprocessing: str
   forward: Callable[[np.ndarray], Outputs]
@@ -47,8 +48,9 @@ def load_extractor(name: str, folder: Folder) -> Extractor:
     return _inception(path)
   if config['job'] == 'classify':
     return _classifier(name, config, path)
-  raise InputError(f'{folder.name}: extractor {name} is neither a classify job nor an import_weights '
-                   'job of kind inception')
+  raise InputError(
+    f'{folder.name}: extractor {name} is neither a classify job nor an import_weights job of kind inception'
+  )
 
 
 def _classifier(name: str, config: dict[str, Any], path: pathlib.Path) -> Extractor:
@@ -63,8 +65,11 @@ def _classifier(name: str, config: dict[str, Any], path: pathlib.Path) -> Extrac
       pictures = np.asarray(enlarged(pictures))
     return classifier.predict(model, variables, pictures)
 
-  return Extractor(f'{name} at {size}x{size} (weights {tree_hash(variables)})',
-                   f'bilinear to {size}x{size}, rounded to uint8', forward)
+  return Extractor(
+    f'{name} at {size}x{size} (weights {tree_hash(variables)})',
+    f'bilinear to {size}x{size}, rounded to uint8',
+    forward,
+  )
 
 
 def _inception(path: pathlib.Path) -> Extractor:

@@ -35,8 +35,10 @@ _MAX_NAMED_CLASSES = 40
 _PAPER = 'faint: the paper'
 
 
-def guidance_fid(lines: Mapping[float, Sequence[tuple[float, float]]],
-                 paper: Mapping[float, Sequence[tuple[float, float]]] | None = None) -> Figure:
+def guidance_fid(
+  lines: Mapping[float, Sequence[tuple[float, float]]],
+  paper: Mapping[float, Sequence[tuple[float, float]]] | None = None,
+) -> Figure:
   """Figure 3, left. lines: {log-variance coefficient: [(guidance weight, validation FID)]}."""
   figure, axes = _axes('Guidance weight', 'Validation FID (lower is better)')
   lines = {logvar: np.array(sorted(lines[logvar]), float) for logvar in sorted(lines)}
@@ -51,8 +53,9 @@ def guidance_fid(lines: Mapping[float, Sequence[tuple[float, float]]],
   return figure
 
 
-def fid_is(points: Sequence[tuple[float, float, float]],
-           paper: Sequence[tuple[float, float, float]] = ()) -> Figure:
+def fid_is(
+  points: Sequence[tuple[float, float, float]], paper: Sequence[tuple[float, float, float]] = ()
+) -> Figure:
   """Figure 3, center: [(guidance weight, train FID, Inception Score)], one labelled mark each."""
   figure, axes = _axes('Train FID (lower is better)', 'Inception Score (higher is better)')
   guidance, fid, score = np.array(sorted(points), float).T
@@ -66,10 +69,12 @@ def fid_is(points: Sequence[tuple[float, float, float]],
   return figure
 
 
-def guidance_cas(top_1: Sequence[tuple[float, float, Number]],
-                 top_5: Sequence[tuple[float, float, Number]] = (),
-                 real: MeanStd | None = None,
-                 paper: Sequence[tuple[float, float]] = ()) -> Figure:
+def guidance_cas(
+  top_1: Sequence[tuple[float, float, Number]],
+  top_5: Sequence[tuple[float, float, Number]] = (),
+  real: MeanStd | None = None,
+  paper: Sequence[tuple[float, float]] = (),
+) -> Figure:
   """Figure 3, right: [(guidance weight, mean %, standard deviation)], a band over seeds.
 
   real: top-1 of the same classifier trained on real data. paper: (guidance weight, top-1 %).
@@ -90,8 +95,10 @@ def guidance_cas(top_1: Sequence[tuple[float, float, Number]],
   return figure
 
 
-def cas_fid(lines: Mapping[float, Sequence[tuple[float, float, float]]],
-            paper: Mapping[float, Sequence[tuple[float, float, float]]] | None = None) -> Figure:
+def cas_fid(
+  lines: Mapping[float, Sequence[tuple[float, float, float]]],
+  paper: Mapping[float, Sequence[tuple[float, float, float]]] | None = None,
+) -> Figure:
   """Figure 4. lines: {log-variance coefficient: [(noise augmentation level, train FID, CAS %)]}."""
   figure, axes = _axes('Train FID (lower is better)', 'Classification accuracy score, top-1 (%)')
   for logvar, (color, marker) in zip(sorted(lines), _styles(len(lines))):
@@ -134,8 +141,16 @@ def _ranked_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarra
   ranks = np.arange(1, len(names) + 1)
   size = 4.5 if len(names) < 200 else 2.8
   axes.plot(ranks, real, color=_REAL, linewidth=2.2, label='Trained on real', zorder=3)
-  axes.plot(ranks, synthetic, 's', color=_SYNTHETIC, markersize=size, markeredgewidth=0, alpha=0.7,
-            label='Trained on synthetic')
+  axes.plot(
+    ranks,
+    synthetic,
+    's',
+    color=_SYNTHETIC,
+    markersize=size,
+    markeredgewidth=0,
+    alpha=0.7,
+    label='Trained on synthetic',
+  )
   axes.margins(x=0.02)
   _legend(axes, None, outside=True)
   return figure
@@ -172,15 +187,29 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd]]) -> Figur
   spread = _spread_note([cell[1] for row in rows for cell in row[1:]], 'Bars')
   figure, axes = _axes(f'Top-1 accuracy (%)\n{spread}', None, height=1.5 + 0.38 * len(rows))
   places = np.arange(len(rows))
-  series = (('Real', 1, _REAL, 'o'), ('Synthetic', 2, _SYNTHETIC, 's'),
-            ('Real + synthetic', 3, _BOTH, 'D'))
+  series = (('Real', 1, _REAL, 'o'), ('Synthetic', 2, _SYNTHETIC, 's'), ('Real + synthetic', 3, _BOTH, 'D'))
   for name, column, color, marker in series:
     mean, std = np.array([row[column] for row in rows], float).T
-    axes.errorbar(mean, places, xerr=std, fmt=marker, color=color, markersize=6, capsize=3,
-                  elinewidth=1.2, label=name, zorder=4)
+    axes.errorbar(
+      mean,
+      places,
+      xerr=std,
+      fmt=marker,
+      color=color,
+      markersize=6,
+      capsize=3,
+      elinewidth=1.2,
+      label=name,
+      zorder=4,
+    )
   for place, (_, real, _, both) in zip(places, rows):
-    axes.annotate('', (both[0], place), (real[0], place), zorder=3,
-                  arrowprops={'arrowstyle': '-|>', 'color': _MUTED, 'shrinkA': 4, 'shrinkB': 5})
+    axes.annotate(
+      '',
+      (both[0], place),
+      (real[0], place),
+      zorder=3,
+      arrowprops={'arrowstyle': '-|>', 'color': _MUTED, 'shrinkA': 4, 'shrinkB': 5},
+    )
     right = max(mean + np.nan_to_num(np.array(std, float)) for mean, std in (real, both))
     gain = f'{both[0] - real[0]:+.2f}'.replace('-', '\N{MINUS SIGN}')
     _label(axes, right, place, gain, (10, 0), _BOTH, va='center')
@@ -190,8 +219,9 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd]]) -> Figur
   return figure
 
 
-def image_grid(images: np.ndarray, row_labels: Sequence[str],
-               column_labels: Sequence[str] | None = None, scale: int = 1) -> Image.Image:
+def image_grid(
+  images: np.ndarray, row_labels: Sequence[str], column_labels: Sequence[str] | None = None, scale: int = 1
+) -> Image.Image:
   """Figure 2: samples, a row a class.
 
   images: uint8 [R, C, H, W, 1 or 3]. scale: whole pixels that a pixel becomes, so edges stay crisp.
@@ -202,8 +232,7 @@ def image_grid(images: np.ndarray, row_labels: Sequence[str],
   font = ImageFont.truetype(font_manager.findfont(_FONT), 15)
   left = gap + 10 + int(max(map(font.getlength, row_labels), default=0))
   top = 24 if column_labels else gap
-  canvas = Image.new('RGB', (left + num_columns * (width + gap), top + num_rows * (height + gap)),
-                     'white')
+  canvas = Image.new('RGB', (left + num_columns * (width + gap), top + num_rows * (height + gap)), 'white')
   draw = ImageDraw.Draw(canvas)
   for row, label in enumerate(row_labels):
     y = top + row * (height + gap)
@@ -240,8 +269,9 @@ def _axes(x_title: str, y_title: str | None, height: float = _HEIGHT) -> tuple[F
   axes.spines[['left', 'bottom']].set_color(_MUTED)
   axes.grid(color=_GRID, linewidth=0.8)
   axes.set_axisbelow(True)
-  axes.tick_params(length=3, color=_MUTED, labelcolor=_INK, labelsize=_TEXT['fontsize'],
-                   labelfontfamily=_FONT)
+  axes.tick_params(
+    length=3, color=_MUTED, labelcolor=_INK, labelsize=_TEXT['fontsize'], labelfontfamily=_FONT
+  )
   axes.set_xlabel(x_title, labelpad=6, **_TITLE)
   if y_title:
     axes.set_ylabel(y_title, labelpad=6, **_TITLE)
@@ -259,8 +289,9 @@ def _faint(axes: Axes, points: Sequence[tuple[float, float]], color) -> None:
   x, y = np.array(points, float).T
   axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 2)), marker='.', alpha=0.4, zorder=1)
   if not any(text.get_text() == _PAPER for text in axes.texts):
-    axes.annotate(_PAPER, (x[-1], y[-1]), xytext=(0, 5), textcoords='offset points', ha='right',
-                  color=_MUTED, **_TEXT)
+    axes.annotate(
+      _PAPER, (x[-1], y[-1]), xytext=(0, 5), textcoords='offset points', ha='right', color=_MUTED, **_TEXT
+    )
 
 
 def _styles(num: int) -> list[tuple]:
@@ -293,34 +324,60 @@ def _reference(axes: Axes, real: MeanStd, name: str) -> None:
   axes.axhline(mean, color=_REAL, linewidth=1.6, linestyle=(0, (1, 1.5)), zorder=2)
   if np.isfinite(std):
     axes.axhspan(mean - std, mean + std, color=_REAL, alpha=0.12, linewidth=0)
-  axes.annotate(f'{name}: {mean:.2f}', (1, mean), xycoords=('axes fraction', 'data'),
-                xytext=(-2, 4), textcoords='offset points', ha='right', va='bottom',
-                color=_REAL, **_TEXT)
+  axes.annotate(
+    f'{name}: {mean:.2f}',
+    (1, mean),
+    xycoords=('axes fraction', 'data'),
+    xytext=(-2, 4),
+    textcoords='offset points',
+    ha='right',
+    va='bottom',
+    color=_REAL,
+    **_TEXT,
+  )
 
 
 def _ring(axes: Axes, x: float, y: float, text: str) -> None:
-  axes.plot([x], [y], 'o', markersize=11, markerfacecolor='none', markeredgecolor=_INK,
-            markeredgewidth=1, zorder=4)
+  axes.plot(
+    [x], [y], 'o', markersize=11, markerfacecolor='none', markeredgecolor=_INK, markeredgewidth=1, zorder=4
+  )
   _label(axes, x, y, text, (0, -10), ha='center', va='top')
 
 
-def _label(axes: Axes, x: float, y: float, text: str, offset: tuple[float, float], color=_INK,
-           **alignment: str) -> None:
-  axes.annotate(text, (x, y), xytext=offset, textcoords='offset points', color=color, zorder=5,
-                **alignment, **_TEXT)
+def _label(
+  axes: Axes, x: float, y: float, text: str, offset: tuple[float, float], color=_INK, **alignment: str
+) -> None:
+  axes.annotate(
+    text, (x, y), xytext=offset, textcoords='offset points', color=color, zorder=5, **alignment, **_TEXT
+  )
 
 
 def _legend(axes: Axes, title: str | None, outside: bool = False) -> None:
   """outside: in a row above the axes, for axes that are full."""
   place = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), 'ncols': 3} if outside else {}
-  axes.legend(title=title, frameon=False, labelcolor=_INK, alignment='left', **place,
-              prop={'family': _FONT, 'size': _TEXT['fontsize']},
-              title_fontproperties={'family': _FONT, 'size': _TEXT['fontsize']})
+  axes.legend(
+    title=title,
+    frameon=False,
+    labelcolor=_INK,
+    alignment='left',
+    **place,
+    prop={'family': _FONT, 'size': _TEXT['fontsize']},
+    title_fontproperties={'family': _FONT, 'size': _TEXT['fontsize']},
+  )
 
 
 def _note(axes: Axes, text: str) -> None:
-  axes.annotate(text, (1, 1), xycoords='axes fraction', xytext=(0, 4), textcoords='offset points',
-                ha='right', va='bottom', color=_MUTED, **_TEXT)
+  axes.annotate(
+    text,
+    (1, 1),
+    xycoords='axes fraction',
+    xytext=(0, 4),
+    textcoords='offset points',
+    ha='right',
+    va='bottom',
+    color=_MUTED,
+    **_TEXT,
+  )
 
 
 def _spread_note(stds: Sequence[Number], shape: str = 'Bands') -> str:

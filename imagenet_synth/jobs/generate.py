@@ -44,6 +44,7 @@ class Config:
   image_format, quality: of the files in the records; quality is JPEG's, 1 to 95. license: what the data
   set's card says of it.
   """
+
   stages: tuple[StageUse, ...]
   text: str
   dataset: DatasetConfig
@@ -80,18 +81,27 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   wait_for_all(folder.name)
   missing = [files for files in paths if not _is_there(files)]
   if missing:
-    raise Unfinished(f'{folder.name}: worker {folder.worker.index} of {folder.worker.count} has made its '
-                     f'part; {len(missing)} of {len(paths)} shards are left to the others')
+    raise Unfinished(
+      f'{folder.name}: worker {folder.worker.index} of {folder.worker.count} has made its '
+      f'part; {len(missing)} of {len(paths)} shards are left to the others'
+    )
   manifest = {
-      'origin': folder.origin, 'seed': config.seed, 'stages': origins, 'sizes': sizes,
-      'class_names': list(names), 'prompts': list(text.prompts), 'class_counts': counts,
-      'num_images': len(labels), 'shard_size': config.shard_size,
-      'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
-      'shards': {str(size): {files[size].name: _hash(files[size]) for files in paths}
-                 for size in sizes}}
+    'origin': folder.origin,
+    'seed': config.seed,
+    'stages': origins,
+    'sizes': sizes,
+    'class_names': list(names),
+    'prompts': list(text.prompts),
+    'class_counts': counts,
+    'num_images': len(labels),
+    'shard_size': config.shard_size,
+    'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
+    'shards': {str(size): {files[size].name: _hash(files[size]) for files in paths} for size in sizes},
+  }
   if is_first():
-    lengths = [len(labels[start:start + config.shard_size])
-               for start in range(0, len(labels), config.shard_size)]
+    lengths = [
+      len(labels[start : start + config.shard_size]) for start in range(0, len(labels), config.shard_size)
+    ]
     for size in sizes:
       tfds_metadata.write(folder.path / str(size), lengths, stages[0].stage.channels, names)
     write_json(folder.path / 'manifest.json', manifest)
@@ -107,12 +117,14 @@ def _class_counts(config: Config, source: Source | FolderSource, folder: Folder)
   return (config.times_real * source.class_counts()).tolist()
 
 
-def shard_paths(path: pathlib.Path, sizes: list[int], num_images: int,
-                shard_size: int) -> list[dict[int, pathlib.Path]]:
+def shard_paths(
+  path: pathlib.Path, sizes: list[int], num_images: int, shard_size: int
+) -> list[dict[int, pathlib.Path]]:
   """For each shard, its file of each size."""
   num_shards = -(-num_images // shard_size)
-  return [{size: path / str(size) / shard_name(shard, num_shards) for size in sizes}
-          for shard in range(num_shards)]
+  return [
+    {size: path / str(size) / shard_name(shard, num_shards) for size in sizes} for shard in range(num_shards)
+  ]
 
 
 def hash_path(shard: pathlib.Path) -> pathlib.Path:
@@ -120,9 +132,16 @@ def hash_path(shard: pathlib.Path) -> pathlib.Path:
   return shard.with_name(f'{shard.name}.sha256')
 
 
-def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
-                  text: cascade.TextStates, paths: list[dict[int, pathlib.Path]], labels: np.ndarray,
-                  indices: np.ndarray, describe: Describe) -> None:
+def _make_missing(
+  config: Config,
+  folder: Folder,
+  stages: list[TrainedStage],
+  text: cascade.TextStates,
+  paths: list[dict[int, pathlib.Path]],
+  labels: np.ndarray,
+  indices: np.ndarray,
+  describe: Describe,
+) -> None:
   """This worker's shards, but those that are there; the next is sampled while one is written."""
   mine = folder.worker.part(range(len(paths)))
   rows_of = lambda shard: slice(shard * config.shard_size, (shard + 1) * config.shard_size)
@@ -134,8 +153,9 @@ def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
       if _is_there(files):
         bar.update(len(labels[rows]))
         continue
-      drawn = cascade.sample(stages, text, config.seed, labels[rows], indices[rows],
-                             config.batch_size, on_batch=bar.update)
+      drawn = cascade.sample(
+        stages, text, config.seed, labels[rows], indices[rows], config.batch_size, on_batch=bar.update
+      )
       drawn = {trained.stage.size: pictures for trained, pictures in zip(stages, drawn)}
       if written:
         written.result()
@@ -144,12 +164,20 @@ def _make_missing(config: Config, folder: Folder, stages: list[TrainedStage],
       written.result()
 
 
-def _write(config: Config, files: dict[int, pathlib.Path], drawn: dict[int, np.ndarray],
-           labels: np.ndarray, indices: np.ndarray, describe: Describe) -> None:
+def _write(
+  config: Config,
+  files: dict[int, pathlib.Path],
+  drawn: dict[int, np.ndarray],
+  labels: np.ndarray,
+  indices: np.ndarray,
+  describe: Describe,
+) -> None:
   for size, path in files.items():
     pictures = np.asarray(images.to_uint8(drawn[size]))
-    records = [Record(picture, int(label), index=int(index), seed=config.seed, **describe(label))
-               for picture, label, index in zip(pictures, labels, indices)]
+    records = [
+      Record(picture, int(label), index=int(index), seed=config.seed, **describe(label))
+      for picture, label, index in zip(pictures, labels, indices)
+    ]
     digest = write_shard(path, records, config.image_format, config.quality)
     write_atomic(hash_path(path), f'{digest}  {path.name}\n')
 

@@ -35,6 +35,7 @@ class DatasetConfig:
   images as SPLIT/CLASS/FILE. split: TFDS notation. options: of the builder. directory: where data
   sets are, WORKDIR/datasets if not given; of 'folder', the folder itself.
   """
+
   name: str
   split: str
   options: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -53,6 +54,7 @@ def open_dataset(config: DatasetConfig, folder: Folder) -> Source | FolderSource
 
 class Text(NamedTuple):
   """Prompts and what the encoder made of them; `rows` finds a prompt."""
+
   prompts: tuple[str, ...]
   states: TextStates
 
@@ -75,6 +77,7 @@ def load_text(name: str, folder: Folder) -> Text:
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
   """The `stage` section: a diffusion model's task. See `cascade.Stage`."""
+
   size: int
   channels: int
   network: dict[str, Any]
@@ -89,13 +92,23 @@ class StageConfig:
 def make_stage(config: StageConfig, text_shape: tuple[int, int], where: str) -> Stage:
   """The stage, conditioned on text [L, D] of `text_shape`."""
   network = build_tagged(NETWORKS, config.network, f'{where}.network')
-  return Stage(config.size, config.channels, network, *text_shape, config.low_res_size,
-               config.schedule, config.prediction, config.augmentation, config.align_corners,
-               config.learned_variance)
+  return Stage(
+    config.size,
+    config.channels,
+    network,
+    *text_shape,
+    config.low_res_size,
+    config.schedule,
+    config.prediction,
+    config.augmentation,
+    config.align_corners,
+    config.learned_variance,
+  )
 
 
 class Run(NamedTuple):
   """A training run's folder and the step whose weights are meant."""
+
   path: pathlib.Path
   step: int
 
@@ -134,6 +147,7 @@ class StageUse:
   weights: a training or select job. sampler: the settings. tuned_by: a sweep whose best settings
   override those of `sampler`.
   """
+
   weights: str
   sampler: SamplerSettings = SamplerSettings()
   tuned_by: str | None = None
@@ -146,40 +160,47 @@ def tuned_settings(use: StageUse, folder: Folder) -> dict[str, Any]:
   return read_json(folder.input(use.tuned_by) / 'job.json')['result']['settings']
 
 
-def load_stage(use: StageUse, folder: Folder,
-               step: int | None = None) -> tuple[TrainedStage, dict[str, Any]]:
+def load_stage(use: StageUse, folder: Folder, step: int | None = None) -> tuple[TrainedStage, dict[str, Any]]:
   """The stage with its weights (those of `step`, if given), and where they come from."""
   run = find_run(use.weights, folder)
   run = run if step is None else run._replace(step=step)
   stage = stage_of(run, folder)
   abstract = jax.eval_shape(DiffusionObjective(stage).init, jax.random.key(0))
-  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()),
-                      nn.unbox(abstract))
+  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()), nn.unbox(abstract))
   variables = load_ema(run.checkpoints, run.step, like)
   settings = dataclasses.replace(use.sampler, **tuned_settings(use, folder))
   check_sampler(settings, stage, f'{folder.name}: sampler of {use.weights}')
-  origin = {'weights': use.weights, 'run': run.path.name, 'step': run.step,
-            'checkpoint_hash': tree_hash(variables), 'sampler': dataclasses.asdict(settings)}
+  origin = {
+    'weights': use.weights,
+    'run': run.path.name,
+    'step': run.step,
+    'checkpoint_hash': tree_hash(variables),
+    'sampler': dataclasses.asdict(settings),
+  }
   return TrainedStage(stage, variables, settings), origin
 
 
 def check_sampler(settings: SamplerSettings, stage: Stage, where: str) -> None:
   """Raises InputError if the settings want of the stage what it does not have."""
   if settings.logvar is None and not stage.learned_variance:
-    raise InputError(f'config: {where}.logvar is None, but the stage has not learned a variance; set a '
-                     'number from 0 to 1')
+    raise InputError(
+      f'config: {where}.logvar is None, but the stage has not learned a variance; set a number from 0 to 1'
+    )
 
 
-def load_cascade(uses: tuple[StageUse, ...],
-                 folder: Folder) -> tuple[list[TrainedStage], list[dict[str, Any]]]:
+def load_cascade(
+  uses: tuple[StageUse, ...], folder: Folder
+) -> tuple[list[TrainedStage], list[dict[str, Any]]]:
   """Stages in order, checked to fit each other, and the origin of each."""
   loaded = [load_stage(use, folder) for use in uses]
   cascade = [trained for trained, _ in loaded]
   for use, trained, below in zip(uses, cascade, [None] + cascade):
     expected = below.stage.size if below else None
     if trained.stage.low_res_size != expected:
-      raise InputError(f'{folder.name}: stage {use.weights} enlarges images of size '
-                       f'{trained.stage.low_res_size}, but gets {expected}')
+      raise InputError(
+        f'{folder.name}: stage {use.weights} enlarges images of size '
+        f'{trained.stage.low_res_size}, but gets {expected}'
+      )
   return cascade, [origin for _, origin in loaded]
 
 
@@ -193,5 +214,3 @@ def local_replicas(variables: Any) -> Any:
 
 def _local() -> NamedSharding:
   return NamedSharding(Mesh(np.array(jax.local_devices()), ('device',)), PartitionSpec())
-
-

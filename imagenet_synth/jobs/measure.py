@@ -32,6 +32,7 @@ class Observed:
   halves: moments of the features of two random halves of the set. features: [n, D], the first of
   them, up to `_MANIFOLD`. logits: [N, K]. Both None where only moments are known.
   """
+
   halves: tuple[Moments, Moments]
   features: np.ndarray | None
   logits: np.ndarray | None
@@ -50,9 +51,11 @@ def observe(extractor: Extractor, pictures: Iterable[np.ndarray]) -> Observed:
     outputs = extractor.forward(batch)
     halves = halves or (Moments.zero(outputs.features.shape[1]),) * 2
     is_first = rng.random(len(batch)) < 0.5
-    halves = (frechet.update(halves[0], outputs.features[is_first]),
-              frechet.update(halves[1], outputs.features[~is_first]))
-    kept.append(outputs.features[:max(_MANIFOLD - num, 0)])
+    halves = (
+      frechet.update(halves[0], outputs.features[is_first]),
+      frechet.update(halves[1], outputs.features[~is_first]),
+    )
+    kept.append(outputs.features[: max(_MANIFOLD - num, 0)])
     logits.append(outputs.logits)
     num += len(batch)
   return Observed(halves, np.concatenate(kept), np.concatenate(logits))
@@ -73,6 +76,7 @@ class Reference(NamedTuple):
   described: the data, the number of images, `floor`: the Fréchet distance of two random halves, which no
   generator need fall below; `hash`, that of the moments.
   """
+
   observed: Observed
   described: dict[str, Any]
 
@@ -80,6 +84,7 @@ class Reference(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Statistics:
   """An npz of feature statistics, `mu` and `sigma`, as ADM publishes them, of `num_images` images."""
+
   path: str
   num_images: int
 
@@ -87,14 +92,16 @@ class Statistics:
 @dataclasses.dataclass(frozen=True)
 class References:
   """Real splits that generated images are compared with, and statistics from elsewhere, by name."""
+
   train: DatasetConfig
   validation: DatasetConfig
   statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
 
   def observed(self, extractor: Extractor, size: int, folder: Folder) -> dict[str, Reference]:
     """Each of them; the images of splits are brought to `size` first, as the generated ones are."""
-    references = {split: observe_real(extractor, getattr(self, split), size, folder)
-                  for split in ('train', 'validation')}
+    references = {
+      split: observe_real(extractor, getattr(self, split), size, folder) for split in ('train', 'validation')
+    }
     return references | {name: _read(of) for name, of in self.statistics.items()}
 
 
@@ -104,8 +111,7 @@ def _read(statistics: Statistics) -> Reference:
   return _described(observed, {'statistics': statistics.path})
 
 
-def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int,
-                 folder: Folder) -> Reference:
+def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int, folder: Folder) -> Reference:
   """All images of a split, brought to `size`; computed once and kept in WORKDIR/references."""
   source = open_dataset(dataset, folder)
   about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
@@ -114,18 +120,28 @@ def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int,
     data = Images(source, size, lambda example: 0, cache=False)
     observed = observe(extractor, in_batches(data, f'{folder.name} {dataset.split} {size}x{size}'))
     file = io.BytesIO()
-    halves = {f'{field.name}_{i}': getattr(half, field.name)
-              for i, half in enumerate(observed.halves) for field in dataclasses.fields(Moments)}
-    np.savez(file, **halves, features=observed.features, logits=observed.logits[:_REAL_LOGITS],
-             floor=frechet.frechet_distance(*observed.halves))
+    halves = {
+      f'{field.name}_{i}': getattr(half, field.name)
+      for i, half in enumerate(observed.halves)
+      for field in dataclasses.fields(Moments)
+    }
+    np.savez(
+      file,
+      **halves,
+      features=observed.features,
+      logits=observed.logits[:_REAL_LOGITS],
+      floor=frechet.frechet_distance(*observed.halves),
+    )
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, file.getvalue())
   with np.load(path) as kept:
-    halves = tuple(Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}'])
-                   for i in range(2))
+    halves = tuple(
+      Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}']) for i in range(2)
+    )
     observed, floor = Observed(halves, kept['features'], kept['logits']), float(kept['floor'])
-  return _described(observed, about | {'resize': 'centre square, antialiased bilinear',
-                                       'rounding': 'uint8', 'floor': floor})
+  return _described(
+    observed, about | {'resize': 'centre square, antialiased bilinear', 'rounding': 'uint8', 'floor': floor}
+  )
 
 
 def _described(observed: Observed, about: dict[str, Any]) -> Reference:
@@ -134,21 +150,18 @@ def _described(observed: Observed, about: dict[str, Any]) -> Reference:
   return Reference(observed, about | {'num_images': moments.count, 'hash': content})
 
 
-def measure(observed: Observed, references: Mapping[str, Reference],
-            num_splits: int = 10) -> dict[str, Any]:
+def measure(observed: Observed, references: Mapping[str, Reference], num_splits: int = 10) -> dict[str, Any]:
   """FID against each reference, precision and recall against the first, and Inception Score.
 
   The images must be in class-cyclic or random order.
   """
   moments = {name: reference.observed.moments for name, reference in references.items()}
   mean, std = inception_score(observed.logits, num_splits)
-  result = {f'fid_{name}': frechet.frechet_distance(observed.moments, real)
-            for name, real in moments.items()}
+  result = {f'fid_{name}': frechet.frechet_distance(observed.moments, real) for name, real in moments.items()}
   real = next(iter(references.values())).observed.features
   num = min(len(real), len(observed.features))
   result |= precision_recall(real[:num], observed.features[:num])._asdict()
-  result |= {'is': mean, 'is_std': std, 'num_samples': observed.moments.count,
-             'num_manifold': num}
+  result |= {'is': mean, 'is_std': std, 'num_samples': observed.moments.count, 'num_manifold': num}
   fewest = min([observed.moments.count] + [real.count for real in moments.values()])
   warning = frechet.sample_warning(fewest)
   return result | ({'warning': warning} if warning else {})
@@ -156,8 +169,11 @@ def measure(observed: Observed, references: Mapping[str, Reference],
 
 def provenance(extractor: Extractor, references: Mapping[str, Reference]) -> dict[str, Any]:
   """What must stand beside the figures: by what, and compared with what, they were measured."""
-  return {'extractor': extractor.described, 'preprocessing': extractor.preprocessing,
-          'references': {name: reference.described for name, reference in references.items()}}
+  return {
+    'extractor': extractor.described,
+    'preprocessing': extractor.preprocessing,
+    'references': {name: reference.described for name, reference in references.items()},
+  }
 
 
 def real_images(dataset: DatasetConfig, size: int, folder: Folder) -> tuple[np.ndarray, np.ndarray]:

@@ -42,22 +42,26 @@ def describe(config: Training, name: str, sections: Sections) -> str:
   mesh = make_mesh(config.fsdp, config.tensor)
   stage = _stage(name, sections)
   objective = DiffusionObjective(stage, config.text_dropout, config.crop)
-  trainer = Trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh,
-                    config.accumulate)
+  trainer = Trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate)
   state, shardings = trainer.abstract, trainer.shardings
   num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   # the gradients are laid out as the parameters
   kept = _bytes(state, shardings) + _bytes(state.params, shardings.params)
   axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
   size = f'{kept / 2**30:.1f} GiB' if kept >= 2**30 else f'{kept / 2**20:.1f} MiB'
-  return (f'{num_params:,} parameters; weights, average, optimizer and gradients take {size} on each '
-          f'of {mesh.size} devices ({axes})')
+  return (
+    f'{num_params:,} parameters; weights, average, optimizer and gradients take {size} on each '
+    f'of {mesh.size} devices ({axes})'
+  )
 
 
 def _bytes(tree: Any, shardings: Any) -> int:
   """Of the part of the tree that one device holds."""
-  parts = jax.tree.map(lambda leaf, sharding: int(np.prod(sharding.shard_shape(leaf.shape)))
-                       * leaf.dtype.itemsize, tree, shardings)
+  parts = jax.tree.map(
+    lambda leaf, sharding: int(np.prod(sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize,
+    tree,
+    shardings,
+  )
   return sum(jax.tree.leaves(parts))
 
 
@@ -66,8 +70,9 @@ def _stage(name: str, sections: Sections) -> Stage:
   section = sections[name]
   if 'stage' in section:
     where = f'{name}.stage'
-    return make_stage(build(StageConfig, section['stage'], where),
-                      _text_shape(section['text'], sections), where)
+    return make_stage(
+      build(StageConfig, section['stage'], where), _text_shape(section['text'], sections), where
+    )
   return _stage(section['weights'] if section['job'] == 'select' else section['init'], sections)
 
 

@@ -31,6 +31,7 @@ class Paragraph:
 @dataclasses.dataclass(frozen=True)
 class Table:
   """header: names of the columns. rows: cells as text. strong: rows that stand out. note: below it."""
+
   header: Sequence[str]
   rows: Sequence[Sequence[str]]
   strong: Sequence[int] = ()
@@ -40,6 +41,7 @@ class Table:
 @dataclasses.dataclass(frozen=True)
 class Picture:
   """name: of its PNG file, without the ending."""
+
   name: str
   image: Figure | Image.Image
   caption: str
@@ -54,8 +56,7 @@ class Section:
 def write_page(path: pathlib.Path, name: str, title: str, sections: Sequence[Section]) -> None:
   """Writes name.html (pictures inside), name.md and, for the latter, figures/*.png under `path`."""
   (path / 'figures').mkdir(exist_ok=True)
-  for picture in (block for section in sections for block in section.blocks
-                  if isinstance(block, Picture)):
+  for picture in (block for section in sections for block in section.blocks if isinstance(block, Picture)):
     write_atomic(path / 'figures' / f'{picture.name}.png', to_png_bytes(picture.image))
   write_atomic(path / f'{name}.md', to_markdown(title, sections))
   write_atomic(path / f'{name}.html', to_html(title, sections))
@@ -74,10 +75,13 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
   for section in sections:
     body.append(f'<h2>{html.escape(section.title)}</h2>')
     body += [_html(block) for block in section.blocks]
-  return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-          '<meta name="viewport" content="width=device-width, initial-scale=1">'
-          f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n'
-          + '\n'.join(body) + '\n</body></html>\n')
+  return (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n'
+    + '\n'.join(body)
+    + '\n</body></html>\n'
+  )
 
 
 def _markdown(block: Paragraph | Table | Picture) -> str:
@@ -89,7 +93,8 @@ def _markdown(block: Paragraph | Table | Picture) -> str:
     case Table(header, rows, strong, note):
       bold = lambda i, cell: f'**{cell}**' if i in strong and cell else cell
       cells = [header, ['---'] * len(header)] + [
-          [bold(i, cell.replace('|', '\\|')) for cell in row] for i, row in enumerate(rows)]
+        [bold(i, cell.replace('|', '\\|')) for cell in row] for i, row in enumerate(rows)
+      ]
       lines = [f'| {" | ".join(row)} |' for row in cells]
       return '\n'.join(lines + ([f'\n*{note}*'] if note else []))
 
@@ -100,12 +105,14 @@ def _html(block: Paragraph | Table | Picture) -> str:
       return f'<p>{html.escape(text)}</p>'
     case Picture(_, image, caption):
       caption = html.escape(caption)
-      return (f'<figure><img src="{to_data_uri(image)}" alt="{caption}">'
-              f'<figcaption>{caption}</figcaption></figure>')
+      return (
+        f'<figure><img src="{to_data_uri(image)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+      )
     case Table(header, rows, strong, note):
       row_html = lambda cells, tag: ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells)
-      body = ''.join(f'<tr{" class=strong" if i in strong else ""}>{row_html(row, "td")}</tr>\n'
-                     for i, row in enumerate(rows))
+      body = ''.join(
+        f'<tr{" class=strong" if i in strong else ""}>{row_html(row, "td")}</tr>\n'
+        for i, row in enumerate(rows)
+      )
       note = f'<p class="note">{html.escape(note)}</p>' if note else ''
-      return (f'<div class="wide"><table><tr>{row_html(header, "th")}</tr>\n{body}</table></div>'
-              f'{note}')
+      return f'<div class="wide"><table><tr>{row_html(header, "th")}</tr>\n{body}</table></div>{note}'

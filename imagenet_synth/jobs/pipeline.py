@@ -33,17 +33,17 @@ from imagenet_synth.jobs import (
 )
 
 JOBS: dict[str, tuple[type, Callable[[Any, Folder], dict[str, Any]]]] = {
-    'embed': (embed.Config, embed.run),
-    'import_weights': (import_weights.Config, import_weights.run),
-    'pretrain': (train_stage.PretrainConfig, train_stage.run),
-    'finetune': (train_stage.FinetuneConfig, train_stage.run),
-    'select': (select.Config, select.run),
-    'sweep': (sweep.Config, sweep.run),
-    'generate': (generate.Config, generate.run),
-    'export': (export.Config, export.run),
-    'evaluate': (evaluate.Config, evaluate.run),
-    'classify': (classify.Config, classify.run),
-    'report': (report.Config, report.run),
+  'embed': (embed.Config, embed.run),
+  'import_weights': (import_weights.Config, import_weights.run),
+  'pretrain': (train_stage.PretrainConfig, train_stage.run),
+  'finetune': (train_stage.FinetuneConfig, train_stage.run),
+  'select': (select.Config, select.run),
+  'sweep': (sweep.Config, sweep.run),
+  'generate': (generate.Config, generate.run),
+  'export': (export.Config, export.run),
+  'evaluate': (evaluate.Config, evaluate.run),
+  'classify': (classify.Config, classify.run),
+  'report': (report.Config, report.run),
 }
 
 DIVISIBLE = ('generate', 'sweep', 'classify')
@@ -53,6 +53,7 @@ DIVISIBLE = ('generate', 'sweep', 'classify')
 @dataclasses.dataclass(frozen=True)
 class Planned:
   """A job whose configuration has been checked."""
+
   config: Any
   run: Callable[[Any, Folder], dict[str, Any]]
   folder: Folder
@@ -64,8 +65,7 @@ class Planned:
     return 'begun' if self.folder.started else 'left'
 
 
-def plan(config: Mapping[str, Any], workdir: pathlib.Path,
-         worker: Worker = Worker()) -> list[Planned]:
+def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> list[Planned]:
   """Checks the whole configuration, before anything runs, and the folders that are there."""
   if 'job' in config:
     if 'name' not in config:
@@ -93,12 +93,14 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     kind = job.folder.config['job']
     # processes that have joined each other are workers, too, but do the rest together
     if worker.count > jax.process_count() and kind not in DIVISIBLE:
-      raise InputError(f'{job.folder.name} is not done, and cannot be divided among workers; run it '
-                       'without --worker first')
+      raise InputError(
+        f'{job.folder.name} is not done, and cannot be divided among workers; run it without --worker first'
+      )
     together = isinstance(job.config, train_stage.Training) or kind == 'generate'
     if jax.process_count() > 1 and not together:
-      raise InputError(f'{job.folder.name} is not done, and runs in one process; run it without '
-                       '--distributed first')
+      raise InputError(
+        f'{job.folder.name} is not done, and runs in one process; run it without --distributed first'
+      )
     say(head)
     job.folder.start()
     result = job.run(job.config, job.folder)
@@ -119,8 +121,9 @@ def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
     if isinstance(job.config, train_stage.Training) and not job.folder.done:
       lines.append(f'{"":{width}}  {_memory(job, sections)}')
   num_done = sum(job.folder.done for job in jobs)
-  return '\n'.join(lines + [f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, '
-                            f'in {workdir}'])
+  return '\n'.join(
+    lines + [f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, in {workdir}']
+  )
 
 
 def check(config: Mapping[str, Any], workdir: pathlib.Path, repair: bool) -> list[verify.Fault]:
@@ -159,8 +162,7 @@ def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
   return {name: jobs[name] for name in order}
 
 
-def _planned(name: str, section: Mapping[str, Any], workdir: pathlib.Path,
-             worker: Worker) -> Planned:
+def _planned(name: str, section: Mapping[str, Any], workdir: pathlib.Path, worker: Worker) -> Planned:
   if 'job' not in section:
     raise InputError(f'config: missing key {name}.job')
   if section['job'] not in JOBS:

@@ -26,6 +26,7 @@ _SHOWN_OF_THE_PAPER = ('ResNet-50', 'ViT-S/16')
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
   """A classifier trained on one mixture, over seeds. `summary` is that of jobs/classify.py."""
+
   model: str
   size: int
   model_id: str
@@ -60,16 +61,25 @@ def accuracies(work: Work) -> list[Accuracy]:
     model_id = json_hash([job.config[key] for key in ('model', 'recipe', 'size')])
     for mixture in job.result['mixtures'].values():
       source = mixture['synthetic']
-      rows.append(Accuracy(
-          job.result['model'], job.result['size'], model_id, mixture['num_real'], mixture['num_synthetic'],
-          source is not None and work.is_finetuned(source, job.name), mixture['synthetic_size'],
-          mixture))
+      rows.append(
+        Accuracy(
+          job.result['model'],
+          job.result['size'],
+          model_id,
+          mixture['num_real'],
+          mixture['num_synthetic'],
+          source is not None and work.is_finetuned(source, job.name),
+          mixture['synthetic_size'],
+          mixture,
+        )
+      )
   return rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Trio:
   """One classifier trained on real, on synthetic and on both, at the smallest synthetic count."""
+
   real: Accuracy
   synthetic: Accuracy
   both: Accuracy | None
@@ -84,8 +94,14 @@ def trios(rows: Sequence[Accuracy]) -> list[Trio]:
     real = first(lambda r: r.num_real and not r.num_synthetic)
     synthetic = first(lambda r: not r.num_real and r.finetuned)
     if real and synthetic:
-      found.append(Trio(real, synthetic, first(lambda r: r.num_real and r.finetuned),
-                        first(lambda r: not r.num_real and not r.finetuned)))
+      found.append(
+        Trio(
+          real,
+          synthetic,
+          first(lambda r: r.num_real and r.finetuned),
+          first(lambda r: not r.num_real and not r.finetuned),
+        )
+      )
   return found
 
 
@@ -97,33 +113,66 @@ def classifiers(work: Work) -> Section | None:
     return None
   blocks = []
   if with_both:
-    blocks.append(Picture(
-        'real_vs_both', figures.real_vs_both([
+    blocks.append(
+      Picture(
+        'real_vs_both',
+        figures.real_vs_both(
+          [
             (_label(trio.real, rows), trio.real.top_1, trio.synthetic.top_1, trio.both.top_1)
-            for trio in with_both]),
-        'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.'))
+            for trio in with_both
+          ]
+        ),
+        'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.',
+      )
+    )
   real = {row.model_id: row.top_1[0] for row in rows if row.num_real and not row.num_synthetic}
-  gain = lambda row: (f'{row.top_1[0] - real[row.model_id]:+.2f}'
-                      if row.model_id in real and row.num_synthetic else '')
-  cells = [[_label(row, rows), row.trained_on, spread(row.top_1), spread(percent(row.summary['top_5'])),
-            gain(row), spread(percent(row.summary['calibration_error'])),
-            str(row.summary['top_1']['num'])]
-           for row in sorted(rows, key=lambda row: (row.model, bool(row.num_synthetic),
-                                                    row.num_real, row.num_synthetic))]
+  gain = lambda row: (
+    f'{row.top_1[0] - real[row.model_id]:+.2f}' if row.model_id in real and row.num_synthetic else ''
+  )
+  cells = [
+    [
+      _label(row, rows),
+      row.trained_on,
+      spread(row.top_1),
+      spread(percent(row.summary['top_5'])),
+      gain(row),
+      spread(percent(row.summary['calibration_error'])),
+      str(row.summary['top_1']['num']),
+    ]
+    for row in sorted(
+      rows, key=lambda row: (row.model, bool(row.num_synthetic), row.num_real, row.num_synthetic)
+    )
+  ]
   header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
   num_test = work.of_kind('classify')[0].result['num_test']
-  blocks.append(Table(
-      header, cells, note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
+  blocks.append(
+    Table(
+      header,
+      cells,
+      note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
       'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
-      + _lengths(work)))
+      + _lengths(work),
+    )
+  )
   ours = {row.model for row in rows}
-  theirs = [row for row in paper.tables()['table_3'].select()
-            if row['model'] in (ours if 'ResNet-50' in ours else _SHOWN_OF_THE_PAPER)]
-  blocks.append(Table(
+  theirs = [
+    row
+    for row in paper.tables()['table_3'].select()
+    if row['model'] in (ours if 'ResNet-50' in ours else _SHOWN_OF_THE_PAPER)
+  ]
+  blocks.append(
+    Table(
       ['The paper, ImageNet', 'Real', 'Generated', 'Real + generated'],
-      [[f'{row["model"]} at {row["image_size"]}',
-        *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated'))] for row in theirs],
-      note='Table 3 of the paper: top-1 (%), 1.2M generated images.'))
+      [
+        [
+          f'{row["model"]} at {row["image_size"]}',
+          *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated')),
+        ]
+        for row in theirs
+      ],
+      note='Table 3 of the paper: top-1 (%), 1.2M generated images.',
+    )
+  )
   return Section('Classifiers on real, synthetic and both', blocks)
 
 
@@ -135,8 +184,10 @@ def _label(row: Accuracy, rows: Sequence[Accuracy]) -> str:
 
 def _lengths(work: Work) -> str:
   in_epochs = {job.config['recipe'].get('epochs') is not None for job in work.of_kind('classify')}
-  texts = {True: 'Training lasts so many epochs over the training set, real and synthetic images together.',
-           False: 'All runs of a model take the same number of steps.'}
+  texts = {
+    True: 'Training lasts so many epochs over the training set, real and synthetic images together.',
+    False: 'All runs of a model take the same number of steps.',
+  }
   return texts[in_epochs.pop()] if len(in_epochs) == 1 else ''
 
 
@@ -151,21 +202,40 @@ def scaling(work: Work) -> Section | None:
     points = [(row.num_synthetic, *row.top_1) for row in both if row.synthetic_size == synthetic_size]
     if real and len(points) > 1:
       of = f'{synthetic_size}x{synthetic_size}' if synthetic_size else ''
-      blocks.append(Picture(
-          '_'.join(filter(None, ('scaling', real.slug, of))), figures.scaling(points, real.top_1),
+      blocks.append(
+        Picture(
+          '_'.join(filter(None, ('scaling', real.slug, of))),
+          figures.scaling(points, real.top_1),
           f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
-          f'{f" of {of}" if of else ""}.'))
+          f'{f" of {of}" if of else ""}.',
+        )
+      )
   if not blocks:
     return None
   figure_6 = paper.tables()['figure_6'].select()
-  printed = ', '.join(f'+{row["printed_gain"]} at {row["generated_millions"]}M'
-                      for row in figure_6 if row['printed_gain'] is not None)
-  table_4 = '; '.join(f'at {size}x{size} ' + ', '.join(
+  printed = ', '.join(
+    f'+{row["printed_gain"]} at {row["generated_millions"]}M'
+    for row in figure_6
+    if row['printed_gain'] is not None
+  )
+  table_4 = '; '.join(
+    f'at {size}x{size} '
+    + ', '.join(
       f'{row["top_1"]} ± {row["top_1_std"]} of {row["total_millions"]}M'
-      for row in paper.tables()['table_4'].select(image_size=size)) for size in (256, 1024))
-  return Section('Accuracy as synthetic data grows', blocks + [Paragraph(
-      f'The paper, ResNet-50 on ImageNet, 1.2M real images: at 64x64 {printed} generated images; real and '
-      f'generated images together, {table_4}.')])
+      for row in paper.tables()['table_4'].select(image_size=size)
+    )
+    for size in (256, 1024)
+  )
+  return Section(
+    'Accuracy as synthetic data grows',
+    blocks
+    + [
+      Paragraph(
+        f'The paper, ResNet-50 on ImageNet, 1.2M real images: at 64x64 {printed} generated images; real and '
+        f'generated images together, {table_4}.'
+      )
+    ],
+  )
 
 
 def _extremes(work: Work, trio: Trio, names: Sequence[str], gain: np.ndarray) -> list[Table | Picture]:
@@ -178,12 +248,26 @@ def _extremes(work: Work, trio: Trio, names: Sequence[str], gain: np.ndarray) ->
   order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
   shown = [*order[:num], *order[-num:]] if num else []
   model = trio.real.model
-  rows = [[names[c], *(f'{100 * row.summary["per_class"][c]:.2f}' for row in (trio.real, trio.synthetic)),
-           f'{gain[c]:+.2f}'] for c in shown]
-  return [Table(['Class', 'Real (%)', 'Synthetic (%)', 'Difference'], rows,
-                note=f'{model}: the classes that gain and lose most when it is trained on synthetic images.'),
-          Picture(f'extremes_{trio.real.slug}', sample_grid(work, shown),
-                  f'Images of these classes, in the same order ({model}).')]
+  rows = [
+    [
+      names[c],
+      *(f'{100 * row.summary["per_class"][c]:.2f}' for row in (trio.real, trio.synthetic)),
+      f'{gain[c]:+.2f}',
+    ]
+    for c in shown
+  ]
+  return [
+    Table(
+      ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
+      rows,
+      note=f'{model}: the classes that gain and lose most when it is trained on synthetic images.',
+    ),
+    Picture(
+      f'extremes_{trio.real.slug}',
+      sample_grid(work, shown),
+      f'Images of these classes, in the same order ({model}).',
+    ),
+  ]
 
 
 def per_class(work: Work) -> Section | None:
@@ -195,9 +279,13 @@ def per_class(work: Work) -> Section | None:
   blocks = []
   for trio in found:
     real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
-    blocks.append(Picture(
-        f'per_class_{trio.real.slug}', figures.per_class(names, real, synthetic),
+    blocks.append(
+      Picture(
+        f'per_class_{trio.real.slug}',
+        figures.per_class(names, real, synthetic),
         f'As Figure 5 of the paper: {trio.real.model} on {trio.real.trained_on} and on '
-        f'{trio.synthetic.trained_on} images, means over seeds.'))
+        f'{trio.synthetic.trained_on} images, means over seeds.',
+      )
+    )
     blocks += _extremes(work, trio, names, synthetic - real)
   return Section('Class by class', blocks)

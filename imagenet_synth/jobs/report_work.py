@@ -13,6 +13,7 @@ from imagenet_synth.jobs.figures import MeanStd
 @dataclasses.dataclass(frozen=True)
 class Finished:
   """A finished job as its folder holds it."""
+
   name: str
   kind: str
   path: pathlib.Path
@@ -25,6 +26,7 @@ class Finished:
 @dataclasses.dataclass(frozen=True)
 class Work:
   """All jobs that are reported, in order, and the report's own folder."""
+
   jobs: Mapping[str, Finished]
   folder: Folder
 

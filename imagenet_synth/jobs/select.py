@@ -29,6 +29,7 @@ class Config:
   paper: Imagen's). below: the stages that feed it. reference: real images (the paper: validation).
   per_class: samples of each class (the paper: 10K in all). prune: in the end, delete the checkpoints that
   were not selected, but the last."""
+
   weights: str
   text: str
   sampler: SamplerSettings
@@ -54,10 +55,11 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   size = stage_of(find_run(config.weights, folder), folder).size
   references = {'validation': observe_real(extractor, config.reference, size, folder)}
   with progress(len(labels) * len(steps), folder.name, start=len(labels) * len(curve)) as bar:
-    for step in steps[len(curve):]:
+    for step in steps[len(curve) :]:
       trained, _ = load_stage(use, folder, step)
-      observed = observe(extractor, (drawing.draw(trained, rows, bar.update)
-                                     for rows in drawing.chunks(0, len(labels))))
+      observed = observe(
+        extractor, (drawing.draw(trained, rows, bar.update) for rows in drawing.chunks(0, len(labels)))
+      )
       curve.append({'step': step, **measure(observed, references)})
       write_json(path, curve)
   drawing.clean()
@@ -65,5 +67,8 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   if config.prune:
     for step in set(steps[:-1]) - {best['step']}:
       shutil.rmtree(folder.input(config.weights) / 'checkpoints' / str(step), ignore_errors=True)
-  return {'selected': {'weights': config.weights, 'step': best['step']}, 'curve': curve,
-          **provenance(extractor, references)}
+  return {
+    'selected': {'weights': config.weights, 'step': best['step']},
+    'curve': curve,
+    **provenance(extractor, references),
+  }

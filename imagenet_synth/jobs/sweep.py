@@ -35,6 +35,7 @@ class Halving:
   per_class: samples of each class in each round but the last, ascending. keep: the share of trials that
   goes on to the next round, rounded up.
   """
+
   per_class: tuple[int, ...]
   keep: float = 1 / 3
 
@@ -45,6 +46,7 @@ class Config:
   combinations are tried. per_class: samples of each class in a trial. cas: how a classifier is trained
   on a trial's samples; left out if not given. choose: what the best trial is best in. halving: the trials
   are weeded out on the way; all are measured on all samples if not given."""
+
   stages: tuple[StageUse, ...]
   text: str
   grid: dict[str, tuple[Any, ...]]
@@ -83,9 +85,16 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   best = _trial(ranked[0], config)
   # with what earlier sweeps have found: a stage is tuned by the last one
   settings = {**tuned_settings(config.stages[-1], folder), **best}
-  result = {'best': best, 'settings': settings, 'choose': config.choose, 'rows': rows,
-            'stages': origins, 'num_drawn': sum(row['num_samples'] for row in rows),
-            'num_without_halving': len(grid) * len(labels), **provenance(extractor, references)}
+  result = {
+    'best': best,
+    'settings': settings,
+    'choose': config.choose,
+    'rows': rows,
+    'stages': origins,
+    'num_drawn': sum(row['num_samples'] for row in rows),
+    'num_without_halving': len(grid) * len(labels),
+    **provenance(extractor, references),
+  }
   if config.cas:
     # what the same classifier gets from the real training images at this size
     real = open_dataset(config.references.train, folder)
@@ -99,8 +108,10 @@ def _grid(config: Config) -> list[Trial]:
     raise InputError(f'config: grid.{unknown[0]} cannot be swept; known: {", ".join(SWEPT)}')
   if config.choose == 'cas' and config.cas is None:
     raise InputError("config: choose is 'cas', but the section cas is missing")
-  settings = [build(SamplerSettings, dict(zip(config.grid, values)), 'grid')
-              for values in itertools.product(*config.grid.values())]
+  settings = [
+    build(SamplerSettings, dict(zip(config.grid, values)), 'grid')
+    for values in itertools.product(*config.grid.values())
+  ]
   return [{name: getattr(of, name) for name in config.grid} for of in settings]
 
 
@@ -119,8 +130,10 @@ def _rounds(config: Config) -> list[int]:
 def _say_cost(trials: Trials, grid: Sequence[Trial], name: str) -> None:
   costs = sorted(trials.cost([trial], trials.ends[-1]) for trial in grid)
   at_most = ' at most' if len(trials.ends) > 1 else ''
-  say(f'{name}: {len(grid)} trials of {trials.ends[-1]:,} images, {costs[0]:,} to {costs[-1]:,} '
-      f'evaluations of the network each, {sum(costs):,} in all{at_most}')
+  say(
+    f'{name}: {len(grid)} trials of {trials.ends[-1]:,} images, {costs[0]:,} to {costs[-1]:,} '
+    f'evaluations of the network each, {sum(costs):,} in all{at_most}'
+  )
 
 
 def _trial(row: dict[str, Any], config: Config) -> Trial:
@@ -132,8 +145,9 @@ def _loss(row: dict[str, Any], choose: str) -> float:
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-  flat = [{key: value['top_1']['mean'] if key == 'cas' else value for key, value in row.items()}
-          for row in rows]
+  flat = [
+    {key: value['top_1']['mean'] if key == 'cas' else value for key, value in row.items()} for row in rows
+  ]
   file = io.StringIO()
   # only some rows of a sweep with halving carry a warning of few samples
   writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))

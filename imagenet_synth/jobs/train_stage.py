@@ -48,6 +48,7 @@ from imagenet_synth.train.state import Trainer, TrainState, make_trainer
 @dataclasses.dataclass(frozen=True)
 class Preview:
   """The sample grid drawn at each checkpoint: `columns` images for each of `prompts`."""
+
   prompts: tuple[str, ...]
   columns: int
   sampler: SamplerSettings
@@ -62,6 +63,7 @@ class Training:
   width of the random part of each image that an SR stage is trained on; whole images if not given.
   accumulate: parts of a batch that are computed one after the other. fsdp, tensor: axes of the mesh.
   """
+
   text: str
   dataset: DatasetConfig
   optimizer: Optimizer
@@ -82,12 +84,14 @@ class Training:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Training):
   """stage: what is trained."""
+
   stage: StageConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Training):
   """init: the training or select job whose weights are the start."""
+
   init: str
 
 
@@ -104,8 +108,9 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
   mesh = make_mesh(config.fsdp, config.tensor)
   check_batch_size(mesh, config.batch_size, config.accumulate)
   objective = DiffusionObjective(stage, config.text_dropout, _checked_crop(config, stage, folder))
-  trainer = make_trainer(objective, config.optimizer, config.num_steps, config.ema_decay, mesh,
-                         config.accumulate)
+  trainer = make_trainer(
+    objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
+  )
   source = open_dataset(config.dataset, folder)
   data = Images(source, stage.size, _prompt_row(source, text), config.cache)
 
@@ -114,18 +119,35 @@ def run(config: PretrainConfig | FinetuneConfig, folder: Folder) -> dict[str, An
   draw_preview = _preview_fn(config.preview, stage, text, data, folder)
   writer = make_writer(folder.path, int(state.step))
   state = fit(
-      trainer, state,
-      lambda start, stop, rows: batches(
-          data, 'prompt', config.seed, config.batch_size, start, stop, rows,
-          config.crop and functools.partial(random_part, size=config.crop)),
-      {'text': text.states}, config.num_steps, batch_size=config.batch_size,
-      checkpoints=checkpoints, checkpoint_every=config.checkpoint_every, origin=folder.origin,
-      writer=writer, what=folder.name,
-      on_checkpoint=lambda step, state: draw_preview(step, state, writer))
+    trainer,
+    state,
+    lambda start, stop, rows: batches(
+      data,
+      'prompt',
+      config.seed,
+      config.batch_size,
+      start,
+      stop,
+      rows,
+      config.crop and functools.partial(random_part, size=config.crop),
+    ),
+    {'text': text.states},
+    config.num_steps,
+    batch_size=config.batch_size,
+    checkpoints=checkpoints,
+    checkpoint_every=config.checkpoint_every,
+    origin=folder.origin,
+    writer=writer,
+    what=folder.name,
+    on_checkpoint=lambda step, state: draw_preview(step, state, writer),
+  )
   writer.close()
-  result = {'step': config.num_steps, 'checkpoints': checkpoints.steps,
-            'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            'checkpoint_hash': tree_hash(on_every_host(state.sampling_variables))}
+  result = {
+    'step': config.num_steps,
+    'checkpoints': checkpoints.steps,
+    'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    'checkpoint_hash': tree_hash(on_every_host(state.sampling_variables)),
+  }
   checkpoints.close()
   return result
 
@@ -139,12 +161,14 @@ def _checked_crop(config: Training, stage: Stage, folder: Folder) -> int | None:
   if config.crop is None:
     return None
   if stage.low_res_size is None:
-    raise InputError(f'config: {folder.name}.crop: the base makes whole images; only SR stages can be '
-                     'trained on parts')
+    raise InputError(
+      f'config: {folder.name}.crop: the base makes whole images; only SR stages can be trained on parts'
+    )
   scale = stage.size // stage.low_res_size
   if config.crop > stage.size or config.crop % scale:
-    raise InputError(f'config: {folder.name}.crop is {config.crop}, must be a multiple of {scale} up '
-                     f'to {stage.size}')
+    raise InputError(
+      f'config: {folder.name}.crop is {config.crop}, must be a multiple of {scale} up to {stage.size}'
+    )
   return config.crop
 
 
@@ -158,8 +182,9 @@ def _prompt_row(source: Source, text: Text) -> Callable[[dict[str, Any]], int]:
   return lambda example: rows[example['caption'].decode()]
 
 
-def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
-                folder: Folder) -> Callable[[int, TrainState, Any], None]:
+def _preview_fn(
+  config: Preview, stage: Stage, text: Text, data: Images, folder: Folder
+) -> Callable[[int, TrainState, Any], None]:
   """(step, state, writer) draws a grid, a row a prompt, for samples/STEP.png and the writer.
 
   SR stages enlarge the first images of the data set, with their own prompts.
@@ -181,10 +206,8 @@ def _preview_fn(config: Preview, stage: Stage, text: Text, data: Images,
       return
     # a row of text for each image, so that every image is its own "class" to the sampler
     chosen = text.states._replace(prompts=text.states.prompts[rows])
-    drawn, = cascade.sample([trained], chosen, 0, np.arange(len(rows)), indices,
-                            len(rows), low_res=low_res)
-    picture = images.grid(np.asarray(images.to_uint8(drawn)), config.columns,
-                          scale=max(1, 32 // stage.size))
+    (drawn,) = cascade.sample([trained], chosen, 0, np.arange(len(rows)), indices, len(rows), low_res=low_res)
+    picture = images.grid(np.asarray(images.to_uint8(drawn)), config.columns, scale=max(1, 32 // stage.size))
     save_png(folder.path / 'samples' / f'{step:06d}.png', picture)
     writer.write_images(step, {'samples': picture[None]})
 

@@ -1,8 +1,8 @@
 """Trials of sampler settings: each draws the same images its own way, and is measured.
 
-    trials/NAME/images/*.tfrecord   as they are drawn, so that a kill loses little; deleted in the end
-    trials/NAME/samples.png         the first of them
-    trials/NAME/metrics_NUM.json    written last: the trial has been measured on NUM images
+trials/NAME/images/*.tfrecord   as they are drawn, so that a kill loses little; deleted in the end
+trials/NAME/samples.png         the first of them
+trials/NAME/metrics_NUM.json    written last: the trial has been measured on NUM images
 """
 
 import dataclasses
@@ -40,6 +40,7 @@ class Trials:
   swept: the stage; a trial overrides some of its settings. drawing: its input, and the images wanted.
   ends: numbers of images on which trials are measured, ascending. cas: see `sweep.Config`.
   """
+
   folder: Folder
   swept: TrainedStage
   drawing: Drawing
@@ -71,8 +72,9 @@ class Trials:
     missing = [trial for trial in trials if not self._metrics_path(trial, num_images).exists()]
     if missing:
       raise Unfinished(
-          f'{self.folder.name}: worker {worker.index} of {worker.count} has made its part; {len(missing)} of '
-          f'{len(trials)} trials of {num_images:,} images are left to the others')
+        f'{self.folder.name}: worker {worker.index} of {worker.count} has made its part; {len(missing)} of '
+        f'{len(trials)} trials of {num_images:,} images are left to the others'
+      )
     return [read_json(self._metrics_path(trial, num_images)) for trial in trials]
 
   def clean(self, trial: Trial) -> None:
@@ -92,8 +94,7 @@ class Trials:
       metrics['cas'] = score(self.cas, source, size, path / f'cas_{num_images}', self.folder)
     write_json(self._metrics_path(trial, num_images), metrics)
 
-  def _draw(self, trial: Trial, num_images: int,
-            on_evaluations: Callable[[int], Any]) -> list[pathlib.Path]:
+  def _draw(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> list[pathlib.Path]:
     """The shards of the first images, those that are there already left out of the work."""
     stage, drawing, paths = self._stage(trial), self.drawing, []
     ends = [0] + [end for end in self.ends if end <= num_images]
@@ -104,16 +105,22 @@ class Trials:
         continue
       pictures = drawing.draw(stage, rows, lambda num: on_evaluations(self.cost([trial], num)))
       labels, indices = drawing.labels[rows].tolist(), drawing.indices[rows].tolist()
-      write_shard(paths[-1], [Record(picture, label, str(label), index, drawing.seed, '', trial)
-                              for picture, label, index in zip(pictures, labels, indices)])
+      write_shard(
+        paths[-1],
+        [
+          Record(picture, label, str(label), index, drawing.seed, '', trial)
+          for picture, label, index in zip(pictures, labels, indices)
+        ],
+      )
     return paths
 
   def _stage(self, trial: Trial) -> TrainedStage:
     return self.swept._replace(settings=dataclasses.replace(self.swept.settings, **trial))
 
   def _path(self, trial: Trial) -> pathlib.Path:
-    name = '-'.join(f'{name}_{value}' if isinstance(value, str) else f'{name}_{value:g}'
-                    for name, value in trial.items())
+    name = '-'.join(
+      f'{name}_{value}' if isinstance(value, str) else f'{name}_{value:g}' for name, value in trial.items()
+    )
     return self.folder.path / 'trials' / name
 
   def _metrics_path(self, trial: Trial, num_images: int) -> pathlib.Path:

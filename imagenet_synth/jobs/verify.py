@@ -15,6 +15,7 @@ from imagenet_synth.jobs.plan import class_plan
 
 class Fault(NamedTuple):
   """A shard that is not as it should be."""
+
   path: pathlib.Path
   what: str
 
@@ -41,8 +42,10 @@ def verify(folder: pathlib.Path) -> list[Fault]:
     for size, name in shards:
       number = int(name.split('-')[1])
       rows = slice(number * manifest['shard_size'], (number + 1) * manifest['shard_size'])
-      wanted = [(int(label), int(index), manifest['seed'], (int(size), int(size)))
-                for label, index in zip(labels[rows], indices[rows])]
+      wanted = [
+        (int(label), int(index), manifest['seed'], (int(size), int(size)))
+        for label, index in zip(labels[rows], indices[rows])
+      ]
       path = folder / size / name
       fault = _fault(path, manifest['shards'][size][name], wanted)
       faults += [Fault(path, fault)] if fault else []
@@ -67,8 +70,10 @@ def _fault(path: pathlib.Path, expected_hash: str, wanted: list[tuple[Any, ...]]
     return 'was altered or cut off: its SHA-256 is not that of the manifest'
   try:
     source = ShardSource([path])
-    held = [(example['label'], example['index'], example['seed'], example['image'].shape[:2])
-            for example in (source[i] for i in range(len(source)))]
+    held = [
+      (example['label'], example['index'], example['seed'], example['image'].shape[:2])
+      for example in (source[i] for i in range(len(source)))
+    ]
   except InputError as error:
     return str(error).split(': ', 1)[-1]
   if len(held) != len(wanted):

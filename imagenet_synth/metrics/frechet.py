@@ -26,6 +26,7 @@ class Moments:
   scatter: [D, D] float64, the sum of (x - mean)(x - mean)^T. Kept about the running mean, since a
     sum of squares about zero loses its digits when the mean is large.
   """
+
   count: int
   mean: np.ndarray
   scatter: np.ndarray
@@ -69,8 +70,9 @@ class Moments:
     mean = np.asarray(arrays['mu'], np.float64)
     covariance = np.asarray(arrays['sigma'], np.float64)
     if mean.ndim != 1 or covariance.shape != (mean.size, mean.size):
-      raise InputError(f'{path} has mu {mean.shape} and sigma {covariance.shape}, '
-                       'which should be [D] and [D, D]')
+      raise InputError(
+        f'{path} has mu {mean.shape} and sigma {covariance.shape}, which should be [D] and [D, D]'
+      )
     return cls(count, mean, covariance * (count - 1))
 
 
@@ -147,5 +149,7 @@ def sample_warning(count: int) -> str | None:
   """The sentence that a result must carry when it is from fewer than MIN_SAMPLES, else None."""
   if count >= MIN_SAMPLES:
     return None
-  return (f'computed from {count} samples, fewer than {MIN_SAMPLES}: biased upwards, comparable '
-          f'only with values from {count} samples too')
+  return (
+    f'computed from {count} samples, fewer than {MIN_SAMPLES}: biased upwards, comparable '
+    f'only with values from {count} samples too'
+  )

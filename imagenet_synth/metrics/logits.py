@@ -49,8 +49,7 @@ def _entropy(log_probs: np.ndarray) -> np.ndarray:
   return -(np.exp(log_probs) * np.maximum(log_probs, _LOG_ZERO)).sum(axis=-1)
 
 
-def accuracy(logits: np.ndarray, labels: np.ndarray,
-             top: Sequence[int] = (1, 5)) -> dict[int, float]:
+def accuracy(logits: np.ndarray, labels: np.ndarray, top: Sequence[int] = (1, 5)) -> dict[int, float]:
   """{k: fraction of rows whose label is among the k largest logits} for k in `top`.
 
   logits [N, K], labels [N] integers in [0, K). Equal logits rank by class index, as argmax does:
@@ -88,8 +87,7 @@ def per_class_accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
   return np.where(num_rows > 0, np.diag(confusion) / np.maximum(num_rows, 1), np.nan)
 
 
-def expected_calibration_error(logits: np.ndarray, labels: np.ndarray,
-                               num_bins: int = 15) -> float:
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
   """Mean |accuracy - confidence| over equal bins of confidence, weighted by their rows; in [0, 1].
 
   Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 3; bin m is
@@ -137,6 +135,8 @@ def _checked_pair(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
   if labels.shape != logits.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
     raise InputError(f'labels are {labels.dtype} {labels.shape}, expected {len(logits)} integers')
   if labels.min() < 0 or labels.max() >= logits.shape[1]:
-    raise InputError(f'labels span {labels.min()} to {labels.max()}, '
-                     f'but the classifier knows classes 0 to {logits.shape[1] - 1}')
+    raise InputError(
+      f'labels span {labels.min()} to {labels.max()}, '
+      f'but the classifier knows classes 0 to {logits.shape[1] - 1}'
+    )
   return logits, labels.astype(np.int64)

@@ -15,6 +15,7 @@ _BLOCK_ROWS = 1024
 
 class PrecisionRecall(NamedTuple):
   """precision: share of generated samples that are like real ones; recall: of real, like generated."""
+
   precision: float
   recall: float
 
@@ -33,14 +34,16 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> Pre
   """
   for name, features in (('real', real), ('generated', generated)):
     if len(features) <= k:
-      raise InputError(f'precision and recall with k = {k} need more than {k} {name} samples, got '
-                       f'{len(features)}')
+      raise InputError(
+        f'precision and recall with k = {k} need more than {k} {name} samples, got {len(features)}'
+      )
   return PrecisionRecall(_share_within(generated, real, k), _share_within(real, generated, k))
 
 
 def _share_within(queries: np.ndarray, centers: np.ndarray, k: int) -> float:
-  radii = np.concatenate([np.partition(block, k, axis=1)[:, k]
-                          for block in _squared_distances(centers, centers)])
+  radii = np.concatenate(
+    [np.partition(block, k, axis=1)[:, k] for block in _squared_distances(centers, centers)]
+  )
   inside = [np.any(block <= radii[None], axis=1) for block in _squared_distances(queries, centers)]
   return float(np.mean(np.concatenate(inside)))
 
@@ -50,5 +53,5 @@ def _squared_distances(queries: np.ndarray, centers: np.ndarray) -> Iterator[np.
   centers = np.asarray(centers, np.float64)
   norms = np.sum(centers**2, axis=1)
   for start in range(0, len(queries), _BLOCK_ROWS):
-    block = np.asarray(queries[start:start + _BLOCK_ROWS], np.float64)
+    block = np.asarray(queries[start : start + _BLOCK_ROWS], np.float64)
     yield np.maximum(np.sum(block**2, axis=1)[:, None] + norms[None] - 2 * block @ centers.T, 0)

@@ -10,6 +10,7 @@ from imagenet_synth.core.errors import InputError
 
 class MeanStd(NamedTuple):
   """std: sample standard deviation (ddof 1), None when a single run cannot tell; num: of runs."""
+
   mean: float
   std: float | None
   num: int

@@ -8,8 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int],
-             padding: str | Sequence[tuple[int, int]], **more: Any) -> jax.Array:
+def convolve(
+  x: jax.Array,
+  kernel: jax.Array,
+  strides: Sequence[int],
+  padding: str | Sequence[tuple[int, int]],
+  **more: Any,
+) -> jax.Array:
   """`lax.conv_general_dilated` of x [B, H, W, C] and kernel [h, w, C, D], to be given to `nn.Conv`.
 
   The same sums, as a matrix product of patches where the kernel is 1x1 (on CPUs XLA is twice as fast so,
@@ -19,13 +24,16 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int],
   """
   size, window = x.shape[1:3], kernel.shape[:2]
   if window == (1, 1):
-    return x[:, ::strides[0], ::strides[1]] @ kernel[0, 0]
+    return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
   if size[0] * size[1] < window[0] * window[1]:
     if isinstance(padding, str):
       padding = lax.padtype_to_pads(size, window, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     ends = [length - side + 1 for length, side in zip(x.shape[1:3], window, strict=True)]
-    patches = [x[:, i:i + ends[0]:strides[0], j:j + ends[1]:strides[1]]
-               for i in range(window[0]) for j in range(window[1])]
+    patches = [
+      x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]]
+      for i in range(window[0])
+      for j in range(window[1])
+    ]
     return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
   return lax.conv_general_dilated(x, kernel, strides, padding, **more)

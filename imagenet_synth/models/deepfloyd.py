@@ -30,6 +30,7 @@ class IFUNet(nn.Module):
   attention that pools the text. only_cross_attention: pixels attend to the text alone. remat:
   recompute blocks on the way back instead of keeping what they computed.
   """
+
   channels: tuple[int, ...]
   layers_per_block: tuple[int, ...]
   attention: tuple[bool, ...]
@@ -41,9 +42,16 @@ class IFUNet(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, x_t: jax.Array, logsnr: jax.Array, text: jax.Array,
-               low_res: jax.Array | None = None, aug_logsnr: jax.Array | None = None, *,
-               train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    x_t: jax.Array,
+    logsnr: jax.Array,
+    text: jax.Array,
+    low_res: jax.Array | None = None,
+    aug_logsnr: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> jax.Array:
     """Estimates of the noise and of the variance.
 
     Args:
@@ -63,15 +71,15 @@ class IFUNet(nn.Module):
     # one activation for all blocks, where stage I has one in each
     vector = _gelu(vector) if is_sr else vector
     tokens = dense(self.cross_attention_size, dtype=self.dtype, name='encoder_hid_proj')(text)
-    resnet_class, attention_class = ((nn.remat(_ResNet), nn.remat(_Attention)) if self.remat
-                                     else (_ResNet, _Attention))
+    resnet_class, attention_class = (
+      (nn.remat(_ResNet), nn.remat(_Attention)) if self.remat else (_ResNet, _Attention)
+    )
 
     def resnet(x, features, name, how='none'):
       return resnet_class(features, scale, not is_sr, how, self.dtype, name=name)(x, vector)
 
     def attention(x, name):
-      return attention_class(self.head_size, self.only_cross_attention, self.dtype,
-                             name=name)(x, tokens)
+      return attention_class(self.head_size, self.only_cross_attention, self.dtype, name=name)(x, tokens)
 
     x = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
     x = conv(self.channels[0], dtype=self.dtype, name='conv_in')(x)
@@ -103,13 +111,13 @@ class IFUNet(nn.Module):
     x = _gelu(_group_norm(self.dtype, 'conv_norm_out')(x))
     return conv(2 * x_t.shape[-1], zero=True, name='conv_out')(x.astype(jnp.float32))
 
-  def _conditioning(self, logsnr: jax.Array, text: jax.Array,
-                    aug_logsnr: jax.Array | None) -> jax.Array:
+  def _conditioning(self, logsnr: jax.Array, text: jax.Array, aug_logsnr: jax.Array | None) -> jax.Array:
     """Noise level, pooled text and (stage II) noise level of the low-resolution image: [B, F]."""
     features = 4 * self.channels[0] if aug_logsnr is None else self.channels[-1]
 
     embed = lambda logsnr, name: _StepMlp(self.channels[0], features, self.dtype, name=name)(
-        diffusion_step(logsnr))
+      diffusion_step(logsnr)
+    )
     vector = embed(logsnr, 'time_embedding')
     if aug_logsnr is not None:
       vector += embed(aug_logsnr, 'class_embedding')
@@ -130,6 +138,7 @@ def diffusion_step(logsnr: jax.Array) -> jax.Array:
 
 class _StepMlp(nn.Module):
   """step [B] -> [B, features] by sinusoids of `size` frequencies and phases."""
+
   size: int
   features: int
   dtype: Any
@@ -145,6 +154,7 @@ class _StepMlp(nn.Module):
 
 class _TextEmbedding(nn.Module):
   """Text [B, L, D], raw, -> one vector [B, features]."""
+
   features: int
   num_heads: int
   dtype: Any
@@ -158,6 +168,7 @@ class _TextEmbedding(nn.Module):
 
 class _Pool(nn.Module):
   """[B, L, D] -> [B, D]: a query made of the mean token attends to it and to all tokens."""
+
   num_heads: int
   dtype: Any
 
@@ -167,14 +178,14 @@ class _Pool(nn.Module):
     position = self.param('positional_embedding', nn.initializers.normal(size**-0.5), (1, size))
     mean = x.mean(axis=1, keepdims=True) + position.astype(x.dtype)[None]
     tokens = jnp.concatenate([mean, x], axis=1)
-    project = lambda name, y: split_heads(dense(size, dtype=self.dtype, name=name)(y),
-                                          self.num_heads)
+    project = lambda name, y: split_heads(dense(size, dtype=self.dtype, name=name)(y), self.num_heads)
     pooled = attend(project('q_proj', mean), project('k_proj', tokens), project('v_proj', tokens))
     return pooled.reshape(x.shape[0], size)
 
 
 class _ResNet(nn.Module):
   """Two convolutions, each after norm and gelu, with the conditioning as scale and shift."""
+
   features: int
   scale: float
   activate_vector: bool
@@ -198,6 +209,7 @@ class _ResNet(nn.Module):
 
 class _Attention(nn.Module):
   """Pixels [B, H, W, C] attend to the text tokens [B, L, E] and, if wanted, to all pixels."""
+
   head_size: int
   only_cross: bool
   dtype: Any
@@ -208,15 +220,15 @@ class _Attention(nn.Module):
     pixels = _group_norm(self.dtype, 'group_norm')(x).reshape(batch_size, -1, features)
     # its statistics are over all tokens of a text, padding included
     tokens = _group_norm(self.dtype, 'norm_cross')(tokens)
-    project = lambda name, y: split_heads(dense(features, dtype=self.dtype, name=name)(y),
-                                          features // self.head_size)
+    project = lambda name, y: split_heads(
+      dense(features, dtype=self.dtype, name=name)(y), features // self.head_size
+    )
     keys, values = project('add_k_proj', tokens), project('add_v_proj', tokens)
     if not self.only_cross:
       keys = jnp.concatenate([keys, project('to_k', pixels)], axis=1)
       values = jnp.concatenate([values, project('to_v', pixels)], axis=1)
     out = attend(project('to_q', pixels), keys, values)
-    out = dense(features, zero=True, dtype=self.dtype, name='to_out_0')(
-        out.reshape(batch_size, -1, features))
+    out = dense(features, zero=True, dtype=self.dtype, name='to_out_0')(out.reshape(batch_size, -1, features))
     return x + out.reshape(x.shape)
 
 

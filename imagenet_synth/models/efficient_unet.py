@@ -20,6 +20,7 @@ class EfficientUNet(nn.Module):
   64->256: channels (128, 256, 512, 1024), num_res_blocks (2, 4, 8, 8), both kinds of attention at the
   last level; 256->1024 the same without self-attention (Imagen, F.2 and F.3).
   """
+
   channels: tuple[int, ...]
   num_res_blocks: tuple[int, ...]
   self_attention: tuple[bool, ...]
@@ -30,12 +31,18 @@ class EfficientUNet(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, x_t: jax.Array, logsnr: jax.Array, text: jax.Array,
-               low_res: jax.Array | None = None, aug_logsnr: jax.Array | None = None, *,
-               train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    x_t: jax.Array,
+    logsnr: jax.Array,
+    text: jax.Array,
+    low_res: jax.Array | None = None,
+    aug_logsnr: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> jax.Array:
     """x_t, low_res [B, H, W, C], logsnr, aug_logsnr [B], text [B, L, D] -> float32 [B, H, W, C]."""
-    vector = Conditioning(4 * self.channels[0], self.dtype, name='conditioning')(
-        logsnr, text, aug_logsnr)
+    vector = Conditioning(4 * self.channels[0], self.dtype, name='conditioning')(logsnr, text, aug_logsnr)
     inputs = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
     x = conv(self.channels[0], dtype=self.dtype, name='conv_in')(inputs)
 
@@ -43,11 +50,17 @@ class EfficientUNet(nn.Module):
 
     def blocks(x, level, name):
       for i in range(self.num_res_blocks[level]):
-        x = block_class(self.channels[level], dropout=self.dropout, dtype=self.dtype,
-                        name=f'{name}_{level}_{i}')(x, vector, train)
+        x = block_class(
+          self.channels[level], dropout=self.dropout, dtype=self.dtype, name=f'{name}_{level}_{i}'
+        )(x, vector, train)
       if self.text_attention[level]:
-        x = attention_class(self.num_heads, 2 * self.channels[level], self.self_attention[level],
-                      self.dtype, name=f'{name}_attention_{level}')(x, text)
+        x = attention_class(
+          self.num_heads,
+          2 * self.channels[level],
+          self.self_attention[level],
+          self.dtype,
+          name=f'{name}_attention_{level}',
+        )(x, text)
       return x
 
     skips = [x]

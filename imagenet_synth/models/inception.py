@@ -19,6 +19,7 @@ INPUT_SIZE = 299
 
 class InceptionV3(nn.Module):
   """The network with all outputs that FID, IS and their relatives are made of."""
+
   dtype: str = 'float32'
 
   @nn.compact
@@ -33,8 +34,9 @@ class InceptionV3(nn.Module):
       the second pool and Mixed_6e; '2048' [B, 2048], what FID uses; 'logits_unbiased' [B, 1008],
       without the last bias, what IS uses; 'logits' [B, 1008].
     """
-    conv = lambda x, features, size, name, **more: _Conv(
-        features, size, dtype=self.dtype, name=name, **more)(x)
+    conv = lambda x, features, size, name, **more: _Conv(features, size, dtype=self.dtype, name=name, **more)(
+      x
+    )
     x = ((resize(images.astype(jnp.float32), INPUT_SIZE) - 128) / 128).astype(self.dtype)
     outputs = {}
     mean = lambda x: x.astype(jnp.float32).mean(axis=(1, 2))
@@ -85,6 +87,7 @@ def _interpolation(length: int, size: int) -> np.ndarray:
 
 class _Conv(nn.Module):
   """A convolution with its batch norm folded in, and a rectifier."""
+
   features: int
   size: tuple[int, int]
   stride: int = 1
@@ -93,74 +96,120 @@ class _Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    return nn.relu(nn.Conv(self.features, self.size, (self.stride, self.stride), self.padding,
-                           dtype=self.dtype, name='conv', conv_general_dilated=convolve)(x))
+    return nn.relu(
+      nn.Conv(
+        self.features,
+        self.size,
+        (self.stride, self.stride),
+        self.padding,
+        dtype=self.dtype,
+        name='conv',
+        conv_general_dilated=convolve,
+      )(x)
+    )
 
 
 class _Block35(nn.Module):
   """At 35x35."""
+
   pool_features: int
   dtype: str
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     conv = _chain(self.dtype)
-    return jnp.concatenate([
+    return jnp.concatenate(
+      [
         conv(x, ('branch1x1', 64, (1, 1))),
         conv(x, ('branch5x5_1', 48, (1, 1)), ('branch5x5_2', 64, (5, 5))),
-        conv(x, ('branch3x3dbl_1', 64, (1, 1)), ('branch3x3dbl_2', 96, (3, 3)),
-             ('branch3x3dbl_3', 96, (3, 3))),
-        conv(_average_pool(x), ('branch_pool', self.pool_features, (1, 1)))], axis=-1)
+        conv(
+          x, ('branch3x3dbl_1', 64, (1, 1)), ('branch3x3dbl_2', 96, (3, 3)), ('branch3x3dbl_3', 96, (3, 3))
+        ),
+        conv(_average_pool(x), ('branch_pool', self.pool_features, (1, 1))),
+      ],
+      axis=-1,
+    )
 
 
 class _Reduce35(nn.Module):
   """From 35x35 to 17x17."""
+
   dtype: str
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     conv, halve = _chain(self.dtype), dict(stride=2, padding='VALID')
-    return jnp.concatenate([
+    return jnp.concatenate(
+      [
         conv(x, ('branch3x3', 384, (3, 3)), **halve),
-        conv(x, ('branch3x3dbl_1', 64, (1, 1)), ('branch3x3dbl_2', 96, (3, 3)),
-             ('branch3x3dbl_3', 96, (3, 3)), **halve),
-        _max_pool(x)], axis=-1)
+        conv(
+          x,
+          ('branch3x3dbl_1', 64, (1, 1)),
+          ('branch3x3dbl_2', 96, (3, 3)),
+          ('branch3x3dbl_3', 96, (3, 3)),
+          **halve,
+        ),
+        _max_pool(x),
+      ],
+      axis=-1,
+    )
 
 
 class _Block17(nn.Module):
   """At 17x17: convolutions of 7 pixels in one direction at a time."""
+
   features: int
   dtype: str
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     conv, inner = _chain(self.dtype), self.features
-    return jnp.concatenate([
+    return jnp.concatenate(
+      [
         conv(x, ('branch1x1', 192, (1, 1))),
-        conv(x, ('branch7x7_1', inner, (1, 1)), ('branch7x7_2', inner, (1, 7)),
-             ('branch7x7_3', 192, (7, 1))),
-        conv(x, ('branch7x7dbl_1', inner, (1, 1)), ('branch7x7dbl_2', inner, (7, 1)),
-             ('branch7x7dbl_3', inner, (1, 7)), ('branch7x7dbl_4', inner, (7, 1)),
-             ('branch7x7dbl_5', 192, (1, 7))),
-        conv(_average_pool(x), ('branch_pool', 192, (1, 1)))], axis=-1)
+        conv(x, ('branch7x7_1', inner, (1, 1)), ('branch7x7_2', inner, (1, 7)), ('branch7x7_3', 192, (7, 1))),
+        conv(
+          x,
+          ('branch7x7dbl_1', inner, (1, 1)),
+          ('branch7x7dbl_2', inner, (7, 1)),
+          ('branch7x7dbl_3', inner, (1, 7)),
+          ('branch7x7dbl_4', inner, (7, 1)),
+          ('branch7x7dbl_5', 192, (1, 7)),
+        ),
+        conv(_average_pool(x), ('branch_pool', 192, (1, 1))),
+      ],
+      axis=-1,
+    )
 
 
 class _Reduce17(nn.Module):
   """From 17x17 to 8x8."""
+
   dtype: str
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     conv, halve = _chain(self.dtype), dict(stride=2, padding='VALID')
-    return jnp.concatenate([
+    return jnp.concatenate(
+      [
         conv(x, ('branch3x3_1', 192, (1, 1)), ('branch3x3_2', 320, (3, 3)), **halve),
-        conv(x, ('branch7x7x3_1', 192, (1, 1)), ('branch7x7x3_2', 192, (1, 7)),
-             ('branch7x7x3_3', 192, (7, 1)), ('branch7x7x3_4', 192, (3, 3)), **halve),
-        _max_pool(x)], axis=-1)
+        conv(
+          x,
+          ('branch7x7x3_1', 192, (1, 1)),
+          ('branch7x7x3_2', 192, (1, 7)),
+          ('branch7x7x3_3', 192, (7, 1)),
+          ('branch7x7x3_4', 192, (3, 3)),
+          **halve,
+        ),
+        _max_pool(x),
+      ],
+      axis=-1,
+    )
 
 
 class _Block8(nn.Module):
   """At 8x8: the last convolutions fan out into a row and a column."""
+
   pool: Callable[[jax.Array], jax.Array]
   dtype: str
 
@@ -169,21 +218,28 @@ class _Block8(nn.Module):
     conv = _chain(self.dtype)
     single = conv(x, ('branch3x3_1', 384, (1, 1)))
     double = conv(x, ('branch3x3dbl_1', 448, (1, 1)), ('branch3x3dbl_2', 384, (3, 3)))
-    return jnp.concatenate([
+    return jnp.concatenate(
+      [
         conv(x, ('branch1x1', 320, (1, 1))),
-        conv(single, ('branch3x3_2a', 384, (1, 3))), conv(single, ('branch3x3_2b', 384, (3, 1))),
+        conv(single, ('branch3x3_2a', 384, (1, 3))),
+        conv(single, ('branch3x3_2b', 384, (3, 1))),
         conv(double, ('branch3x3dbl_3a', 384, (1, 3))),
         conv(double, ('branch3x3dbl_3b', 384, (3, 1))),
-        conv(self.pool(x), ('branch_pool', 192, (1, 1)))], axis=-1)
+        conv(self.pool(x), ('branch_pool', 192, (1, 1))),
+      ],
+      axis=-1,
+    )
 
 
 def _chain(dtype: str) -> Callable[..., jax.Array]:
   """(x, (name, features, size), ...) -> x after these convolutions; keywords are for the last."""
+
   def chain(x, *convs, **last):
     for i, (name, features, size) in enumerate(convs):
       more = last if i == len(convs) - 1 else {}
       x = _Conv(features, size, dtype=dtype, name=name, **more)(x)
     return x
+
   return chain
 
 

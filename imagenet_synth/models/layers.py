@@ -19,35 +19,60 @@ _fan_in = nn.initializers.lecun_normal()
 _zeros = nn.initializers.zeros_init()
 
 
-def conv(features: int, kernel_size: int = 3, stride: int = 1, zero: bool = False,
-         dtype: Any = jnp.float32, name: str | None = None) -> nn.Conv:
+def conv(
+  features: int,
+  kernel_size: int = 3,
+  stride: int = 1,
+  zero: bool = False,
+  dtype: Any = jnp.float32,
+  name: str | None = None,
+) -> nn.Conv:
   """A convolution with 'SAME' padding; `zero` starts it at 0, so that its branch adds nothing."""
   return nn.Conv(
-      features, (kernel_size, kernel_size), (stride, stride), dtype=dtype, name=name,
-      conv_general_dilated=convolve, kernel_init=nn.with_logical_partitioning(
-          _zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out')),
-      bias_init=nn.with_logical_partitioning(_zeros, ('conv_out',)))
+    features,
+    (kernel_size, kernel_size),
+    (stride, stride),
+    dtype=dtype,
+    name=name,
+    conv_general_dilated=convolve,
+    kernel_init=nn.with_logical_partitioning(
+      _zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out')
+    ),
+    bias_init=nn.with_logical_partitioning(_zeros, ('conv_out',)),
+  )
 
 
-def dense(features: int, zero: bool = False, use_bias: bool = True, dtype: Any = jnp.float32,
-          name: str | None = None) -> nn.Dense:
+def dense(
+  features: int, zero: bool = False, use_bias: bool = True, dtype: Any = jnp.float32, name: str | None = None
+) -> nn.Dense:
   return nn.Dense(
-      features, use_bias=use_bias, dtype=dtype, name=name,
-      kernel_init=nn.with_logical_partitioning(_zeros if zero else _fan_in, ('embed', 'mlp')),
-      bias_init=nn.with_logical_partitioning(_zeros, ('mlp',)))
+    features,
+    use_bias=use_bias,
+    dtype=dtype,
+    name=name,
+    kernel_init=nn.with_logical_partitioning(_zeros if zero else _fan_in, ('embed', 'mlp')),
+    bias_init=nn.with_logical_partitioning(_zeros, ('mlp',)),
+  )
 
 
 def group_norm(features: int, dtype: Any = jnp.float32, name: str | None = None) -> nn.GroupNorm:
   """32 groups; fewer in small networks, whose groups would else be single channels."""
-  return nn.GroupNorm(math.gcd(32, max(features // 4, 1)), dtype=dtype, name=name,
-                      scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
-                      bias_init=nn.with_logical_partitioning(_zeros, (None,)))
+  return nn.GroupNorm(
+    math.gcd(32, max(features // 4, 1)),
+    dtype=dtype,
+    name=name,
+    scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
+    bias_init=nn.with_logical_partitioning(_zeros, (None,)),
+  )
 
 
 def layer_norm(dtype: Any = jnp.float32, name: str | None = None) -> nn.LayerNorm:
-  return nn.LayerNorm(dtype=dtype, name=name,
-                      scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
-                      bias_init=nn.with_logical_partitioning(_zeros, (None,)))
+  return nn.LayerNorm(
+    dtype=dtype,
+    name=name,
+    scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
+    bias_init=nn.with_logical_partitioning(_zeros, (None,)),
+  )
 
 
 def noise_embedding(logsnr: jax.Array, size: int) -> jax.Array:
@@ -65,6 +90,7 @@ def noise_embedding(logsnr: jax.Array, size: int) -> jax.Array:
 
 class AttentionPool(nn.Module):
   """Text [B, L, D] -> one vector [B, features]: the mean token attends to all (Imagen, F.1)."""
+
   features: int
   head_size: int = 64
   dtype: Any = jnp.float32
@@ -84,12 +110,12 @@ class AttentionPool(nn.Module):
 
 class Conditioning(nn.Module):
   """Noise level, pooled text and (SR) noise level of the low-resolution image -> vector [B, F]."""
+
   features: int
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, logsnr: jax.Array, text: jax.Array,
-               aug_logsnr: jax.Array | None) -> jax.Array:
+  def __call__(self, logsnr: jax.Array, text: jax.Array, aug_logsnr: jax.Array | None) -> jax.Array:
     def mlp(x, name):
       x = nn.swish(dense(self.features, dtype=self.dtype, name=f'{name}_in')(x))
       return dense(self.features, dtype=self.dtype, name=f'{name}_out')(x)
@@ -105,6 +131,7 @@ class ResBlock(nn.Module):
 
   `resample` of 'down' or 'up' halves or doubles H and W inside the block, as in BigGAN.
   """
+
   features: int
   resample: str = 'none'
   dropout: float = 0.0
@@ -131,6 +158,7 @@ class Attention(nn.Module):
   With `self_attention` off they attend to the text alone. `hidden_size` is the width of all heads
   together.
   """
+
   num_heads: int
   hidden_size: int
   self_attention: bool = True
@@ -149,7 +177,8 @@ class Attention(nn.Module):
       values = jnp.concatenate([project('value', pixels), values], axis=1)
     out = attend(project('query', pixels), keys, values)
     out = dense(features, zero=True, dtype=self.dtype, name='out')(
-        out.reshape(batch_size, height * width, self.hidden_size))
+      out.reshape(batch_size, height * width, self.hidden_size)
+    )
     return x + out.reshape(x.shape)
 
 
@@ -166,9 +195,14 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   On a GPU by cuDNN's fused kernel, where that takes the shapes: 16 bits, D a multiple of 8 up to 128,
   even lengths.
   """
-  fused = (jax.default_backend() == 'gpu' and query.dtype in (jnp.bfloat16, jnp.float16)
-           and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
-           and query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0)
+  fused = (
+    jax.default_backend() == 'gpu'
+    and query.dtype in (jnp.bfloat16, jnp.float16)
+    and query.shape[-1] % 8 == 0
+    and query.shape[-1] <= 128
+    and query.shape[1] % 2 == 0
+    and key.shape[1] % 2 == 0
+  )
   return jax.nn.dot_product_attention(query, key, value, implementation='cudnn' if fused else None)
 
 

@@ -33,13 +33,19 @@ def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: 
   ones and not agree with the published weights.
   """
   return nn.Conv(
-      features, (kernel_size, kernel_size), (stride, stride), padding=kernel_size // 2,
-      use_bias=False, dtype=dtype, name=name, conv_general_dilated=convolve,
-      kernel_init=nn.with_logical_partitioning(_conv_init, (None, None, 'conv_in', 'conv_out')))
+    features,
+    (kernel_size, kernel_size),
+    (stride, stride),
+    padding=kernel_size // 2,
+    use_bias=False,
+    dtype=dtype,
+    name=name,
+    conv_general_dilated=convolve,
+    kernel_init=nn.with_logical_partitioning(_conv_init, (None, None, 'conv_in', 'conv_out')),
+  )
 
 
-def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str,
-               zero: bool = False) -> jax.Array:
+def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str, zero: bool = False) -> jax.Array:
   """Normalizes x [..., C] by the batch (`train`) or by the running mean and variance.
 
   Under `jax.jit` with the batch sharded over devices, the mean is that of the global batch: the
@@ -47,13 +53,19 @@ def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str,
   """
   scale_init = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
   return nn.BatchNorm(
-      use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name,
-      scale_init=nn.with_logical_partitioning(scale_init, (None,)),
-      bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)))(x)
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=dtype,
+    name=name,
+    scale_init=nn.with_logical_partitioning(scale_init, (None,)),
+    bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
+  )(x)
 
 
 class Branch(NamedTuple):
   """What ResNet-RS changes of a block; see `ResNet`."""
+
   squeeze_ratio: float
   drop_path_rate: float
   pooled_shortcut: bool
@@ -61,6 +73,7 @@ class Branch(NamedTuple):
 
 class BasicBlock(nn.Module):
   """Two 3x3 convolutions and the shortcut; x [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+
   features: int
   stride: int
   branch: Branch
@@ -78,6 +91,7 @@ class BasicBlock(nn.Module):
 
 class BottleneckBlock(nn.Module):
   """1x1, 3x3, 1x1 and the shortcut; x [B, H, W, C] -> [B, H/stride, W/stride, 4 * features]."""
+
   features: int
   stride: int
   branch: Branch
@@ -119,10 +133,15 @@ def _shortcut(block, x, features, norm):
 
 def _excitation(h, squeeze_ratio):
   """A gate in (0, 1) for each channel: [B, 1, 1, C] of h [B, H, W, C] (Hu et al., 2018)."""
+
   def dense(features, axes, name):
-    return nn.Dense(features, dtype=h.dtype, name=name,
-                    kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), axes),
-                    bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]))
+    return nn.Dense(
+      features,
+      dtype=h.dtype,
+      name=name,
+      kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), axes),
+      bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
+    )
 
   channels = h.shape[-1]
   s = h.mean(axis=(1, 2), keepdims=True)
@@ -148,6 +167,7 @@ class ResNet(nn.Module):
   drop_path_rate: of the last block, rising linearly from 0 at the first (stochastic depth).
   dropout_rate: of the features. Above 0, both need the 'dropout' rng in training.
   """
+
   stage_sizes: Sequence[int]
   num_classes: int
   block: str = 'bottleneck'
@@ -171,13 +191,16 @@ class ResNet(nn.Module):
       stride = 2 if stage > 0 and i == 0 else 1
       rate = self.drop_path_rate * number / max(len(blocks) - 1, 1)
       branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut)
-      x = _BLOCKS[self.block](self.width * 2**stage, stride, branch, self.dtype,
-                              name=f'stage_{stage}_block_{i}')(x, train=train)
+      x = _BLOCKS[self.block](
+        self.width * 2**stage, stride, branch, self.dtype, name=f'stage_{stage}_block_{i}'
+      )(x, train=train)
     features = x.astype(jnp.float32).mean(axis=(1, 2))
     head = nn.Dense(
-        self.num_classes, name='head',
-        kernel_init=nn.with_logical_partitioning(_head_init, ('embed', 'classes')),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ('classes',)))
+      self.num_classes,
+      name='head',
+      kernel_init=nn.with_logical_partitioning(_head_init, ('embed', 'classes')),
+      bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ('classes',)),
+    )
     dropped = nn.Dropout(self.dropout_rate, deterministic=not train)(features)
     return Outputs(head(dropped), features)
 

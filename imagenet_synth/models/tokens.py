@@ -48,8 +48,10 @@ def piece_tokens(prompts: Sequence[str], max_length: int, vocabulary: str | Path
   except (OSError, RuntimeError) as error:
     raise InputError(f'{vocabulary}: no SentencePiece vocabulary file: {error}') from error
   if (processor.pad_id(), processor.eos_id()) != (PAD_ID, EOS_ID):
-    raise InputError(f'{vocabulary}: padding and end are {processor.pad_id()} and '
-                     f'{processor.eos_id()}, of T5 they are {PAD_ID} and {EOS_ID}')
+    raise InputError(
+      f'{vocabulary}: padding and end are {processor.pad_id()} and '
+      f'{processor.eos_id()}, of T5 they are {PAD_ID} and {EOS_ID}'
+    )
   return _padded(prompts, processor.encode(list(prompts)), max_length)
 
 

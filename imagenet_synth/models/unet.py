@@ -15,6 +15,7 @@ class UNet(nn.Module):
   pixels attend to each other and to the text; head_size: channels per attention head; remat: recompute
   blocks on the way back instead of keeping what they computed.
   """
+
   channels: int
   channel_multiples: tuple[int, ...]
   num_res_blocks: int
@@ -25,15 +26,21 @@ class UNet(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, x_t: jax.Array, logsnr: jax.Array, text: jax.Array,
-               low_res: jax.Array | None = None, aug_logsnr: jax.Array | None = None, *,
-               train: bool = False) -> jax.Array:
+  def __call__(
+    self,
+    x_t: jax.Array,
+    logsnr: jax.Array,
+    text: jax.Array,
+    low_res: jax.Array | None = None,
+    aug_logsnr: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> jax.Array:
     """x_t [B, H, W, C], logsnr [B], text [B, L, D] -> prediction float32 [B, H, W, C].
 
     low_res [B, H, W, C] (already upsampled and noised) and aug_logsnr [B] make it an SR network.
     """
-    vector = Conditioning(4 * self.channels, self.dtype, name='conditioning')(
-        logsnr, text, aug_logsnr)
+    vector = Conditioning(4 * self.channels, self.dtype, name='conditioning')(logsnr, text, aug_logsnr)
     inputs = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
     x = conv(self.channels, dtype=self.dtype, name='conv_in')(inputs)
 
@@ -47,8 +54,9 @@ class UNet(nn.Module):
       if x.shape[1] not in self.attention_sizes:
         return x
       features = x.shape[-1]
-      return attention_class(max(features // self.head_size, 1), features, dtype=self.dtype,
-                             name=name)(x, text)
+      return attention_class(max(features // self.head_size, 1), features, dtype=self.dtype, name=name)(
+        x, text
+      )
 
     skips = [x]
     last = len(self.channel_multiples) - 1
@@ -72,5 +80,3 @@ class UNet(nn.Module):
 
     x = nn.swish(group_norm(x.shape[-1], self.dtype, 'norm_out')(x))
     return conv(x_t.shape[-1], zero=True, name='conv_out')(x.astype(jnp.float32))
-
-

@@ -24,13 +24,18 @@ _zeros = nn.initializers.zeros_init()
 
 
 def _dense(features: int, axes: tuple[str, str], dtype: str, name: str) -> nn.Dense:
-  return nn.Dense(features, dtype=dtype, name=name,
-                  kernel_init=nn.with_logical_partitioning(_kernel_init, axes),
-                  bias_init=nn.with_logical_partitioning(_zeros, axes[1:]))
+  return nn.Dense(
+    features,
+    dtype=dtype,
+    name=name,
+    kernel_init=nn.with_logical_partitioning(_kernel_init, axes),
+    bias_init=nn.with_logical_partitioning(_zeros, axes[1:]),
+  )
 
 
 class Attention(nn.Module):
   """Tokens [B, N, D] attend to each other. The 'heads' axis of a kernel is heads x head size."""
+
   num_heads: int
   dtype: str
 
@@ -48,6 +53,7 @@ class Attention(nn.Module):
 
 class Block(nn.Module):
   """Pre-norm attention and MLP on tokens [B, N, D], each dropped whole at `drop_path_rate`."""
+
   num_heads: int
   mlp_ratio: int
   drop_path_rate: float
@@ -57,7 +63,8 @@ class Block(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     # One draw an image: a dropped branch is 0 for it, a kept one is scaled up (Huang et al., 2016).
     drop_path = functools.partial(
-        nn.Dropout, self.drop_path_rate, broadcast_dims=(1, 2), deterministic=not train)
+      nn.Dropout, self.drop_path_rate, broadcast_dims=(1, 2), deterministic=not train
+    )
     width = x.shape[-1]
     h = layer_norm(self.dtype, 'attention_norm')(x)
     x = x + drop_path()(Attention(self.num_heads, self.dtype, name='attention')(h))
@@ -75,6 +82,7 @@ class ViT(nn.Module):
   drop_path_rate: of the last block, rising linearly from 0 at the first (stochastic depth).
     Above 0, training needs the 'dropout' rng.
   """
+
   patch_size: int
   width: int
   depth: int
@@ -101,14 +109,21 @@ class ViT(nn.Module):
     """Images [B, H, W, C] -> tokens [B, N, width], row by row."""
     batch_size, height, width, _ = x.shape
     if height % self.patch_size or width % self.patch_size:
-      raise InputError(f'image of {height} x {width} pixels does not divide into patches of '
-                       f'{self.patch_size}; change image_size or patch_size')
+      raise InputError(
+        f'image of {height} x {width} pixels does not divide into patches of '
+        f'{self.patch_size}; change image_size or patch_size'
+      )
     size = (self.patch_size, self.patch_size)
     x = nn.Conv(
-        self.width, size, size, padding='VALID', dtype=self.dtype, name='patches',
-        kernel_init=nn.with_logical_partitioning(
-            nn.initializers.lecun_normal(), (None, None, None, 'embed')),
-        bias_init=nn.with_logical_partitioning(_zeros, ('embed',)))(x)
+      self.width,
+      size,
+      size,
+      padding='VALID',
+      dtype=self.dtype,
+      name='patches',
+      kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, None, 'embed')),
+      bias_init=nn.with_logical_partitioning(_zeros, ('embed',)),
+    )(x)
     return x.reshape(batch_size, -1, self.width)
 
   def _add_class_and_position(self, tokens: jax.Array) -> jax.Array:

@@ -54,6 +54,7 @@ class Recipe:
   Raises:
     InputError: both or neither of num_steps and epochs are given.
   """
+
   optimizer: Optimizer
   batch_size: int
   num_steps: int | None = None
@@ -70,8 +71,9 @@ class Recipe:
 
   def __post_init__(self):
     if (self.num_steps is None) == (self.epochs is None):
-      raise InputError(f'recipe: num_steps is {self.num_steps} and epochs is {self.epochs}; '
-                       'give one of the two')
+      raise InputError(
+        f'recipe: num_steps is {self.num_steps} and epochs is {self.epochs}; give one of the two'
+      )
 
   def steps(self, num_examples: int) -> int:
     """Of a run on a training set; the last epoch is filled up to a whole batch."""
@@ -101,6 +103,7 @@ class ClassifierObjective:
   Batches hold `image` uint8 [B, S, S, C] and `label` int32 [B]. The accuracy is that of the images'
   own labels, also where images are mixed.
   """
+
   model: nn.Module
   size: int
   channels: int
@@ -118,8 +121,9 @@ class ClassifierObjective:
     if self.mixup_alpha or self.cutmix_alpha:
       share = own_share(jax.random.fold_in(key, 1), self.size, self.mixup_alpha, self.cutmix_alpha)
       x = mix(x, share)
-    outputs, extra = self.model.apply(variables, x, train=True, mutable=['batch_stats'],
-                                      rngs={'dropout': key})
+    outputs, extra = self.model.apply(
+      variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
+    )
     labels = jax.nn.one_hot(batch['label'], outputs.logits.shape[-1])
     labels = optax.smooth_labels(labels, self.label_smoothing)
     if share is not None:
@@ -129,32 +133,59 @@ class ClassifierObjective:
     return loss, ({'loss': loss, 'accuracy': accuracy}, dict(extra))
 
 
-def train(model: nn.Module, recipe: Recipe, data: Images | Joined, size: int, seed: int,
-          path: pathlib.Path, origin: dict[str, Any], make_writer: Callable[[pathlib.Path, int], Writer],
-          what: str, start: Any = None) -> Any:
+def train(
+  model: nn.Module,
+  recipe: Recipe,
+  data: Images | Joined,
+  size: int,
+  seed: int,
+  path: pathlib.Path,
+  origin: dict[str, Any],
+  make_writer: Callable[[pathlib.Path, int], Writer],
+  what: str,
+  start: Any = None,
+) -> Any:
   """Trains to the end, from the latest checkpoint in `path`, if any; -> the variables.
 
   size: of what the network sees; the images of `data` may be larger. start: variables to begin with, also
   of another size; random ones if not given.
   """
   sample, _ = data.take(np.arange(1))
-  objective = ClassifierObjective(model, size, sample.shape[-1], recipe.label_smoothing,
-                                  recipe.mixup_alpha, recipe.cutmix_alpha)
+  objective = ClassifierObjective(
+    model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha
+  )
   mesh = make_mesh()
   check_batch_size(mesh, recipe.batch_size)
   num_steps = recipe.steps(len(data))
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh)
   checkpoints = Checkpoints(path / 'checkpoints')
-  fresh = lambda: (trainer.init(seed) if start is None
-                   else trainer.start_from(_of_size(start, objective), seed))
+  fresh = lambda: (
+    trainer.init(seed) if start is None else trainer.start_from(_of_size(start, objective), seed)
+  )
   state = restore_or_init(trainer, checkpoints, fresh)
   writer = make_writer(path, int(state.step))
-  state = fit(trainer, state,
-              lambda start, stop, rows: batches(data, 'label', seed, recipe.batch_size, start, stop,
-                                                rows, functools.partial(augment, recipe=recipe, size=size)),
-              {}, num_steps, batch_size=recipe.batch_size, checkpoints=checkpoints,
-              checkpoint_every=max(num_steps // 4, 1000), origin=origin, writer=writer,
-              what=what)
+  state = fit(
+    trainer,
+    state,
+    lambda start, stop, rows: batches(
+      data,
+      'label',
+      seed,
+      recipe.batch_size,
+      start,
+      stop,
+      rows,
+      functools.partial(augment, recipe=recipe, size=size),
+    ),
+    {},
+    num_steps,
+    batch_size=recipe.batch_size,
+    checkpoints=checkpoints,
+    checkpoint_every=max(num_steps // 4, 1000),
+    origin=origin,
+    writer=writer,
+    what=what,
+  )
   writer.close()
   checkpoints.close()
   return state.sampling_variables
@@ -187,8 +218,9 @@ def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: in
   return map_rows(_forward(model), variables, inputs, batch_size)
 
 
-def predict_labelled(model: nn.Module, variables: Any, data: Images,
-                     size: int) -> tuple[np.ndarray, np.ndarray]:
+def predict_labelled(
+  model: nn.Module, variables: Any, data: Images, size: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N]."""
   logits, labels = [], []
   for start in range(0, len(data), _PREDICTED):

@@ -25,19 +25,31 @@ class Writer(Protocol):
   def flush(self) -> None: ...
 
 
-def restore_or_init(trainer: Trainer, checkpoints: Checkpoints,
-                    fresh: Callable[[], TrainState]) -> TrainState:
+def restore_or_init(
+  trainer: Trainer, checkpoints: Checkpoints, fresh: Callable[[], TrainState]
+) -> TrainState:
   """The latest checkpoint's state, or `fresh()` if there is none yet."""
   if checkpoints.latest is None:
     return fresh()
   return checkpoints.restore(checkpoints.latest, trainer.like())
 
 
-def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.ndarray], Iterable[Any]],
-        context: Any, num_steps: int, *, batch_size: int, checkpoints: Checkpoints,
-        checkpoint_every: int, origin: dict[str, Any], writer: Writer, what: str,
-        on_checkpoint: Callable[[int, TrainState], None] = lambda step, state: None,
-        log_every: int = 50) -> TrainState:
+def fit(
+  trainer: Trainer,
+  state: TrainState,
+  batches: Callable[[int, int, np.ndarray], Iterable[Any]],
+  context: Any,
+  num_steps: int,
+  *,
+  batch_size: int,
+  checkpoints: Checkpoints,
+  checkpoint_every: int,
+  origin: dict[str, Any],
+  writer: Writer,
+  what: str,
+  on_checkpoint: Callable[[int, TrainState], None] = lambda step, state: None,
+  log_every: int = 50,
+) -> TrainState:
   """Trains from `state.step` to `num_steps`.
 
   Args:
@@ -64,8 +76,11 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.nda
   sharding = batch_sharding(trainer.mesh)
   rows = own_rows(sharding, batch_size)
   context = jax.device_put(context, replicated(trainer.mesh))
-  with (progress(num_steps * batch_size, what, start=start * batch_size) as bar, StopSignal() as stop,
-        contextlib.ExitStack() as at_end):
+  with (
+    progress(num_steps * batch_size, what, start=start * batch_size) as bar,
+    StopSignal() as stop,
+    contextlib.ExitStack() as at_end,
+  ):
     # however this ends, what is being saved is saved
     at_end.callback(checkpoints.wait)
     ahead = Ahead(batches(start, num_steps, rows))
@@ -75,14 +90,17 @@ def fit(trainer: Trainer, state: TrainState, batches: Callable[[int, int, np.nda
       saves = step % checkpoint_every == 0 or step == num_steps or stopped
       if step % log_every == 0 or saves:
         _log(writer, step, metrics, what)
-        bar.set_postfix({'loss': f'{float(metrics["loss"]):.4f}',
-                         'input': f'{ahead.per_second * batch_size:.0f}img/s'}, refresh=False)
+        bar.set_postfix(
+          {'loss': f'{float(metrics["loss"]):.4f}', 'input': f'{ahead.per_second * batch_size:.0f}img/s'},
+          refresh=False,
+        )
       bar.update(batch_size)
       if saves:
         checkpoints.save(step, state, state.sampling_variables, {**origin, 'step': step})
         if stopped:
-          raise Stopped(f'{what}: told to stop; step {step} of {num_steps} is saved, the same command '
-                        'goes on from there')
+          raise Stopped(
+            f'{what}: told to stop; step {step} of {num_steps} is saved, the same command goes on from there'
+          )
         on_checkpoint(step, state)
   return state
 
@@ -91,7 +109,9 @@ def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str) ->
   values = {name: float(value) for name, value in metrics.items()}
   for name, value in values.items():
     if not math.isfinite(value):
-      raise InputError(f'{what}: {name} is {value} at step {step}; lower the learning rate and run '
-                       f'again: training goes on from the last checkpoint')
+      raise InputError(
+        f'{what}: {name} is {value} at step {step}; lower the learning rate and run '
+        f'again: training goes on from the last checkpoint'
+      )
   writer.write_scalars(step, values)
   writer.flush()

@@ -21,8 +21,11 @@ def own_share(key: jax.Array, size: int, mixup_alpha: float, cutmix_alpha: float
     return _mixup_share(mixup_key, size, mixup_alpha)
   if not mixup_alpha:
     return _cutmix_share(cutmix_key, size, cutmix_alpha)
-  return jnp.where(jax.random.bernoulli(coin_key), _mixup_share(mixup_key, size, mixup_alpha),
-                   _cutmix_share(cutmix_key, size, cutmix_alpha))
+  return jnp.where(
+    jax.random.bernoulli(coin_key),
+    _mixup_share(mixup_key, size, mixup_alpha),
+    _cutmix_share(cutmix_key, size, cutmix_alpha),
+  )
 
 
 def mix(x: jax.Array, share: jax.Array) -> jax.Array:

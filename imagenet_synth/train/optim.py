@@ -22,6 +22,7 @@ class Optimizer:
   scale_by_parameter: Adafactor's update is relative to the parameter's root mean square (optax's
   default; the learning rate is then a relative one). clip_norm: global gradient norm; 0 for none.
   """
+
   name: Literal['adafactor', 'adam', 'adamw', 'momentum']
   learning_rate: float
   schedule: Literal['constant', 'cosine', 'step'] = 'constant'
@@ -35,8 +36,9 @@ class Optimizer:
 
   def __post_init__(self):
     if self.warmup and self.warmup_steps:
-      raise InputError(f'optimizer: warmup {self.warmup} and warmup_steps {self.warmup_steps} are '
-                       'both given; leave one out')
+      raise InputError(
+        f'optimizer: warmup {self.warmup} and warmup_steps {self.warmup_steps} are both given; leave one out'
+      )
 
 
 def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:
@@ -47,7 +49,8 @@ def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:
   elif config.schedule == 'step':
     # join_schedules restarts the count after the warm-up
     after = optax.piecewise_constant_schedule(
-        peak, {round(drop * num_steps) - warmup: 0.1 for drop in config.drops})
+      peak, {round(drop * num_steps) - warmup: 0.1 for drop in config.drops}
+    )
   else:
     after = optax.constant_schedule(peak)
   if not warmup:
@@ -65,12 +68,16 @@ def make_optimizer(config: Optimizer, num_steps: int) -> optax.GradientTransform
   rate = learning_rate(config, num_steps)
   mask = None if config.decay_all else _kernels
   if config.name == 'adafactor':
-    update = optax.adafactor(rate, weight_decay_rate=config.weight_decay or None,
-                             weight_decay_mask=mask,
-                             multiply_by_parameter_scale=config.scale_by_parameter)
+    update = optax.adafactor(
+      rate,
+      weight_decay_rate=config.weight_decay or None,
+      weight_decay_mask=mask,
+      multiply_by_parameter_scale=config.scale_by_parameter,
+    )
   elif config.name == 'momentum':
-    update = optax.chain(optax.add_decayed_weights(config.weight_decay, mask),
-                         optax.sgd(rate, momentum=0.9, nesterov=True))
+    update = optax.chain(
+      optax.add_decayed_weights(config.weight_decay, mask), optax.sgd(rate, momentum=0.9, nesterov=True)
+    )
   elif config.name == 'adamw':
     update = optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
   else:

@@ -27,8 +27,9 @@ class Objective(Protocol):
   def init(self, key: jax.Array) -> dict[str, Any]:
     """Fresh variables, with 'params' boxed in logical axis names."""
 
-  def loss(self, variables: dict[str, Any], batch: Batch, context: Any,
-           key: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
+  def loss(
+    self, variables: dict[str, Any], batch: Batch, context: Any, key: jax.Array
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
     """(scalar loss, (metrics, updated variables other than 'params'))."""
 
 
@@ -38,6 +39,7 @@ class TrainState:
 
   The seed is carried, not compiled in: runs that differ in it alone share one compilation.
   """
+
   step: jax.Array
   seed: jax.Array
   params: Any
@@ -59,8 +61,15 @@ class Trainer:
   noise, so that the parts' numbers are not those of the whole batch, but of the same distribution.
   """
 
-  def __init__(self, objective: Objective, optimizer: Optimizer, num_steps: int, ema_decay: float,
-               mesh: Mesh, accumulate: int = 1):
+  def __init__(
+    self,
+    objective: Objective,
+    optimizer: Optimizer,
+    num_steps: int,
+    ema_decay: float,
+    mesh: Mesh,
+    accumulate: int = 1,
+  ):
     self.mesh = mesh
     self._objective, self._ema_decay, self._accumulate = objective, ema_decay, accumulate
     self._update = make_optimizer(optimizer, num_steps)
@@ -71,8 +80,11 @@ class Trainer:
     self._start_from = jax.jit(self._start, out_shardings=self.shardings)
     batch, whole = batch_sharding(mesh), replicated(mesh)
     self.step: StepFn = jax.jit(
-        self._step, donate_argnums=0, in_shardings=(self.shardings, batch, whole),
-        out_shardings=(self.shardings, whole))
+      self._step,
+      donate_argnums=0,
+      in_shardings=(self.shardings, batch, whole),
+      out_shardings=(self.shardings, whole),
+    )
 
   def start_from(self, variables: Any, seed: int) -> TrainState:
     """A state at step 0 that starts from trained weights."""
@@ -81,8 +93,9 @@ class Trainer:
 
   def like(self) -> Any:
     """Shapes and shardings of the state, to restore a checkpoint into."""
-    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-                        self.abstract, self.shardings)
+    return jax.tree.map(
+      lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), self.abstract, self.shardings
+    )
 
   def _fresh(self, seed: int) -> TrainState:
     return self._start(nn.unbox(self._objective.init(jax.random.key(seed))), seed)
@@ -92,8 +105,7 @@ class Trainer:
     extra = {k: v for k, v in variables.items() if k != 'params'}
     # copies: the trees are donated together, so they must not share buffers
     ema, ema_extra = jax.tree.map(jnp.copy, (params, extra))
-    return TrainState(jnp.int32(0), jnp.int32(seed), params, ema, extra, ema_extra,
-                      self._update.init(params))
+    return TrainState(jnp.int32(0), jnp.int32(seed), params, ema, extra, ema_extra, self._update.init(params))
 
   def _shardings(self, boxed: dict[str, Any]) -> TrainState:
     whole = replicated(self.mesh)
@@ -101,13 +113,17 @@ class Trainer:
     # a moment is laid out as its parameter; Adafactor's factored ones are small and stay whole
     like_param = lambda leaf, shape, sharding: sharding if leaf.shape == shape.shape else whole
     opt_state = optax.tree.map_params(
-        self._update, like_param, self.abstract.opt_state, self.abstract.params, params,
-        transform_non_params=lambda _: whole)
+      self._update,
+      like_param,
+      self.abstract.opt_state,
+      self.abstract.params,
+      params,
+      transform_non_params=lambda _: whole,
+    )
     extra = jax.tree.map(lambda _: whole, self.abstract.extra)
     return TrainState(whole, whole, params, params, extra, extra, opt_state)
 
-  def _step(self, state: TrainState, batch: Batch,
-            context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+  def _step(self, state: TrainState, batch: Batch, context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     if self._accumulate == 1:
       grads, metrics, extra = self._gradients(state.params, state.extra, batch, context, key)
@@ -118,13 +134,13 @@ class Trainer:
     # the average of the first steps would be that of the random start: let the horizon grow
     step = state.step + 1
     decay = jnp.minimum(self._ema_decay, step / (step + 10.0))
-    ema, ema_extra = optax.incremental_update((params, extra), (state.ema, state.ema_extra),
-                                              1 - decay)
+    ema, ema_extra = optax.incremental_update((params, extra), (state.ema, state.ema_extra), 1 - decay)
     metrics = {**metrics, 'grad_norm': optax.tree.norm(grads)}
     return TrainState(step, state.seed, params, ema, extra, ema_extra, opt_state), metrics
 
-  def _gradients(self, params: Any, extra: Any, batch: Batch, context: Any,
-                 key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:
+  def _gradients(
+    self, params: Any, extra: Any, batch: Batch, context: Any, key: jax.Array
+  ) -> tuple[Any, dict[str, jax.Array], Any]:
     def loss_fn(params):
       # explicitly: left to choose, the partitioner of jax 0.10 makes wrong gradients where both
       # `fsdp` and `tensor` cut a convolution
@@ -134,8 +150,9 @@ class Trainer:
     (_, (metrics, extra)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     return grads, metrics, extra
 
-  def _accumulated(self, state: TrainState, batch: Batch, context: Any,
-                   key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:
+  def _accumulated(
+    self, state: TrainState, batch: Batch, context: Any, key: jax.Array
+  ) -> tuple[Any, dict[str, jax.Array], Any]:
     """Means over parts of the batch that are computed one after the other."""
     num = self._accumulate
     rows = NamedSharding(self.mesh, PartitionSpec(None, *batch_sharding(self.mesh).spec))
@@ -148,21 +165,29 @@ class Trainer:
     def part(carry, xs):
       i, rows_of_part = xs
       sums, extra = carry
-      grads, metrics, extra = self._gradients(state.params, extra, rows_of_part, context,
-                                              jax.random.fold_in(key, i))
+      grads, metrics, extra = self._gradients(
+        state.params, extra, rows_of_part, context, jax.random.fold_in(key, i)
+      )
       return (jax.tree.map(jnp.add, sums, (grads, metrics)), extra), None
 
     first = jax.tree.map(lambda x: cut(x)[0], batch)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(
-        lambda: self._gradients(state.params, state.extra, first, context, key)[:2]))
-    (sums, extra), _ = jax.lax.scan(part, (zeros, state.extra),
-                                    (jnp.arange(num), jax.tree.map(cut, batch)))
+    zeros = jax.tree.map(
+      lambda a: jnp.zeros(a.shape, a.dtype),
+      jax.eval_shape(lambda: self._gradients(state.params, state.extra, first, context, key)[:2]),
+    )
+    (sums, extra), _ = jax.lax.scan(part, (zeros, state.extra), (jnp.arange(num), jax.tree.map(cut, batch)))
     grads, metrics = jax.tree.map(lambda total: total / num, sums)
     return grads, metrics, extra
 
 
 @functools.lru_cache(maxsize=8)
-def make_trainer(objective: Objective, optimizer: Optimizer, num_steps: int, ema_decay: float,
-                 mesh: Mesh, accumulate: int = 1) -> Trainer:
+def make_trainer(
+  objective: Objective,
+  optimizer: Optimizer,
+  num_steps: int,
+  ema_decay: float,
+  mesh: Mesh,
+  accumulate: int = 1,
+) -> Trainer:
   """A Trainer; an equal request gets the same one, with what it has compiled."""
   return Trainer(objective, optimizer, num_steps, ema_decay, mesh, accumulate)

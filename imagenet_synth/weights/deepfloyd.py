@@ -14,14 +14,21 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.deepfloyd import IFUNet
 from imagenet_synth.weights.tensors import Kind, ParamPath, load_tree, open_tensors, torch_param
 
-_KIND = Kind('a DeepFloyd IF U-Net',
-             'diffusers.UNet2DConditionModel.from_pretrained(folder).save_pretrained(new_folder)')
+_KIND = Kind(
+  'a DeepFloyd IF U-Net', 'diffusers.UNet2DConditionModel.from_pretrained(folder).save_pretrained(new_folder)'
+)
 
 # the choices of config.json that `IFUNet` has made for good; the others are its fields
 _FIXED = {
-    'act_fn': 'gelu', 'addition_embed_type': 'text', 'cross_attention_norm': 'group_norm',
-    'encoder_hid_dim_type': 'text_proj', 'flip_sin_to_cos': True, 'freq_shift': 0,
-    'norm_num_groups': 32, 'resnet_time_scale_shift': 'scale_shift', 'center_input_sample': False,
+  'act_fn': 'gelu',
+  'addition_embed_type': 'text',
+  'cross_attention_norm': 'group_norm',
+  'encoder_hid_dim_type': 'text_proj',
+  'flip_sin_to_cos': True,
+  'freq_shift': 0,
+  'norm_num_groups': 32,
+  'resnet_time_scale_shift': 'scale_shift',
+  'center_input_sample': False,
 }
 
 
@@ -43,13 +50,14 @@ def network_fields(path: str | Path) -> dict[str, Any]:
   try:
     channels, layers = tuple(config['block_out_channels']), config['layers_per_block']
     return dict(
-        channels=channels,
-        layers_per_block=(layers,) * len(channels) if isinstance(layers, int) else tuple(layers),
-        attention=tuple('CrossAttn' in kind for kind in config['down_block_types']),
-        cross_attention_size=config['cross_attention_dim'],
-        head_size=config['attention_head_dim'],
-        pool_heads=config['addition_embed_type_num_heads'],
-        only_cross_attention=config['only_cross_attention'])
+      channels=channels,
+      layers_per_block=(layers,) * len(channels) if isinstance(layers, int) else tuple(layers),
+      attention=tuple('CrossAttn' in kind for kind in config['down_block_types']),
+      cross_attention_size=config['cross_attention_dim'],
+      head_size=config['attention_head_dim'],
+      pool_heads=config['addition_embed_type_num_heads'],
+      only_cross_attention=config['only_cross_attention'],
+    )
   except KeyError as error:
     raise InputError(f'{path}: no key {error} in config.json of {_KIND.name}') from error
 
@@ -69,10 +77,13 @@ def load(path: str | Path, network: IFUNet, in_channels: int, text_size: int) ->
   image = jnp.zeros((1, 64, 64, 3))
   level = jnp.zeros((1,))
   low_res = (image, level) if in_channels == 6 else ()
-  abstract = jax.eval_shape(network.init, jax.random.key(0), image, level,
-                            jnp.zeros((1, 1, text_size)), *low_res)['params']
-  params = {p: torch_param(p, leaf.shape, _name(p))
-            for p, leaf in traverse_util.flatten_dict(nn.unbox(abstract)).items()}
+  abstract = jax.eval_shape(
+    network.init, jax.random.key(0), image, level, jnp.zeros((1, 1, text_size)), *low_res
+  )['params']
+  params = {
+    p: torch_param(p, leaf.shape, _name(p))
+    for p, leaf in traverse_util.flatten_dict(nn.unbox(abstract)).items()
+  }
   return load_tree(path, open_tensors(path, _KIND), params, _KIND)
 
 
@@ -83,4 +94,4 @@ def _name(path: ParamPath) -> str:
   name = re.sub(r'^(down_blocks|up_blocks)_(\d+)_', r'\1.\2.', name)
   name = re.sub(r'^mid_block_', 'mid_block.', name)
   name = re.sub(r'(resnets|attentions|samplers|to_out)_(\d+)', r'\1.\2', name)
-  return f'{name}.{ {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)}'
+  return f'{name}.{ {"kernel": "weight", "scale": "weight"}.get(leaf, leaf) }'

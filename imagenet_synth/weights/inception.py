@@ -10,8 +10,7 @@ from flax import traverse_util
 from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.weights.tensors import Kind, Param, ParamPath, load_tree, open_tensors, torch_param
 
-_KIND = Kind("FID's Inception-v3",
-             'safetensors.torch.save_file(torch.load(old, weights_only=True), new)')
+_KIND = Kind("FID's Inception-v3", 'safetensors.torch.save_file(torch.load(old, weights_only=True), new)')
 _EPSILON = 1e-3
 
 
@@ -25,8 +24,11 @@ def load(path: str | Path) -> dict:
     InputError: see `weights.tensors`.
   """
   path = Path(path)
-  tensors = {name: tensor for name, tensor in open_tensors(path, _KIND).items()
-             if not name.endswith('num_batches_tracked')}
+  tensors = {
+    name: tensor
+    for name, tensor in open_tensors(path, _KIND).items()
+    if not name.endswith('num_batches_tracked')
+  }
   abstract = jax.eval_shape(InceptionV3().init, jax.random.key(0), jnp.zeros((1, 299, 299, 3)))
   wanted: dict[ParamPath, Param] = {}
   for p, leaf in traverse_util.flatten_dict(abstract['params']).items():
@@ -36,11 +38,14 @@ def load(path: str | Path) -> dict:
       wanted[p] = Param('fc.bias', (leaf.shape,))
     else:
       norm = '.'.join(p[:-2]) + '.bn'
-      wanted |= {(*p[:-1], name): Param(f'{norm}.{name}', (leaf.shape,))
-                 for name in ('weight', 'bias', 'running_mean', 'running_var')}
+      wanted |= {
+        (*p[:-1], name): Param(f'{norm}.{name}', (leaf.shape,))
+        for name in ('weight', 'bias', 'running_mean', 'running_var')
+      }
   raw = traverse_util.flatten_dict(load_tree(path, tensors, wanted, _KIND))
   return traverse_util.unflatten_dict(
-      {p: _folded(raw, p) for p in traverse_util.flatten_dict(abstract['params'])})
+    {p: _folded(raw, p) for p in traverse_util.flatten_dict(abstract['params'])}
+  )
 
 
 def _folded(raw: dict[ParamPath, np.ndarray], path: ParamPath) -> np.ndarray:

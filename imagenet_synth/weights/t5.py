@@ -22,8 +22,10 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.t5 import T5Config, T5Encoder
 from imagenet_synth.weights.tensors import Kind, Param, ParamPath, Tensor, load_tree, open_tensors
 
-_KIND = Kind('a T5 v1.1 or ByT5 encoder',
-             'transformers.T5EncoderModel.from_pretrained(folder).save_pretrained(new_folder)')
+_KIND = Kind(
+  'a T5 v1.1 or ByT5 encoder',
+  'transformers.T5EncoderModel.from_pretrained(folder).save_pretrained(new_folder)',
+)
 
 
 class T5Weights(NamedTuple):
@@ -116,9 +118,7 @@ def _t5x_name(path: ParamPath) -> str:
   return '.'.join((prefix, *path))
 
 
-def _convert(
-  source: Path, tensors: Mapping[str, Tensor], fmt: _Format, config: T5Config | None
-) -> T5Weights:
+def _convert(source: Path, tensors: Mapping[str, Tensor], fmt: _Format, config: T5Config | None) -> T5Weights:
   if config is None:
     config = _config_from_shapes(source, tensors, fmt)
   params = {path: _param(path, shape, fmt) for path, shape in _param_shapes(config).items()}
@@ -142,8 +142,7 @@ def _param(path: ParamPath, shape: tuple[int, ...], fmt: _Format) -> Param:
     stored = (math.prod(shape[:split]), math.prod(shape[split:]))
   # T5X has also written kernels with heads apart, which is the order of the Flax tree.
   shapes = (stored[::-1] if transposed else stored,) + (() if fmt.transposed else (shape,))
-  return Param(fmt.name_fn(path), shapes,
-               lambda array: (array.T if transposed else array).reshape(shape))
+  return Param(fmt.name_fn(path), shapes, lambda array: (array.T if transposed else array).reshape(shape))
 
 
 def _config_from_shapes(source: Path, tensors: Mapping[str, Tensor], fmt: _Format) -> T5Config:
@@ -167,9 +166,7 @@ def _config_from_shapes(source: Path, tensors: Mapping[str, Tensor], fmt: _Forma
   _, mlp_size = matrix_shape('layers_0', 'mlp', 'wi_0', 'kernel')
   if query_size % num_heads:
     name = fmt.name_fn(query_path)
-    raise InputError(
-      f'{source}: tensor {name} has {query_size} outputs, not divisible by {num_heads} heads'
-    )
+    raise InputError(f'{source}: tensor {name} has {query_size} outputs, not divisible by {num_heads} heads')
   num_layers = 1 + max(map(int, layers))
   head_size = query_size // num_heads
   return T5Config(vocab_size, width, num_layers, num_heads, head_size, mlp_size, num_buckets)

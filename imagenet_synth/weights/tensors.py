@@ -32,6 +32,7 @@ class Tensor(NamedTuple):
 
 class Param(NamedTuple):
   """A Flax parameter: the name of its tensor, the shapes that are right, and how it is laid out."""
+
   name: str
   shapes: tuple[tuple[int, ...], ...]
   to_flax: Callable[[np.ndarray], np.ndarray] = lambda array: array
@@ -39,6 +40,7 @@ class Param(NamedTuple):
 
 class Kind(NamedTuple):
   """What is looked for, in words: `name` for messages, `convert` says how to be rid of a pickle."""
+
   name: str
   convert: str
 
@@ -56,8 +58,9 @@ def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
   return {name: _safetensors_tensor(file, name) for name, file in _files(path, kind).items()}
 
 
-def load_tree(source: Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param],
-              kind: Kind) -> dict:
+def load_tree(
+  source: Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param], kind: Kind
+) -> dict:
   """The Flax tree of float32 numpy arrays.
 
   Raises:
@@ -72,10 +75,12 @@ def load_tree(source: Path, tensors: Mapping[str, Tensor], params: Mapping[Param
   for param in params.values():
     shape = tensors[param.name].shape
     if shape not in param.shapes:
-      raise InputError(f'{source}: tensor {param.name} has shape {shape}, '
-                       f'expected {param.shapes[0]} of {kind.name}')
+      raise InputError(
+        f'{source}: tensor {param.name} has shape {shape}, expected {param.shapes[0]} of {kind.name}'
+      )
   return traverse_util.unflatten_dict(
-      {path: param.to_flax(_read(source, param.name, tensors)) for path, param in params.items()})
+    {path: param.to_flax(_read(source, param.name, tensors)) for path, param in params.items()}
+  )
 
 
 def torch_param(path: ParamPath, shape: tuple[int, ...], name: str) -> Param:
@@ -101,8 +106,7 @@ def _npz_tensors(path: Path) -> dict[str, Tensor]:
       arrays = dict(stored)
   except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
     raise InputError(f'{path}: not a whole npz of plain arrays: {error}') from error
-  return {name: Tensor(array.shape, functools.partial(np.asarray, array))
-          for name, array in arrays.items()}
+  return {name: Tensor(array.shape, functools.partial(np.asarray, array)) for name, array in arrays.items()}
 
 
 def _files(path: Path, kind: Kind) -> dict[str, Path]:
@@ -117,12 +121,13 @@ def _files(path: Path, kind: Kind) -> dict[str, Path]:
   files = main if len(main) == 1 else files
   if len(files) > 1:
     names = ', '.join(file.name for file in files)
-    raise InputError(f'{path}: no *.safetensors.index.json says how {names} belong together; '
-                     'name one file')
+    raise InputError(f'{path}: no *.safetensors.index.json says how {names} belong together; name one file')
   if not files:
     _refuse_pickle(path, kind)
-    raise InputError(f'{path}: no weights of {kind.name}; expected *.safetensors, or '
-                     '*.safetensors.index.json with its shards')
+    raise InputError(
+      f'{path}: no weights of {kind.name}; expected *.safetensors, or '
+      '*.safetensors.index.json with its shards'
+    )
   return dict.fromkeys(_names(files[0], kind), files[0])
 
 
@@ -153,8 +158,10 @@ def _names(file: Path, kind: Kind) -> set[str]:
 def _refuse_pickle(path: Path, kind: Kind) -> None:
   for file in sorted(path.iterdir()) if path.is_dir() else [path]:
     if file.suffix in _PICKLE_SUFFIXES:
-      raise InputError(f'{file}: a pickle can run code and is not read; if you trust it, convert it '
-                       f'with `{kind.convert}`, which writes safetensors')
+      raise InputError(
+        f'{file}: a pickle can run code and is not read; if you trust it, convert it '
+        f'with `{kind.convert}`, which writes safetensors'
+      )
 
 
 def _safetensors_tensor(file: Path, name: str) -> Tensor:

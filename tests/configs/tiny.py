@@ -7,19 +7,21 @@ from ml_collections import ConfigDict
 from configs import quickstart
 
 _NETWORKS = {
-    'unet': dict(channels=8, channel_multiples=(1,), attention_sizes=(8,), head_size=8),
-    'efficient_unet': dict(channels=(4, 8)),
-    'resnet': dict(width=4, stage_sizes=(1,)),
-    'vit': dict(patch_size=16, width=8, depth=1, num_heads=1),
+  'unet': dict(channels=8, channel_multiples=(1,), attention_sizes=(8,), head_size=8),
+  'efficient_unet': dict(channels=(4, 8)),
+  'resnet': dict(width=4, stage_sizes=(1,)),
+  'vit': dict(patch_size=16, width=8, depth=1, num_heads=1),
 }
-_NUMBERS = dict(num_examples=1500, batch_size=16, per_class=8, shard_size=16, columns=1, width=8,
-                mlp_size=8, num_layers=1)
+_NUMBERS = dict(
+  num_examples=1500, batch_size=16, per_class=8, shard_size=16, columns=1, width=8, mlp_size=8, num_layers=1
+)
 
 
 def get_config():
   config = json.loads(quickstart.get_config().to_json_best_effort())
-  return ConfigDict({'jobs': {name: _tiny(job) for name, job in config['jobs'].items()},
-                     'order': config['order']})
+  return ConfigDict(
+    {'jobs': {name: _tiny(job) for name, job in config['jobs'].items()}, 'order': config['order']}
+  )
 
 
 def _tiny(value):

@@ -11,7 +11,12 @@ def get_config():
   jobs['pretrain_base'].update(num_steps=60, checkpoint_every=10)
   sampler = dict(num_steps=64, guidance=1.25, thresholding='static')
   jobs['generate'] = dict(
-      job='generate', text='embed_classes', dataset=jobs['embed_classes'].dataset,
-      stages=[dict(weights='pretrain_base', sampler=sampler)], per_class=20, shard_size=10,
-      batch_size=10)
+    job='generate',
+    text='embed_classes',
+    dataset=jobs['embed_classes'].dataset,
+    stages=[dict(weights='pretrain_base', sampler=sampler)],
+    per_class=20,
+    shard_size=10,
+    batch_size=10,
+  )
   return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))

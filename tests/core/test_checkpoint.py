@@ -54,8 +54,7 @@ def test_what_is_saved_comes_back(tmp_path):
   assert json.loads(origin.read_text()) == {'job': 'base'}
 
 
-@pytest.mark.parametrize('keep_every, expected', [
-    (None, [7]), (3, [3, 6, 7]), (1, [2, 3, 4, 6, 7])])
+@pytest.mark.parametrize('keep_every, expected', [(None, [7]), (3, [3, 6, 7]), (1, [2, 3, 4, 6, 7])])
 def test_multiples_are_kept_and_the_latest(keep_every, expected, tmp_path):
   checkpoints = Checkpoints(tmp_path, keep_every)
   assert checkpoints.latest is None and checkpoints.steps == []
@@ -103,11 +102,15 @@ def test_a_missing_checkpoint_is_named(tmp_path):
   assert not (tmp_path / 'nowhere').exists()
 
 
-@pytest.mark.parametrize('like', [
+@pytest.mark.parametrize(
+  'like',
+  [
     {'w': jax.ShapeDtypeStruct((3, 2), np.float32)},
     {'v': jax.ShapeDtypeStruct((2, 3), np.float32)},
     {'w': jax.ShapeDtypeStruct((2, 3), np.float32), 'v': jax.ShapeDtypeStruct((), np.float32)},
-], ids=['shape', 'name', 'more'])
+  ],
+  ids=['shape', 'name', 'more'],
+)
 @pytest.mark.parametrize('read', [_restore, _load])
 def test_a_checkpoint_of_another_network_is_refused(read, like, tmp_path):
   _save(tmp_path, 1, make=lambda step: {'w': jnp.zeros((2, 3))})

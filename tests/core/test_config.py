@@ -40,12 +40,28 @@ def _fails(section, message, cls=_Outer):
 
 def test_builds_what_is_given_and_keeps_the_other_defaults():
   assert build(_Outer, {'num_steps': 3}, 'stage') == _Outer(3)
-  section = {'num_steps': 3, 'name': 'b', 'on': True, 'inner': {'rate': 2, 'kind': 'linear'},
-             'size': 8, 'sizes': [1, 2], 'many': ({'rate': 0.5}, {'rate': 1.5}),
-             'table': {'x': {'rate': 4.0}}, 'anything': {'free': [1]}}
+  section = {
+    'num_steps': 3,
+    'name': 'b',
+    'on': True,
+    'inner': {'rate': 2, 'kind': 'linear'},
+    'size': 8,
+    'sizes': [1, 2],
+    'many': ({'rate': 0.5}, {'rate': 1.5}),
+    'table': {'x': {'rate': 4.0}},
+    'anything': {'free': [1]},
+  }
   assert build(_Outer, section, 'stage') == _Outer(
-      3, 'b', True, _Inner(2.0, 'linear'), 8, (1, 2), (_Inner(0.5), _Inner(1.5)),
-      {'x': _Inner(4.0)}, {'free': [1]})
+    3,
+    'b',
+    True,
+    _Inner(2.0, 'linear'),
+    8,
+    (1, 2),
+    (_Inner(0.5), _Inner(1.5)),
+    {'x': _Inner(4.0)},
+    {'free': [1]},
+  )
 
 
 def test_a_whole_number_serves_as_a_float_and_becomes_one():
@@ -59,8 +75,9 @@ def test_an_optional_value_may_be_none():
 
 def test_unknown_keys_are_named_with_a_guess():
   _fails({'num_step': 3}, "unknown key stage.num_step; did you mean 'num_steps'?")
-  _fails({'num_steps': 3, 'inner': {'rate': 1.0, 'rat': 2.0}},
-         "unknown key stage.inner.rat; did you mean 'rate'?")
+  _fails(
+    {'num_steps': 3, 'inner': {'rate': 1.0, 'rat': 2.0}}, "unknown key stage.inner.rat; did you mean 'rate'?"
+  )
 
 
 def test_unknown_keys_without_a_guess_list_what_is_known():
@@ -74,7 +91,9 @@ def test_missing_keys_are_named():
   _fails({'num_steps': 3, 'table': {'x': {}}}, 'missing key stage.table.x.rate')
 
 
-@pytest.mark.parametrize('key, value, message', [
+@pytest.mark.parametrize(
+  'key, value, message',
+  [
     ('num_steps', 1.5, 'stage.num_steps is 1.5, must be an integer'),
     ('num_steps', '3', "stage.num_steps is '3', must be an integer"),
     ('num_steps', True, 'stage.num_steps is True, must be an integer'),
@@ -85,13 +104,13 @@ def test_missing_keys_are_named():
     ('inner', 3, 'stage.inner must be a section of keys, not 3'),
     ('inner', {'rate': 'fast'}, "stage.inner.rate is 'fast', must be a number"),
     ('inner', {'rate': True}, 'stage.inner.rate is True, must be a number'),
-    ('inner', {'rate': 1.0, 'kind': 'sine'},
-     "stage.inner.kind is 'sine', must be one of 'cosine', 'linear'"),
+    ('inner', {'rate': 1.0, 'kind': 'sine'}, "stage.inner.kind is 'sine', must be one of 'cosine', 'linear'"),
     ('sizes', 3, 'stage.sizes is 3, must be a list'),
     ('sizes', 'abc', "stage.sizes is 'abc', must be a list"),
     ('sizes', [1, 2.5], 'stage.sizes[1] is 2.5, must be an integer'),
     ('table', [1], 'stage.table is [1], must be a section of keys'),
-])
+  ],
+)
 def test_wrong_types_are_named_with_their_value(key, value, message):
   _fails({'num_steps': 3, key: value}, message)
 
@@ -110,16 +129,21 @@ def test_builds_a_flax_module_by_its_type():
   assert build_tagged(registry, {'type': 'inner', 'rate': 1}, 'x') == _Inner(1.0)
 
 
-@pytest.mark.parametrize('section, message', [
+@pytest.mark.parametrize(
+  'section, message',
+  [
     ({'channels': [8]}, 'missing key network.type (one of: inner, network)'),
     (3, 'missing key network.type (one of: inner, network)'),
     ({'type': 'net', 'channels': [8]}, "network.type is 'net', known: inner, network"),
     ({'type': 'network'}, 'missing key network.channels'),
-    ({'type': 'network', 'channels': [8], 'chanels': 3},
-     "unknown key network.chanels; did you mean 'channels'?"),
+    (
+      {'type': 'network', 'channels': [8], 'chanels': 3},
+      "unknown key network.chanels; did you mean 'channels'?",
+    ),
     ({'type': 'network', 'channels': [8], 'name': 'x'}, 'unknown key network.name'),
     ({'type': 'network', 'channels': [8], 'parent': None}, 'unknown key network.parent'),
-])
+  ],
+)
 def test_a_wrong_tagged_section_is_named(section, message):
   with pytest.raises(InputError, match=re.escape(message)):
     build_tagged({'network': _Network, 'inner': _Inner}, section, 'network')

@@ -90,7 +90,13 @@ def test_hashes_identify_values():
 
 
 def test_tree_hashes_see_paths_shapes_dtypes_and_values():
-  trees = [{'a': np.zeros(4)}, {'b': np.zeros(4)}, {'a': np.zeros((2, 2))}, {'a': np.ones(4)},
-           {'a': np.zeros(8, np.float32)}, {'a': np.zeros(4), 'b': np.zeros(0)}]
+  trees = [
+    {'a': np.zeros(4)},
+    {'b': np.zeros(4)},
+    {'a': np.zeros((2, 2))},
+    {'a': np.ones(4)},
+    {'a': np.zeros(8, np.float32)},
+    {'a': np.zeros(4), 'b': np.zeros(0)},
+  ]
   assert len({tree_hash(tree) for tree in trees}) == len(trees)
   assert tree_hash({'a': np.zeros(4)}) == tree_hash({'a': np.zeros(4)})

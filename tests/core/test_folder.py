@@ -54,17 +54,21 @@ def test_an_unfinished_input_is_refused_by_name(tmp_path, start):
   assert str(base.path) in str(error.value)
 
 
-@pytest.mark.parametrize('changed, message', [
-    ({**_CONFIG, 'optimizer': {'learning_rate': 0.2, 'name': 'adam'}},
-     r'optimizer.learning_rate = 0.1, the config says 0.2'),
+@pytest.mark.parametrize(
+  'changed, message',
+  [
+    (
+      {**_CONFIG, 'optimizer': {'learning_rate': 0.2, 'name': 'adam'}},
+      r'optimizer.learning_rate = 0.1, the config says 0.2',
+    ),
     ({**_CONFIG, 'sizes': [1, 3]}, r'sizes = \[1, 2\], the config says \[1, 3\]'),
     ({**_CONFIG, 'seed': 1}, "seed = 'unset', the config says 1"),
-    ({'job': 'train', 'optimizer': _CONFIG['optimizer']},
-     r"sizes = \[1, 2\], the config says 'unset'"),
+    ({'job': 'train', 'optimizer': _CONFIG['optimizer']}, r"sizes = \[1, 2\], the config says 'unset'"),
     ({**_CONFIG, 'seed': None}, "seed = 'unset', the config says None"),
     ({**_CONFIG, 'extra': {}}, "extra = 'unset', the config says {}"),
     ({**_CONFIG, 'optimizer': 'adam'}, "optimizer = 'unset', the config says 'adam'"),
-])
+  ],
+)
 def test_a_changed_config_is_refused_by_its_key(tmp_path, changed, message):
   Folder(tmp_path, 'base', _CONFIG).start()
   with pytest.raises(InputError, match=message) as error:

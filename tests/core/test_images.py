@@ -12,9 +12,13 @@ def _random(*shape):
 
 def _pil_resize(batch, size):
   """PIL's antialiased bilinear filter in float32, a channel at a time."""
-  resized = [[np.asarray(PIL.Image.fromarray(image[..., c]).resize((size, size),
-                                                                  PIL.Image.Resampling.BILINEAR))
-              for c in range(image.shape[-1])] for image in batch]
+  resized = [
+    [
+      np.asarray(PIL.Image.fromarray(image[..., c]).resize((size, size), PIL.Image.Resampling.BILINEAR))
+      for c in range(image.shape[-1])
+    ]
+    for image in batch
+  ]
   return np.moveaxis(np.array(resized), 1, -1)
 
 
@@ -51,8 +55,7 @@ def test_downsample_to_the_same_size_is_the_identity():
 @pytest.mark.parametrize('size', [16, 32, 20])
 def test_upsample_is_bilinear_as_in_pil(size):
   batch = _random(2, 8, 8, 3)
-  np.testing.assert_allclose(images.upsample(jnp.asarray(batch), size), _pil_resize(batch, size),
-                             atol=1e-5)
+  np.testing.assert_allclose(images.upsample(jnp.asarray(batch), size), _pil_resize(batch, size), atol=1e-5)
 
 
 def test_resizing_keeps_a_constant_image():
@@ -85,5 +88,6 @@ def test_aligned_corners_interpolate_between_the_centres_of_corner_pixels(length
   out = images.upsample(jnp.asarray(image), size, align_corners=True)
   position = np.linspace(0, length - 1, size)
   along = lambda x, axis: np.apply_along_axis(
-      lambda values: np.interp(position, np.arange(length), values), axis, x)
+    lambda values: np.interp(position, np.arange(length), values), axis, x
+  )
   np.testing.assert_allclose(out, along(along(image, 1), 2), atol=2e-6)

@@ -29,8 +29,10 @@ def _traced(labels, indices):
 def test_every_seed_stage_class_index_and_draw_has_its_own_noise():
   draws = (0, 1, 2, 2**31 - 1)
   labels, indices = zip(*itertools.product(range(4), range(4)))
-  noise = [_noise(labels, indices, seed, stage, draw)
-           for seed, stage, draw in itertools.product(range(2), range(3), draws)]
+  noise = [
+    _noise(labels, indices, seed, stage, draw)
+    for seed, stage, draw in itertools.product(range(2), range(3), draws)
+  ]
   images = np.stack(noise).reshape(2 * 3 * 4 * 16, -1)
   assert len(np.unique(images, axis=0)) == len(images)
   # 48 values each: of independent images no two correlate by 0.9

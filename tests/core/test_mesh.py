@@ -18,8 +18,7 @@ from imagenet_synth.core.mesh import (
 )
 
 
-@pytest.mark.parametrize('fsdp, tensor, data', [
-    (1, 1, 8), (2, 1, 4), (2, 2, 2), (1, 4, 2), (8, 1, 1)])
+@pytest.mark.parametrize('fsdp, tensor, data', [(1, 1, 8), (2, 1, 4), (2, 2, 2), (1, 4, 2), (8, 1, 1)])
 def test_data_takes_the_devices_that_are_left(fsdp, tensor, data):
   mesh = make_mesh(fsdp, tensor)
   assert mesh.axis_names == AXES
@@ -38,7 +37,9 @@ def _boxed(shape, *names):
   return nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, np.float32), names)
 
 
-@pytest.mark.parametrize('shape, names, expected', [
+@pytest.mark.parametrize(
+  'shape, names, expected',
+  [
     ((8, 12), ('embed', 'mlp'), ('fsdp', 'tensor')),
     ((8, 12), ('vocab', 'embed'), ('tensor', 'fsdp')),
     ((3, 3, 8, 12), (None, None, 'conv_in', 'conv_out'), (None, None, 'fsdp', 'tensor')),
@@ -47,7 +48,8 @@ def _boxed(shape, *names):
     # 4 does not divide 7, nor 2 divide 5
     ((7, 12), ('embed', 'mlp'), (None, 'tensor')),
     ((8, 5), ('embed', 'mlp'), ('fsdp', None)),
-])
+  ],
+)
 def test_parameters_are_cut_along_the_axes_that_they_name(shape, names, expected):
   mesh = make_mesh(fsdp=4, tensor=2)
   sharding = param_shardings(mesh, {'w': _boxed(shape, *names)})['w']
@@ -60,8 +62,9 @@ def test_a_parameter_without_names_is_whole():
 
 
 def test_gathered_parameters_are_cut_along_tensor_alone():
-  shardings = param_shardings(make_mesh(fsdp=4, tensor=2),
-                              {'w': _boxed((8, 8), 'embed', 'mlp'), 'b': _boxed((8,), 'embed')})
+  shardings = param_shardings(
+    make_mesh(fsdp=4, tensor=2), {'w': _boxed((8, 8), 'embed', 'mlp'), 'b': _boxed((8,), 'embed')}
+  )
   specs = jax.tree.map(lambda sharding: sharding.spec, gathered(shardings))
   assert specs == {'w': PartitionSpec(None, 'tensor'), 'b': PartitionSpec(None)}
 
@@ -71,8 +74,7 @@ def test_a_batch_is_cut_along_data_and_fsdp():
   batch = jax.device_put(np.arange(24).reshape(8, 3), batch_sharding(mesh))
   assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 3)}
   # the two devices along `tensor` have the same rows
-  assert sorted(int(shard.data[0, 0]) for shard in batch.addressable_shards) == [
-      0, 0, 6, 6, 12, 12, 18, 18]
+  assert sorted(int(shard.data[0, 0]) for shard in batch.addressable_shards) == [0, 0, 6, 6, 12, 12, 18, 18]
   whole = jax.device_put(np.arange(3), replicated(mesh))
   assert {shard.data.shape for shard in whole.addressable_shards} == {(3,)}
 

@@ -23,10 +23,16 @@ def _draws(seed, batch_size, rows=None):
   return Draws(np.random.default_rng(seed), rows, batch_size)
 
 
-@pytest.mark.parametrize('fn', [functools.partial(random_crop, padding=2), random_flip,
-                                functools.partial(random_part, size=3),
-                                functools.partial(random_resized_crop, size=5),
-                                functools.partial(random_erasing, probability=0.5)])
+@pytest.mark.parametrize(
+  'fn',
+  [
+    functools.partial(random_crop, padding=2),
+    random_flip,
+    functools.partial(random_part, size=3),
+    functools.partial(random_resized_crop, size=5),
+    functools.partial(random_erasing, probability=0.5),
+  ],
+)
 def test_a_row_is_the_same_whatever_else_is_wanted(fn):
   images = _images(10, height=7, channels=3)
   whole = fn(images, draws=_draws(5, 10))
@@ -56,8 +62,9 @@ def test_random_part_is_a_square_from_anywhere():
   assert out.shape == (300, 3, 3, 1)
   first = out[:, 0, 0, 0]
   assert set(first.tolist()) == {0, 1, 2, 5, 6, 7}
-  np.testing.assert_array_equal(out[..., 0] - first[:, None, None],
-                                np.broadcast_to([[0, 1, 2], [5, 6, 7], [10, 11, 12]], (300, 3, 3)))
+  np.testing.assert_array_equal(
+    out[..., 0] - first[:, None, None], np.broadcast_to([[0, 1, 2], [5, 6, 7], [10, 11, 12]], (300, 3, 3))
+  )
 
 
 @pytest.mark.parametrize('padding', [1, 3])
@@ -105,8 +112,9 @@ def test_random_flip_mirrors_half_of_the_images_and_does_nothing_else():
 def _slopes(size, num):
   """Images whose channels are 2 x, 2 y and 100: uint8 [num, size, size, 3]."""
   y, x = 2 * np.indices((size, size))
-  return np.broadcast_to(np.stack([x, y, np.full_like(x, 100)], axis=-1).astype(np.uint8),
-                         (num, size, size, 3))
+  return np.broadcast_to(
+    np.stack([x, y, np.full_like(x, 100)], axis=-1).astype(np.uint8), (num, size, size, 3)
+  )
 
 
 def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():

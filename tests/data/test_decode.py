@@ -26,19 +26,27 @@ def test_the_channels_asked_for():
   pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
   data = _file(Image.fromarray(pixels), 'png')
   np.testing.assert_array_equal(decode_image(data, 1, 'x'), pixels[..., None])
-  np.testing.assert_array_equal(decode_image(data, 3, 'x'),
-                                np.repeat(pixels[..., None], 3, axis=-1))
+  np.testing.assert_array_equal(decode_image(data, 3, 'x'), np.repeat(pixels[..., None], 3, axis=-1))
   assert decode_image(_file(_plain(), 'png'), 1, 'x').shape == (3, 5, 1)
 
 
-@pytest.mark.parametrize('mode, kind, tolerance', [
-    ('RGB', 'png', 0), ('P', 'png', 40), ('RGBA', 'png', 0), ('RGB', 'jpeg', 4), ('CMYK', 'jpeg', 6),
-    ('RGB', 'webp', 12), ('RGB', 'bmp', 0), ('CMYK', 'tiff', 2)])
+@pytest.mark.parametrize(
+  'mode, kind, tolerance',
+  [
+    ('RGB', 'png', 0),
+    ('P', 'png', 40),
+    ('RGBA', 'png', 0),
+    ('RGB', 'jpeg', 4),
+    ('CMYK', 'jpeg', 6),
+    ('RGB', 'webp', 12),
+    ('RGB', 'bmp', 0),
+    ('CMYK', 'tiff', 2),
+  ],
+)
 def test_colours_are_kept(mode, kind, tolerance):
   pixels = decode_image(_file(_plain(mode), kind), 3, 'x')
   assert pixels.shape == (3, 5, 3) and pixels.dtype == np.uint8
-  np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(_COLOUR, (3, 5, 3)),
-                             atol=tolerance)
+  np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(_COLOUR, (3, 5, 3)), atol=tolerance)
 
 
 def test_what_is_transparent_is_laid_on_white():
@@ -57,10 +65,15 @@ def test_16_bits_are_scaled():
   np.testing.assert_array_equal(decode_image(data, 1, 'x')[..., 0], [[0, 0, 1, 255]])
 
 
-@pytest.mark.parametrize('data, reason', [
-    (b'', 'not an image file'), (b'<html>404</html>', 'not an image file'),
+@pytest.mark.parametrize(
+  'data, reason',
+  [
+    (b'', 'not an image file'),
+    (b'<html>404</html>', 'not an image file'),
     (_file(Image.effect_noise((64, 64), 50), 'jpeg')[:-700], 'truncated'),
-    (_file(Image.effect_noise((64, 64), 50), 'png')[:-2000], 'truncated')])
+    (_file(Image.effect_noise((64, 64), 50), 'png')[:-2000], 'truncated'),
+  ],
+)
 def test_what_cannot_be_decoded_is_named(data, reason):
   with pytest.raises(InputError, match=f'^some/file.jpg: cannot be decoded: .*{reason}') as error:
     decode_image(data, 3, 'some/file.jpg')

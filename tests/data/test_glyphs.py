@@ -14,8 +14,18 @@ from imagenet_synth.data.sources import prepare
 
 def upright(char, face, **changes):
   plain = glyphs.Glyph(
-    char=char, face=face, caption='', height=28.0, aspect=1.0, angle=0.0, shift=(0.0, 0.0),
-    stroke=0, brightness=1.0, background=0.0, blur=0.0, coarse=False,
+    char=char,
+    face=face,
+    caption='',
+    height=28.0,
+    aspect=1.0,
+    angle=0.0,
+    shift=(0.0, 0.0),
+    stroke=0,
+    brightness=1.0,
+    background=0.0,
+    blur=0.0,
+    coarse=False,
   )
   return np.asarray(glyphs.render(plain._replace(**changes))).astype(float)
 
@@ -129,9 +139,7 @@ def test_example_depends_on_seed_split_and_index_alone():
 def test_rows_do_not_depend_on_how_many_there_are(tmp_path):
   few, many = (
     prepare(
-      glyphs.Glyphs(
-        data_dir=str(tmp_path), config=glyphs.GlyphsConfig(num_examples=num_examples, seed=5)
-      )
+      glyphs.Glyphs(data_dir=str(tmp_path), config=glyphs.GlyphsConfig(num_examples=num_examples, seed=5))
     )
     for num_examples in (10, 40)
   )

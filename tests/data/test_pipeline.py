@@ -34,8 +34,9 @@ def test_an_image_of_the_size_is_left_alone(channels):
   np.testing.assert_array_equal(resize(image, 8), image)
 
 
-@pytest.mark.parametrize('height, width, rows, columns', [
-    (16, 24, slice(None), slice(1, 5)), (32, 16, slice(2, 6), slice(None))])
+@pytest.mark.parametrize(
+  'height, width, rows, columns', [(16, 24, slice(None), slice(1, 5)), (32, 16, slice(2, 6), slice(None))]
+)
 def test_resize_keeps_the_centre_square(height, width, rows, columns):
   # the same as cutting it out of the whole image at the small size, but for rounding
   image = _Source(1, height, width, 3).images[0]
@@ -109,12 +110,12 @@ def test_joined_is_the_concatenation():
 def test_every_epoch_is_a_permutation(num_examples, batch_size):
   num_epochs = 4
   steps = -(-num_epochs * num_examples // batch_size)
-  draw = lambda seed: np.concatenate([batch_indices(seed, step, batch_size, num_examples)
-                                      for step in range(steps)])
+  draw = lambda seed: np.concatenate(
+    [batch_indices(seed, step, batch_size, num_examples) for step in range(steps)]
+  )
   drawn = draw(5)
-  epochs = drawn[:num_epochs * num_examples].reshape(num_epochs, num_examples)
-  np.testing.assert_array_equal(np.sort(epochs, axis=1),
-                                np.tile(np.arange(num_examples), (num_epochs, 1)))
+  epochs = drawn[: num_epochs * num_examples].reshape(num_epochs, num_examples)
+  np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(num_examples), (num_epochs, 1)))
   if num_examples >= 7:
     assert len(np.unique(epochs, axis=0)) == num_epochs
     assert np.any(drawn != draw(6))

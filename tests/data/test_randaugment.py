@@ -60,13 +60,14 @@ def test_equalize_makes_values_equally_frequent():
 @pytest.mark.parametrize('strength', [0.25, -0.25, 1.0, 1.5])
 def test_solarize_inverts_what_is_bright(strength):
   image, threshold = _image().astype(int), 256 * (1 - abs(strength))
-  np.testing.assert_array_equal(change(_image(), 'solarize', strength),
-                                np.where(image < threshold, image, 255 - image))
+  np.testing.assert_array_equal(
+    change(_image(), 'solarize', strength), np.where(image < threshold, image, 255 - image)
+  )
 
 
 @pytest.mark.parametrize('strength, bits', [(0.5, 6), (-1.0, 4), (1.5, 2), (3.0, 1)])
 def test_posterize_keeps_the_highest_bits(strength, bits):
-  step = 2**(8 - bits)
+  step = 2 ** (8 - bits)
   np.testing.assert_array_equal(change(_image(), 'posterize', strength), _image() // step * step)
 
 
@@ -90,8 +91,9 @@ def test_sharpness_has_two_directions():
 def test_translations_are_shifts_and_grey_comes_in(name, axis, pixels):
   out = change(_image(), name, pixels / (150 / 331 * 32))
   expected = np.full_like(_image(), 128)
-  kept, source = ((slice(None, -pixels), slice(pixels, None)) if pixels > 0 else
-                  (slice(-pixels, None), slice(None, pixels)))
+  kept, source = (
+    (slice(None, -pixels), slice(pixels, None)) if pixels > 0 else (slice(-pixels, None), slice(None, pixels))
+  )
   at = lambda where: (slice(None),) * axis + (where,)
   expected[at(kept)] = _image()[at(source)]
   np.testing.assert_allclose(out.astype(int), expected, atol=1)
@@ -145,8 +147,11 @@ def test_layers_follow_each_other_and_are_left_out_by_their_probability():
   _, out = _randaugment(200, num_layers=2, magnitude=9.0, probability=0.0)
   np.testing.assert_array_equal(out, images)
   # unchanged: of 14 operations, the identity, and autocontrast, as the image has the full range
-  for settings, share in ((dict(num_layers=1), 2 / 14), (dict(num_layers=2), (2 / 14)**2),
-                          (dict(num_layers=1, probability=0.5), 0.5 + 1 / 14)):
+  for settings, share in (
+    (dict(num_layers=1), 2 / 14),
+    (dict(num_layers=2), (2 / 14) ** 2),
+    (dict(num_layers=1, probability=0.5), 0.5 + 1 / 14),
+  ):
     _, out = _randaugment(1000, magnitude=9.0, **settings)
     same = (out == images[0]).all(axis=(1, 2, 3)).mean()
     assert same == pytest.approx(share, abs=5 * np.sqrt(share / 1000)), settings
@@ -167,8 +172,9 @@ def test_negative_settings_are_refused(name):
 
 def test_a_row_is_the_same_whatever_else_is_wanted():
   images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
-  fn = lambda rows: randaugment(images[rows], RandAugment(2, 9.0, 0.5, 0.5),
-                                Draws(np.random.default_rng(5), rows, 10))
+  fn = lambda rows: randaugment(
+    images[rows], RandAugment(2, 9.0, 0.5, 0.5), Draws(np.random.default_rng(5), rows, 10)
+  )
   whole = fn(np.arange(10))
   for rows in (np.array([3]), np.array([9, 0, 7])):
     np.testing.assert_array_equal(fn(rows), whole[rows])

@@ -14,8 +14,9 @@ from imagenet_synth.data.records import Record, ShardSource, shard_name, write_s
 def _records(num, channels, size=4):
   rng = np.random.default_rng(0)
   draw = lambda: rng.integers(0, 256, (size, size, channels), np.uint8)
-  return [Record(draw(), i % 3, f'class {i % 3}', i, 7, f'a {i % 3}', [{'step': 5}], f'n{i}')
-          for i in range(num)]
+  return [
+    Record(draw(), i % 3, f'class {i % 3}', i, 7, f'a {i % 3}', [{'step': 5}], f'n{i}') for i in range(num)
+  ]
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -30,8 +31,15 @@ def test_round_trip_over_shards(channels, tmp_path):
     example = source[i]
     np.testing.assert_array_equal(example.pop('image'), records[i].image)
     assert example.pop('encoded').startswith(b'\x89PNG')
-    assert example == {'label': i % 3, 'class_name': f'class {i % 3}', 'index': i, 'seed': 7,
-                       'prompt': f'a {i % 3}', 'stages': [{'step': 5}], 'wnid': f'n{i}'}
+    assert example == {
+      'label': i % 3,
+      'class_name': f'class {i % 3}',
+      'index': i,
+      'seed': 7,
+      'prompt': f'a {i % 3}',
+      'stages': [{'step': 5}],
+      'wnid': f'n{i}',
+    }
 
 
 def test_jpeg_is_small_and_near(tmp_path):
@@ -40,7 +48,7 @@ def test_jpeg_is_small_and_near(tmp_path):
   record = Record(image, 0, 'a', 0, 0, 'a', [])
   for kind in ('png', 'jpeg'):
     write_shard(tmp_path / kind, [record], kind, quality=95)
-  example, = _read_all(tmp_path / 'jpeg')
+  (example,) = _read_all(tmp_path / 'jpeg')
   assert example['encoded'].startswith(b'\xff\xd8')
   assert np.abs(example['image'].astype(int) - image).mean() < 2
   assert (tmp_path / 'jpeg').stat().st_size < (tmp_path / 'png').stat().st_size
@@ -54,9 +62,11 @@ def test_the_hash_is_that_of_the_file(tmp_path):
 def test_tensorflow_reads_the_same(tmp_path):
   records = _records(3, 3)
   write_shard(tmp_path / 'shard', records)
-  features = {'image/encoded': tf.io.FixedLenFeature([], tf.string),
-              'image/class/label': tf.io.FixedLenFeature([], tf.int64),
-              'image/class/text': tf.io.FixedLenFeature([], tf.string)}
+  features = {
+    'image/encoded': tf.io.FixedLenFeature([], tf.string),
+    'image/class/label': tf.io.FixedLenFeature([], tf.int64),
+    'image/class/text': tf.io.FixedLenFeature([], tf.string),
+  }
   data = tf.data.TFRecordDataset(str(tmp_path / 'shard'))
   for record, serialized in zip(records, data, strict=True):
     example = tf.io.parse_single_example(serialized, features)
@@ -82,7 +92,7 @@ def test_every_flipped_byte_is_noticed(tmp_path):
   write_shard(path, _records(2, 1, size=2))
   whole = path.read_bytes()
   for place in range(len(whole)):
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1:])
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
     with pytest.raises(InputError, match=rf'{path}: record [01] is damaged'):
       _read_all(path)
 

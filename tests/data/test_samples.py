@@ -34,8 +34,9 @@ def test_image_files_at_any_depth(pictures, tmp_path):
 
 def test_shards(pictures, tmp_path):
   for part, rows in enumerate((slice(0, 3), slice(3, 5))):
-    write_shard(tmp_path / f'{part}.tfrecord',
-                [Record(picture, 0, 'a', 0, 0, 'a', []) for picture in pictures[rows]])
+    write_shard(
+      tmp_path / f'{part}.tfrecord', [Record(picture, 0, 'a', 0, 0, 'a', []) for picture in pictures[rows]]
+    )
   np.testing.assert_array_equal(_all(open_samples(tmp_path)), pictures)
 
 

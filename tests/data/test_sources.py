@@ -77,9 +77,7 @@ def test_preparation_is_one_line_to_the_user(tmp_path, capfd):
   assert logging.get_verbosity() == verbosity
   out, err = capfd.readouterr()
   assert out == ''
-  assert err.splitlines() == [
-    f'preparing glyphs/n3_seed0/1.0.0 in {tmp_path}/glyphs/n3_seed0/1.0.0'
-  ]
+  assert err.splitlines() == [f'preparing glyphs/n3_seed0/1.0.0 in {tmp_path}/glyphs/n3_seed0/1.0.0']
 
 
 def test_other_data_sets_are_read_by_their_files(data_dir, monkeypatch):
@@ -175,8 +173,9 @@ def _imagenet_tars(manual, train_images):
 
 def test_imagenet_is_made_from_its_tars(tmp_path):
   colours = {'n01440764': (200, 0, 0), 'n15075141': (0, 0, 200)}
-  _imagenet_tars(tmp_path / 'downloads/manual',
-                 {wnid: [_jpeg(colour)] * 2 for wnid, colour in colours.items()})
+  _imagenet_tars(
+    tmp_path / 'downloads/manual', {wnid: [_jpeg(colour)] * 2 for wnid, colour in colours.items()}
+  )
   train = sources.tfds_source('imagenet2012', 'train', tmp_path)
   assert len(train) == 4 and len(train.class_names) == 1000
   assert train.class_names == tuple(imagenet_names())

@@ -20,8 +20,7 @@ def test_the_target_implies_the_clean_image(prediction):
   x_t = diffuse(x_0, eps, _LOGSNR)
   output = denoising.target(prediction, x_0, eps, _LOGSNR)
   # eps at logsnr -6 divides float32 rounding by alpha = 0.05
-  np.testing.assert_allclose(
-      denoising.to_x0(prediction, output, x_t, _LOGSNR), x_0, atol=2e-5)
+  np.testing.assert_allclose(denoising.to_x0(prediction, output, x_t, _LOGSNR), x_0, atol=2e-5)
 
 
 def test_targets_are_those_of_the_papers():
@@ -30,8 +29,7 @@ def test_targets_are_those_of_the_papers():
   alpha, sigma = np.sqrt(snr / (1 + snr)), np.sqrt(1 / (1 + snr))
   np.testing.assert_array_equal(denoising.target('eps', x_0, eps, _LOGSNR), eps)
   np.testing.assert_array_equal(denoising.target('x0', x_0, eps, _LOGSNR), x_0)
-  np.testing.assert_allclose(denoising.target('v', x_0, eps, _LOGSNR), alpha * eps - sigma * x_0,
-                             atol=1e-6)
+  np.testing.assert_allclose(denoising.target('v', x_0, eps, _LOGSNR), alpha * eps - sigma * x_0, atol=1e-6)
 
 
 @pytest.mark.parametrize('weight', [0.0, 0.5, 1.0, 1.35, 8.0])
@@ -40,8 +38,7 @@ def test_mixing_clean_images_is_mixing_eps(prediction, weight):
   x_t, conditional, unconditional = _normal(0), _normal(1), _normal(2)
 
   def denoise(output):
-    return lambda x_t, logsnr: denoising.Estimate(
-        denoising.to_x0(prediction, output, x_t, logsnr))
+    return lambda x_t, logsnr: denoising.Estimate(denoising.to_x0(prediction, output, x_t, logsnr))
 
   def eps(x_0):
     snr = np.exp(np.asarray(_LOGSNR, np.float64)).reshape(-1, 1, 1, 1)
@@ -49,8 +46,9 @@ def test_mixing_clean_images_is_mixing_eps(prediction, weight):
     return (np.asarray(x_t, np.float64) - alpha * np.asarray(x_0, np.float64)) / sigma
 
   guided = denoising.guide(denoise(conditional), denoise(unconditional), weight)(x_t, _LOGSNR).x_0
-  expected = (weight * eps(denoise(conditional)(x_t, _LOGSNR).x_0)
-              + (1 - weight) * eps(denoise(unconditional)(x_t, _LOGSNR).x_0))
+  expected = weight * eps(denoise(conditional)(x_t, _LOGSNR).x_0) + (1 - weight) * eps(
+    denoise(unconditional)(x_t, _LOGSNR).x_0
+  )
   # eps = (x_t - alpha x_0) / sigma divides float32 rounding by sigma, 0.02 at logsnr 8
   np.testing.assert_allclose(eps(guided), expected, rtol=1e-5, atol=5e-4)
 
@@ -73,8 +71,9 @@ def test_no_threshold_changes_nothing():
 
 def test_dynamic_threshold_shrinks_no_more_than_it_is_allowed():
   x_0 = _normal(0, scale=3)
-  np.testing.assert_allclose(denoising.threshold(x_0, 'dynamic', 95, 1.5),
-                             np.clip(x_0, -1.5, 1.5) / 1.5, rtol=1e-6)
+  np.testing.assert_allclose(
+    denoising.threshold(x_0, 'dynamic', 95, 1.5), np.clip(x_0, -1.5, 1.5) / 1.5, rtol=1e-6
+  )
   np.testing.assert_allclose(denoising.threshold(x_0, 'dynamic', 95, 1.0), np.clip(x_0, -1, 1))
 
 

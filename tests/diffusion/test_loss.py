@@ -36,20 +36,24 @@ def _minimum(prediction, schedule):
   alpha2, sigma2 = 1 / (1 + np.exp(-logsnr)), 1 / (1 + np.exp(logsnr))
   var_x_t = alpha2 * _STD**2 + sigma2
   # variance less covariance^2 / variance of x_t, for jointly Gaussian target and x_t
-  return np.mean({
+  return np.mean(
+    {
       'eps': 1 - sigma2 / var_x_t,
       'x0': _STD**2 - alpha2 * _STD**4 / var_x_t,
-      'v': alpha2 + sigma2 * _STD**2 - alpha2 * sigma2 * (1 - _STD**2)**2 / var_x_t,
-  }[prediction])
+      'v': alpha2 + sigma2 * _STD**2 - alpha2 * sigma2 * (1 - _STD**2) ** 2 / var_x_t,
+    }[prediction]
+  )
 
 
 def _mean_and_error(network, schedule, prediction, num_batches=10):
   """The loss over batches of data and its standard error."""
+
   @jax.jit
   def losses_of(keys):
     def loss(key):
       data_key, loss_key = jax.random.split(key)
       return jnp.mean(diffusion_loss(network, _data(data_key), loss_key, schedule, prediction))
+
     return jax.lax.map(loss, keys)
 
   losses = np.asarray(losses_of(jax.random.split(jax.random.key(0), num_batches)), np.float64)
@@ -75,9 +79,16 @@ def test_of_zero_for_v_is_half_of_one_plus_the_images_mean_square():
   assert mean == pytest.approx(0.5 + 0.5 * (_MEAN**2 + _STD**2), abs=5 * error + 1e-4)
 
 
-@pytest.mark.parametrize('prediction, schedule', [
-    ('eps', Schedule('cosine')), ('eps', Schedule('linear')), ('x0', Schedule('cosine')),
-    ('v', Schedule('linear')), ('v', Schedule('cosine', shift=0.5))])
+@pytest.mark.parametrize(
+  'prediction, schedule',
+  [
+    ('eps', Schedule('cosine')),
+    ('eps', Schedule('linear')),
+    ('x0', Schedule('cosine')),
+    ('v', Schedule('linear')),
+    ('v', Schedule('cosine', shift=0.5)),
+  ],
+)
 def test_of_the_optimal_network_is_the_exact_minimum(prediction, schedule):
   mean, error = _mean_and_error(functools.partial(_optimal, prediction), schedule, prediction)
   expected = _minimum(prediction, schedule)
@@ -120,7 +131,7 @@ def test_depends_on_the_key_alone():
 
 def _iddpm64(x_0, x_t, step, eps_hat, v):
   """The loss of Nichol & Dhariwal (2021) by their table of betas, float64 [B]."""
-  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008)**2
+  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008) ** 2
   beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
   product = np.cumprod(1 - beta)
   before = np.append(1, product[:-1])
@@ -132,14 +143,15 @@ def _iddpm64(x_0, x_t, step, eps_hat, v):
   weight_0 = wide(beta * np.sqrt(before) / (1 - product))
   difference = weight_0 * (x_0 - guess)
   logvar = (v + 1) / 2 * wide(np.log(beta)) + (1 - v) / 2 * wide(log_lower)
-  kl = 0.5 * (logvar - wide(log_lower) + np.exp(wide(log_lower) - logvar) - 1
-              + difference**2 / np.exp(logvar))
+  kl = 0.5 * (
+    logvar - wide(log_lower) + np.exp(wide(log_lower) - logvar) - 1 + difference**2 / np.exp(logvar)
+  )
   cdf = lambda x: scipy.stats.norm.cdf(x, guess, np.exp(0.5 * logvar))
   below = np.where(x_0 < -0.999, 0, cdf(x_0 - 1 / 255))
   above = np.where(x_0 > 0.999, 1, cdf(x_0 + 1 / 255))
   first = -np.log(np.maximum(above - below, 1e-12))
   bound = np.where(step[:, None, None, None] == 0, first, kl) / np.log(2)
-  return np.mean((eps_hat - eps)**2 + bound, axis=(1, 2, 3))
+  return np.mean((eps_hat - eps) ** 2 + bound, axis=(1, 2, 3))
 
 
 def test_hybrid_is_that_of_improved_ddpm():
@@ -156,7 +168,7 @@ def test_hybrid_is_that_of_improved_ddpm():
     return output
 
   loss = hybrid_loss(network, jnp.float32(x_0), jax.random.key(0), Schedule('iddpm'), 'eps')
-  (x_t, logsnr, output), = seen
+  ((x_t, logsnr, output),) = seen
   table = Schedule('iddpm').logsnr((np.arange(1000) + 1) / 1000)
   step = np.abs(np.asarray(logsnr)[:, None] - np.asarray(table)).argmin(axis=1)
   assert set(step) == set(range(1000))
@@ -172,11 +184,11 @@ def test_the_bound_of_hybrid_teaches_the_variance_alone():
   x_0 = jnp.zeros((64, 2, 2, 1))
 
   def loss(eps_weight, v, fn):
-    network = lambda x_t, logsnr: jnp.concatenate(
-        [eps_weight * x_t, jnp.full_like(x_t, v)], axis=-1)
+    network = lambda x_t, logsnr: jnp.concatenate([eps_weight * x_t, jnp.full_like(x_t, v)], axis=-1)
     if fn is diffusion_loss:
-      return fn(lambda *args: network(*args)[..., :1], x_0, jax.random.key(0), Schedule('iddpm'),
-                'eps').mean()
+      return fn(
+        lambda *args: network(*args)[..., :1], x_0, jax.random.key(0), Schedule('iddpm'), 'eps'
+      ).mean()
     return fn(network, x_0, jax.random.key(0), Schedule('iddpm'), 'eps').mean()
 
   by_weight, by_v = jax.grad(loss, (0, 1))(0.3, 0.2, hybrid_loss)

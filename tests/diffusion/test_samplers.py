@@ -19,7 +19,8 @@ _MEAN, _STD = 0.3, 0.4
 _SHAPE = (16, 16, 16, 2)
 _SIZE = np.prod(_SHAPE)
 _SAMPLERS = pytest.mark.parametrize(
-    'name, logvar', [('ddim', 0.0), ('ddpm', 0.0), ('ddpm', 0.3), ('ddpm', 1.0)])
+  'name, logvar', [('ddim', 0.0), ('ddpm', 0.0), ('ddpm', 0.3), ('ddpm', 1.0)]
+)
 _SCHEDULES = [Schedule('cosine'), Schedule('linear'), Schedule('cosine', shift=0.5)]
 
 
@@ -29,10 +30,12 @@ _NOISES = np.random.default_rng(0).normal(size=(100, *_SHAPE)).astype(np.float32
 
 def _gaussian(mean=_MEAN, std=_STD):
   """The exact denoiser of N(mean, std^2) pixels."""
+
   def denoise(x_t, logsnr):
     alpha, sigma = alpha_sigma(per_image(logsnr, x_t))
     gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
     return Estimate(mean + gain * (x_t - alpha * mean))
+
   return denoise
 
 
@@ -78,7 +81,7 @@ def _sample64(denoise_factors, noises, schedule, num_steps, logvar, name):
       x_t = alpha_s * x_0 + np.sqrt(_alpha2(-logsnr_s)) * eps
     else:
       from_x_t, from_x_0, lower, upper = _posterior(logsnr_t, logsnr_s)
-      std = upper**(logvar / 2) * lower**((1 - logvar) / 2)
+      std = upper ** (logvar / 2) * lower ** ((1 - logvar) / 2)
       x_t = from_x_t * x_t + from_x_0 * x_0 + std * noises[i]
   slope, offset = denoise_factors(_logsnr64(schedule, 1 / num_steps))
   return slope * x_t + offset
@@ -94,7 +97,7 @@ def _moments(schedule, num_steps, logvar, name):
   """Exact mean and variance of the sampler's output: it is linear in the draws."""
   noises = np.concatenate([np.zeros((num_steps, 1)), np.eye(num_steps)], axis=1)
   out = _sample64(_gaussian_factors, noises, schedule, num_steps, logvar, name)
-  return out[0], np.sum((out[1:] - out[0])**2)
+  return out[0], np.sum((out[1:] - out[0]) ** 2)
 
 
 @functools.partial(jax.jit, static_argnames=('schedule', 'name'))
@@ -144,7 +147,8 @@ def test_ddim_reaches_the_probability_flow_solution_at_first_order():
   alpha2_1, alpha2_0 = _alpha2(np.array([-20.0, 20.0]))
   variance = lambda alpha2: alpha2 * _STD**2 + 1 - alpha2
   exact = np.sqrt(alpha2_0) * _MEAN + np.sqrt(variance(alpha2_0) / variance(alpha2_1)) * (
-      noise - np.sqrt(alpha2_1) * _MEAN)
+    noise - np.sqrt(alpha2_1) * _MEAN
+  )
 
   noises = jnp.asarray(noise, jnp.float32).reshape(1, 1, 1, 13, 1)
 
@@ -163,20 +167,17 @@ _TIMES = [(-20.0, -12.0), (-3.0, -2.9), (0.5, 2.0), (6.0, 9.0)]
 def test_ddpm_mean_is_the_posteriors(logsnr_t, logsnr_s):
   rng = np.random.default_rng(0)
   x_t, x_0 = rng.normal(size=(2, *_SHAPE)).astype(np.float32)
-  mean = samplers.ddpm_step(x_t, x_0, jnp.float32(logsnr_t), jnp.float32(logsnr_s), 0.3,
-                            jnp.zeros(_SHAPE))
+  mean = samplers.ddpm_step(x_t, x_0, jnp.float32(logsnr_t), jnp.float32(logsnr_s), 0.3, jnp.zeros(_SHAPE))
   from_x_t, from_x_0, _, _ = _posterior(logsnr_t, logsnr_s)
   np.testing.assert_allclose(mean, from_x_t * x_t + from_x_0 * x_0, atol=1e-5)
 
 
 @pytest.mark.parametrize('logsnr_t, logsnr_s', _TIMES)
-def test_ddpm_variance_goes_log_linearly_from_the_posteriors_to_the_forward_steps(
-    logsnr_t, logsnr_s):
+def test_ddpm_variance_goes_log_linearly_from_the_posteriors_to_the_forward_steps(logsnr_t, logsnr_s):
   _, _, lower, upper = _posterior(logsnr_t, logsnr_s)
   zeros, ones = jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1))
   for logvar in (0.0, 0.1, 0.3, 0.5, 1.0):
-    std = samplers.ddpm_step(zeros, zeros, jnp.float32(logsnr_t), jnp.float32(logsnr_s), logvar,
-                             ones).item()
+    std = samplers.ddpm_step(zeros, zeros, jnp.float32(logsnr_t), jnp.float32(logsnr_s), logvar, ones).item()
     expected = np.exp(logvar * np.log(upper) + (1 - logvar) * np.log(lower))
     assert std**2 == pytest.approx(expected, rel=2e-5)
 
@@ -221,23 +222,27 @@ def test_evaluates_at_even_times_and_draws_no_noise_at_the_last(name, num_steps)
 
 def _mixture(weight, center=0.6, std=0.1):
   """The exact denoiser of pixels that are +center with probability weight, else -center, +- std."""
+
   def denoise(x_t, logsnr):
     alpha, sigma = alpha_sigma(per_image(logsnr, x_t))
     variance = alpha**2 * std**2 + sigma**2
     positive = jax.nn.sigmoid(jnp.log(weight / (1 - weight)) + 2 * alpha * center * x_t / variance)
     mean = lambda sign: sign * center + alpha * std**2 / variance * (x_t - sign * alpha * center)
     return Estimate(positive * mean(1) + (1 - positive) * mean(-1))
+
   return denoise
 
 
 @pytest.mark.parametrize('name', ['ddpm', 'ddim'])
 @pytest.mark.parametrize('weight', [0.1, 0.7])
 def test_a_mixtures_modes_keep_their_proportions(name, weight):
-  out = np.asarray(jax.jit(lambda noises: samplers.sample(
-      _mixture(weight), lambda i: noises[i], Schedule(), 100, 0.0, name))(_NOISES))
+  out = np.asarray(
+    jax.jit(
+      lambda noises: samplers.sample(_mixture(weight), lambda i: noises[i], Schedule(), 100, 0.0, name)
+    )(_NOISES)
+  )
   # the first-order error of 100 steps, besides the standard error
-  assert np.mean(out > 0) == pytest.approx(
-      weight, abs=5 * np.sqrt(weight * (1 - weight) / _SIZE) + 0.01)
+  assert np.mean(out > 0) == pytest.approx(weight, abs=5 * np.sqrt(weight * (1 - weight) / _SIZE) + 0.01)
   np.testing.assert_allclose(out[out > 0].mean(), 0.6, atol=0.01)
   np.testing.assert_allclose(out[out > 0].std(), 0.1, atol=0.02)
 

@@ -95,7 +95,7 @@ def test_diffuse_gives_each_image_its_own_noise_level():
 
 def iddpm_table():
   """Nichol & Dhariwal (2021), eq. 17, in float64: alpha^2 after each of the 1000 steps."""
-  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008)**2
+  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008) ** 2
   beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
   return np.cumprod(1 - beta)
 

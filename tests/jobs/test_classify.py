@@ -13,18 +13,24 @@ from imagenet_synth.jobs import pipeline
 from imagenet_synth.jobs.extractor import load_extractor
 
 _MODELS = {
-    'resnet': dict(type='resnet', num_classes=10, block='basic', width=4, stage_sizes=(1,),
-                   stem='small'),
-    'vit': dict(type='vit', num_classes=10, patch_size=4, width=8, depth=1, num_heads=1)}
+  'resnet': dict(type='resnet', num_classes=10, block='basic', width=4, stage_sizes=(1,), stem='small'),
+  'vit': dict(type='vit', num_classes=10, patch_size=4, width=8, depth=1, num_heads=1),
+}
 
 
 @pytest.mark.parametrize('model, recipe', [('resnet', 'resnet_rs'), ('vit', 'deit')])
 def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
   digits = lambda split: dict(name='digits', split=split)
   section = dict(
-      job='classify', model=_MODELS[model], size=8, mixtures=dict(real=dict(real=True)), seeds=(0,),
-      recipe=dict(recipes.RECIPES[recipe], epochs=0.2, batch_size=32), real=digits('train'),
-      test=digits('test'))
+    job='classify',
+    model=_MODELS[model],
+    size=8,
+    mixtures=dict(real=dict(real=True)),
+    seeds=(0,),
+    recipe=dict(recipes.RECIPES[recipe], epochs=0.2, batch_size=32),
+    real=digits('train'),
+    test=digits('test'),
+  )
   config = json.loads(json.dumps(dict(jobs=dict(classify=section), order=('classify',))))
   pipeline.run(config, tmp_path)
   (run,) = json.loads((tmp_path / 'classify/job.json').read_text())['result']['runs']
@@ -39,8 +45,19 @@ def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
 def _section(**more):
   digits = lambda split: dict(name='digits', split=split)
   recipe = dict(optimizer=dict(name='adam', learning_rate=1e-3), num_steps=2, batch_size=16)
-  return dict(job='classify', model=_MODELS['vit'], size=8, mixtures=dict(real=dict(real=True)),
-              seeds=(0, 1), recipe=recipe, real=digits('train[:64]'), test=digits('test[:50]')) | more
+  return (
+    dict(
+      job='classify',
+      model=_MODELS['vit'],
+      size=8,
+      mixtures=dict(real=dict(real=True)),
+      seeds=(0, 1),
+      recipe=recipe,
+      real=digits('train[:64]'),
+      test=digits('test[:50]'),
+    )
+    | more
+  )
 
 
 def _run(workdir, worker=Worker(), **sections):
@@ -80,14 +97,23 @@ def test_workers_share_the_runs(tmp_path):
 
 def _in_small(job):
   """A row of Table 3 at an eighth of its size, narrow and shallow; its recipe for two steps."""
-  less = (dict(width=4, stage_sizes=(1, 1, 1, 1)) if job['model']['type'] == 'resnet'
-          else dict(width=16, depth=2, num_heads=2, patch_size=4))
+  less = (
+    dict(width=4, stage_sizes=(1, 1, 1, 1))
+    if job['model']['type'] == 'resnet'
+    else dict(width=16, depth=2, num_heads=2, patch_size=4)
+  )
   digits = lambda split: dict(name='digits', split=split)
   return dict(
-      job, model=dict(job['model'], num_classes=10, **less), size=job['size'] // 8,
-      loaded_size=job['loaded_size'] // 8, mixtures=dict(real=dict(real=True)), seeds=(0,),
-      recipe=dict(job['recipe'], epochs=None, num_steps=2, batch_size=16),
-      real=digits('train[:64]'), test=digits('test[:50]'))
+    job,
+    model=dict(job['model'], num_classes=10, **less),
+    size=job['size'] // 8,
+    loaded_size=job['loaded_size'] // 8,
+    mixtures=dict(real=dict(real=True)),
+    seeds=(0,),
+    recipe=dict(job['recipe'], epochs=None, num_steps=2, batch_size=16),
+    real=digits('train[:64]'),
+    test=digits('test[:50]'),
+  )
 
 
 @pytest.mark.slow

@@ -45,13 +45,14 @@ def test_the_paper_is_drawn_faintly_and_named_once():
   figure = figures.guidance_fid(_SWEEP, theirs)
   _render(figure)
   faint = [line for line in figure.axes[0].lines if line.get_alpha() == 0.4]
-  assert [line.get_xydata().tolist() for line in faint] == [
-      [[1, 7.8], [5, 18.4]], [[1, 8.5], [5, 18.0]]]
+  assert [line.get_xydata().tolist() for line in faint] == [[[1, 7.8], [5, 18.4]], [[1, 8.5], [5, 18.0]]]
   assert _texts(figure).count('faint: the paper') == 1
   assert _legend(figure) == ['0', '0.3']
-  for figure in (figures.fid_is([(1, 2, 30), (2, 3, 50)], [(1, 1.5, 50), (5, 21.7, 236)]),
-                 figures.guidance_cas([(1, 30, 1), (2, 20, None)], paper=[(1, 32.5), (5, 12.5)]),
-                 figures.cas_fid({0.1: [(0, 2, 60), (0.1, 3, 50)]}, {0.1: [(0, 1.77, 65)]})):
+  for figure in (
+    figures.fid_is([(1, 2, 30), (2, 3, 50)], [(1, 1.5, 50), (5, 21.7, 236)]),
+    figures.guidance_cas([(1, 30, 1), (2, 20, None)], paper=[(1, 32.5), (5, 12.5)]),
+    figures.cas_fid({0.1: [(0, 2, 60), (0.1, 3, 50)]}, {0.1: [(0, 1.77, 65)]}),
+  ):
     _render(figure)
     assert 'faint: the paper' in _texts(figure)
 
@@ -77,8 +78,9 @@ def test_fid_is_labels_each_point_with_its_guidance():
 
 
 def test_guidance_cas_draws_means_bands_and_real_data():
-  figure = figures.guidance_cas([(2, 27.5, 0.5), (1, 32.5, 1.0)], [(1, 56, 0.2), (2, 49, 0.3)],
-                                real=(60.2, 0.1))
+  figure = figures.guidance_cas(
+    [(2, 27.5, 0.5), (1, 32.5, 1.0)], [(1, 56, 0.2), (2, 49, 0.3)], real=(60.2, 0.1)
+  )
   _render(figure)
   np.testing.assert_array_equal(_line(figure, 0), [(1, 32.5), (2, 27.5)])
   np.testing.assert_array_equal(_line(figure, 1), [(1, 56), (2, 49)])
@@ -104,8 +106,9 @@ def test_cas_fid_labels_points_with_the_augmentation_level():
 
 
 def test_per_class_sorts_by_accuracy_on_real_data():
-  figure = figures.per_class(['crane', 'tench', '$5 bill', 'none'], [50, 90, 70, np.nan],
-                             [60, 80, 10, np.nan])
+  figure = figures.per_class(
+    ['crane', 'tench', '$5 bill', 'none'], [50, 90, 70, np.nan], [60, 80, 10, np.nan]
+  )
   _render(figure)
   names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
   assert names == ['tench', '$5 bill', 'crane', 'none']
@@ -142,9 +145,12 @@ def test_scaling_without_real_data():
 
 
 def test_real_vs_both_draws_three_marks_and_the_gain_for_each_model():
-  figure = figures.real_vs_both([
+  figure = figures.real_vs_both(
+    [
       ('ResNet-50', (76.39, 0.21), (69.24, 0.1), (78.12, 0.05)),
-      ('ViT-S/16', (79.89, None), (71.88, None), (79.59, np.nan))])
+      ('ViT-S/16', (79.89, None), (71.88, None), (79.59, np.nan)),
+    ]
+  )
   _render(figure)
   real, synthetic, both = (container[0].get_xydata() for container in figure.axes[0].containers)
   np.testing.assert_array_equal(real, [(76.39, 0), (79.89, 1)])
@@ -165,8 +171,9 @@ def test_image_grid_shows_every_pixel_crisply(channels):
     for column in range(3):
       y, x = top + row * (height + gap), left + column * (width + gap)
       expected = np.kron(images[row, column], np.ones((6, 6, 1), np.uint8))
-      np.testing.assert_array_equal(grid[y:y + height, x:x + width],
-                                    np.broadcast_to(expected, (height, width, 3)))
+      np.testing.assert_array_equal(
+        grid[y : y + height, x : x + width], np.broadcast_to(expected, (height, width, 3))
+      )
   assert (grid[:top] < 128).any() and (grid[top:, :left] < 128).any(), 'labels are missing'
 
 

@@ -22,20 +22,37 @@ _SHARDS = [f'train-0000{i}-of-00004.tfrecord' for i in range(4)]
 
 def _config(**more):
   digits = dict(name='digits', split='train')
-  network = dict(type='unet', channels=4, channel_multiples=(1,), num_res_blocks=1,
-                 attention_sizes=(), head_size=4)
+  network = dict(
+    type='unet', channels=4, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(), head_size=4
+  )
   random = dict(vocab_size=384, width=8, num_layers=1, num_heads=1, head_size=8, mlp_size=8)
   sampler = dict(num_steps=2, thresholding='static')
   jobs = {
-      'embed': dict(job='embed', dataset=digits, prompts='classes', encoder=dict(random=random),
-                    max_length=8, batch_size=16),
-      'train': dict(job='pretrain', text='embed', dataset=digits, num_steps=1, batch_size=8,
-                    checkpoint_every=1, optimizer=dict(name='adam', learning_rate=1e-3),
-                    stage=dict(size=8, channels=1, network=network),
-                    preview=dict(prompts=('one',), columns=1, sampler=sampler)),
-      'generate': dict(job='generate', text='embed', dataset=digits, per_class=7, shard_size=20,
-                       batch_size=16, stages=[dict(weights='train', sampler=sampler)],
-                       license='CC0', **more),
+    'embed': dict(
+      job='embed', dataset=digits, prompts='classes', encoder=dict(random=random), max_length=8, batch_size=16
+    ),
+    'train': dict(
+      job='pretrain',
+      text='embed',
+      dataset=digits,
+      num_steps=1,
+      batch_size=8,
+      checkpoint_every=1,
+      optimizer=dict(name='adam', learning_rate=1e-3),
+      stage=dict(size=8, channels=1, network=network),
+      preview=dict(prompts=('one',), columns=1, sampler=sampler),
+    ),
+    'generate': dict(
+      job='generate',
+      text='embed',
+      dataset=digits,
+      per_class=7,
+      shard_size=20,
+      batch_size=16,
+      stages=[dict(weights='train', sampler=sampler)],
+      license='CC0',
+      **more,
+    ),
   }
   return json.loads(json.dumps(dict(jobs=jobs, order=tuple(jobs))))
 
@@ -75,13 +92,15 @@ def test_workers_make_the_shards_of_one_process(whole, workdir):
     with pytest.raises(Unfinished, match=f'worker {index} of 3 has made its part; . of 4 shards'):
       pipeline.run(_config(), workdir, Worker(index, 3))
   assert sorted(path.name for path in (workdir / 'generate/8').glob('*.tfrecord')) == [
-      _SHARDS[0], _SHARDS[2], _SHARDS[3]]
+    _SHARDS[0],
+    _SHARDS[2],
+    _SHARDS[3],
+  ]
   # the last one ends the job, after which there is nothing left for anyone
   pipeline.run(_config(), workdir, Worker(1, 3))
   pipeline.run(_config(), workdir, Worker(2, 3))
   assert _bytes(workdir) == _bytes(whole)
-  results = [json.loads((path / 'generate/job.json').read_text())['result']
-             for path in (workdir, whole)]
+  results = [json.loads((path / 'generate/job.json').read_text())['result'] for path in (workdir, whole)]
   assert results[0] == results[1]
 
 
@@ -106,8 +125,7 @@ def test_what_cannot_be_divided_must_be_done_first(tmp_path):
 def test_hashes_are_in_the_form_of_sha256sum(whole):
   folder = whole / 'generate/8'
   lines = ''.join((folder / f'{name}.sha256').read_text() for name in _SHARDS)
-  done = subprocess.run(['sha256sum', '--check'], input=lines, cwd=folder, text=True,
-                        capture_output=True)
+  done = subprocess.run(['sha256sum', '--check'], input=lines, cwd=folder, text=True, capture_output=True)
   assert done.stdout.count(': OK') == 4 and done.returncode == 0
 
 
@@ -138,9 +156,8 @@ def test_every_flipped_byte_is_found(workdir):
   data = path.read_bytes()
   rng = np.random.default_rng(0)
   for position in rng.integers(0, len(data), 20):
-    path.write_bytes(data[:position] + bytes([data[position] ^ 1 << rng.integers(8)])
-                     + data[position + 1:])
-    fault, = verify(workdir / 'generate')
+    path.write_bytes(data[:position] + bytes([data[position] ^ 1 << rng.integers(8)]) + data[position + 1 :])
+    (fault,) = verify(workdir / 'generate')
     assert fault.path == path and 'was altered or cut off' in fault.what
 
 
@@ -151,9 +168,10 @@ def test_faults_are_named_and_repaired(whole, workdir):
   (folder / 'train-00009-of-00010.tfrecord').write_bytes(b'')
   faults = [str(fault) for fault in pipeline.check(_config(), workdir, repair=True)]
   assert faults == [
-      f'{folder / _SHARDS[0]}: is missing',
-      f'{folder / _SHARDS[1]}: was altered or cut off: its SHA-256 is not that of the manifest',
-      f'{folder}/train-00009-of-00010.tfrecord: is not in the manifest']
+    f'{folder / _SHARDS[0]}: is missing',
+    f'{folder / _SHARDS[1]}: was altered or cut off: its SHA-256 is not that of the manifest',
+    f'{folder}/train-00009-of-00010.tfrecord: is not in the manifest',
+  ]
   kept = (folder / _SHARDS[3]).stat().st_mtime_ns
   pipeline.run(_config(), workdir)
   assert _bytes(workdir) == _bytes(whole) and (folder / _SHARDS[3]).stat().st_mtime_ns == kept
@@ -170,12 +188,15 @@ def test_records_off_the_plan_are_found(workdir):
   manifest_path = workdir / 'generate/manifest.json'
   manifest = json.loads(manifest_path.read_text())
   for change, what in (
-      (lambda records: records[:-1], 'holds 9 images, 10 of the plan'),
-      (lambda records: [*records[:4], records[4]._replace(label=7), *records[5:]],
-       r'record 4 is (label, index, seed, size) (7, 6, 0, (8, 8)), (4, 6, 0, (8, 8)) in the plan')):
+    (lambda records: records[:-1], 'holds 9 images, 10 of the plan'),
+    (
+      lambda records: [*records[:4], records[4]._replace(label=7), *records[5:]],
+      r'record 4 is (label, index, seed, size) (7, 6, 0, (8, 8)), (4, 6, 0, (8, 8)) in the plan',
+    ),
+  ):
     manifest['shards']['8'][_SHARDS[3]] = write_shard(path, change([Record(**f) for f in fields]))
     manifest_path.write_text(json.dumps(manifest))
-    fault, = verify(workdir / 'generate')
+    (fault,) = verify(workdir / 'generate')
     assert fault.what == what
 
 
@@ -194,8 +215,10 @@ def test_tfds_reads_the_folder(whole):
   builder = tfds.builder_from_directory(whole / 'generate/8')
   assert builder.info.splits['train'].num_examples == 70
   # TFDS mixes the shards
-  read = {(int(example['image']['class']['label']), int(example['index'])): example
-          for example in builder.as_dataset(split='train')}
+  read = {
+    (int(example['image']['class']['label']), int(example['index'])): example
+    for example in builder.as_dataset(split='train')
+  }
   assert len(read) == 70
   for original in _originals(whole):
     example = read[original['label'], original['index']]
@@ -245,7 +268,8 @@ def test_export_as_a_folder(workdir):
   root = workdir / 'export/train'
   lines = [json.loads(line) for line in (root / 'metadata.jsonl').read_text().splitlines()]
   assert sorted(path.name for path in root.iterdir() if path.is_dir()) == sorted(
-      {example['class_name'] for example in _originals(workdir)})
+    {example['class_name'] for example in _originals(workdir)}
+  )
   for line, example in zip(lines, _originals(workdir), strict=True):
     assert (root / line['file_name']).read_bytes() == example['encoded']
     assert line['label'] == example['label'] and line['file_name'].startswith(example['class_name'])

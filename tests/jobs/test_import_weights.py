@@ -18,12 +18,29 @@ from imagenet_synth.core.folder import Folder
 from imagenet_synth.jobs import extractor, import_weights, pipeline
 from tests.fixtures import reference
 
-_NETWORK = dict(type='deepfloyd', channels=(32, 64), attention=(False, True),
-                cross_attention_size=32, head_size=8, pool_heads=4)
-_STAGE_1 = dict(size=16, channels=3, schedule=dict(kind='iddpm'), learned_variance=True,
-                network=dict(_NETWORK, layers_per_block=(1, 1)))
-_STAGE_2 = dict(_STAGE_1, size=32, low_res_size=16, align_corners=True,
-                augmentation=dict(kind='iddpm'), network=dict(_NETWORK, layers_per_block=(1, 2)))
+_NETWORK = dict(
+  type='deepfloyd',
+  channels=(32, 64),
+  attention=(False, True),
+  cross_attention_size=32,
+  head_size=8,
+  pool_heads=4,
+)
+_STAGE_1 = dict(
+  size=16,
+  channels=3,
+  schedule=dict(kind='iddpm'),
+  learned_variance=True,
+  network=dict(_NETWORK, layers_per_block=(1, 1)),
+)
+_STAGE_2 = dict(
+  _STAGE_1,
+  size=32,
+  low_res_size=16,
+  align_corners=True,
+  augmentation=dict(kind='iddpm'),
+  network=dict(_NETWORK, layers_per_block=(1, 2)),
+)
 _SAMPLER = dict(num_steps=2, logvar=None, percentile=95.0, max_scale=1.5)
 
 
@@ -49,24 +66,54 @@ def _jobs(root):
   np.savez(root / 'inception.npz', **reference.tensors('inception', gain=2.0))
   random = dict(vocab_size=384, width=48, num_layers=1, num_heads=2, head_size=8, mlp_size=16)
   jobs = {
-      'embed': dict(job='embed', dataset=data, prompts='classes', encoder=dict(random=random),
-                    max_length=7, padding='encoded', batch_size=8),
-      'stage_1': dict(job='import_weights', kind='deepfloyd', path=_weights(root, 'tiny_if1'),
-                      stage=_STAGE_1, text='embed'),
-      'stage_2': dict(job='import_weights', kind='deepfloyd', path=_weights(root, 'tiny_if2'),
-                      stage=_STAGE_2, text='embed'),
-      'inception': dict(job='import_weights', kind='inception', path=str(root / 'inception.npz')),
-      'finetune': dict(
-          job='finetune', init='stage_1', text='embed', dataset=data, num_steps=1, batch_size=8,
-          checkpoint_every=1, optimizer=dict(name='adafactor', learning_rate=1e-4), cache=False,
-          preview=dict(prompts=('ant',), columns=1, sampler=_SAMPLER)),
-      'generate': dict(
-          job='generate', text='embed', dataset=data, per_class=2, shard_size=3, batch_size=8,
-          stages=[dict(weights='finetune', sampler=dict(_SAMPLER, guidance=1.5)),
-                  dict(weights='stage_2', sampler=dict(_SAMPLER, noise_augmentation=0.25))]),
-      'evaluate': dict(job='evaluate', samples='generate', sizes=(32,), extractor='inception',
-                       references=dict(train=data, validation=dict(data, split='train[:50%]')),
-                       num_splits=2),
+    'embed': dict(
+      job='embed',
+      dataset=data,
+      prompts='classes',
+      encoder=dict(random=random),
+      max_length=7,
+      padding='encoded',
+      batch_size=8,
+    ),
+    'stage_1': dict(
+      job='import_weights', kind='deepfloyd', path=_weights(root, 'tiny_if1'), stage=_STAGE_1, text='embed'
+    ),
+    'stage_2': dict(
+      job='import_weights', kind='deepfloyd', path=_weights(root, 'tiny_if2'), stage=_STAGE_2, text='embed'
+    ),
+    'inception': dict(job='import_weights', kind='inception', path=str(root / 'inception.npz')),
+    'finetune': dict(
+      job='finetune',
+      init='stage_1',
+      text='embed',
+      dataset=data,
+      num_steps=1,
+      batch_size=8,
+      checkpoint_every=1,
+      optimizer=dict(name='adafactor', learning_rate=1e-4),
+      cache=False,
+      preview=dict(prompts=('ant',), columns=1, sampler=_SAMPLER),
+    ),
+    'generate': dict(
+      job='generate',
+      text='embed',
+      dataset=data,
+      per_class=2,
+      shard_size=3,
+      batch_size=8,
+      stages=[
+        dict(weights='finetune', sampler=dict(_SAMPLER, guidance=1.5)),
+        dict(weights='stage_2', sampler=dict(_SAMPLER, noise_augmentation=0.25)),
+      ],
+    ),
+    'evaluate': dict(
+      job='evaluate',
+      samples='generate',
+      sizes=(32,),
+      extractor='inception',
+      references=dict(train=data, validation=dict(data, split='train[:50%]')),
+      num_splits=2,
+    ),
   }
   return json.loads(json.dumps(dict(jobs=jobs, order=tuple(jobs))))
 
@@ -79,8 +126,7 @@ def test_public_weights_are_finetuned_sampled_and_measured(tmp_path, monkeypatch
   text = pipeline.dry_run(config, workdir)
   assert '860,806 parameters; weights, average, optimizer and gradients take' in text
   pipeline.run(config, workdir)
-  result = {name: json.loads((workdir / name / 'job.json').read_text())['result']
-            for name in config['order']}
+  result = {name: json.loads((workdir / name / 'job.json').read_text())['result'] for name in config['order']}
   assert result['stage_1']['num_params'] == 860_806
   assert result['stage_2']['num_params'] == 1_036_902
   # what was imported is what is sampled
@@ -106,11 +152,14 @@ def _run_one(section, tmp_path):
   pipeline.run(section, tmp_path / 'run')
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     (dict(path='/nowhere'), '/nowhere: weights of FID.s Inception-v3 do not exist'),
     (dict(kind='imagen'), "one.kind is 'imagen', must be one of 'deepfloyd', 'inception'"),
     (dict(kind='deepfloyd'), 'one needs stage and text, as kind is deepfloyd'),
-])
+  ],
+)
 def test_what_cannot_be_imported_is_named(tmp_path, change, message):
   with pytest.raises(InputError, match=message):
     _run_one(dict(job='import_weights', kind='inception', path='x') | change, tmp_path)

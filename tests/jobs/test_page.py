@@ -6,17 +6,24 @@ from PIL import Image
 
 from imagenet_synth.jobs.page import Paragraph, Picture, Section, Table, to_html, write_page
 
-_SECTIONS = [Section('Results <all>', [
-    Paragraph('5 < 6 & more'),
-    Table(['a', 'b'], [['1', 'x|y'], ['2', '']], strong=[1], note='A note.'),
-    Picture('red', Image.new('RGB', (2, 3), 'red'), 'All "red"')])]
+_SECTIONS = [
+  Section(
+    'Results <all>',
+    [
+      Paragraph('5 < 6 & more'),
+      Table(['a', 'b'], [['1', 'x|y'], ['2', '']], strong=[1], note='A note.'),
+      Picture('red', Image.new('RGB', (2, 3), 'red'), 'All "red"'),
+    ],
+  )
+]
 
 
 def test_markdown_and_pictures(tmp_path):
   write_page(tmp_path, 'report', 'Title', _SECTIONS)
   assert (tmp_path / 'report.md').read_text() == (
-      '# Title\n\n## Results <all>\n\n5 < 6 & more\n\n| a | b |\n| --- | --- |\n| 1 | x\\|y |\n'
-      '| **2** |  |\n\n*A note.*\n\n![red](figures/red.png)\n\n*All "red"*\n')
+    '# Title\n\n## Results <all>\n\n5 < 6 & more\n\n| a | b |\n| --- | --- |\n| 1 | x\\|y |\n'
+    '| **2** |  |\n\n*A note.*\n\n![red](figures/red.png)\n\n*All "red"*\n'
+  )
   with Image.open(tmp_path / 'figures/red.png') as image:
     assert image.size == (2, 3) and image.getpixel((1, 1)) == (255, 0, 0)
 

@@ -20,29 +20,53 @@ _STAGE = {'weights': 'train', 'sampler': {'num_steps': 2, 'thresholding': 'stati
 
 def _sweep(**more):
   digits = {'name': 'digits'}
-  return dict(job='sweep', text='embed', extractor='real', stages=[_STAGE], grid=_GRID, per_class=4,
-              batch_size=16, choose='fid_train', **more,
-              references={'train': digits | {'split': 'train[:200]'},
-                          'validation': digits | {'split': 'validation'}})
+  return dict(
+    job='sweep',
+    text='embed',
+    extractor='real',
+    stages=[_STAGE],
+    grid=_GRID,
+    per_class=4,
+    batch_size=16,
+    choose='fid_train',
+    **more,
+    references={'train': digits | {'split': 'train[:200]'}, 'validation': digits | {'split': 'validation'}},
+  )
 
 
 def _config(**jobs):
   digits = dict(name='digits', split='train[:200]')
-  network = dict(type='unet', channels=4, channel_multiples=(1,), num_res_blocks=1,
-                 attention_sizes=(), head_size=4)
+  network = dict(
+    type='unet', channels=4, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(), head_size=4
+  )
   random = dict(vocab_size=384, width=8, num_layers=1, num_heads=1, head_size=8, mlp_size=8)
   adam = dict(name='adam', learning_rate=1e-3)
   resnet = dict(type='resnet', num_classes=10, block='basic', width=8, stage_sizes=(1,), stem='small')
   before = {
-      'embed': dict(job='embed', dataset=digits, prompts='classes', encoder=dict(random=random),
-                    max_length=8, batch_size=16),
-      'train': dict(job='pretrain', text='embed', dataset=digits, num_steps=1, batch_size=8,
-                    checkpoint_every=1, optimizer=adam,
-                    stage=dict(size=8, channels=1, network=network),
-                    preview=dict(prompts=('one',), columns=1, sampler=_STAGE['sampler'])),
-      'real': dict(job='classify', model=resnet, size=8, mixtures=dict(real=dict(real=True)),
-                   real=digits, test=dict(name='digits', split='test[:100]'), seeds=(0,),
-                   recipe=dict(optimizer=adam, num_steps=2, batch_size=16)),
+    'embed': dict(
+      job='embed', dataset=digits, prompts='classes', encoder=dict(random=random), max_length=8, batch_size=16
+    ),
+    'train': dict(
+      job='pretrain',
+      text='embed',
+      dataset=digits,
+      num_steps=1,
+      batch_size=8,
+      checkpoint_every=1,
+      optimizer=adam,
+      stage=dict(size=8, channels=1, network=network),
+      preview=dict(prompts=('one',), columns=1, sampler=_STAGE['sampler']),
+    ),
+    'real': dict(
+      job='classify',
+      model=resnet,
+      size=8,
+      mixtures=dict(real=dict(real=True)),
+      real=digits,
+      test=dict(name='digits', split='test[:100]'),
+      seeds=(0,),
+      recipe=dict(optimizer=adam, num_steps=2, batch_size=16),
+    ),
   }
   jobs = before | jobs
   return json.loads(json.dumps(dict(jobs=jobs, order=tuple(jobs))))
@@ -75,7 +99,11 @@ def _result(workdir, name='sweep'):
 def test_all_combinations_are_tried_and_the_best_one_is_told(whole):
   result = _result(whole)
   assert [(row['guidance'], row['sampler']) for row in result['rows']] == [
-      (1.0, 'ddpm'), (1.0, 'ddim'), (4.0, 'ddpm'), (4.0, 'ddim')]
+    (1.0, 'ddpm'),
+    (1.0, 'ddim'),
+    (4.0, 'ddpm'),
+    (4.0, 'ddim'),
+  ]
   best = min(result['rows'], key=lambda row: row['fid_train'])
   assert result['best'] == {name: best[name] for name in _GRID}
   # an untrained network does not heed the text, hence not guidance
@@ -91,9 +119,17 @@ def test_all_combinations_are_tried_and_the_best_one_is_told(whole):
 
 def test_select_keeps_the_best_checkpoint_and_the_last(workdir):
   train = _config()['jobs']['train'] | {'num_steps': 4}
-  select = dict(job='select', text='embed', extractor='real', weights='longer', batch_size=16,
-                sampler=_STAGE['sampler'], per_class=2, prune=True,
-                reference={'name': 'digits', 'split': 'validation'})
+  select = dict(
+    job='select',
+    text='embed',
+    extractor='real',
+    weights='longer',
+    batch_size=16,
+    sampler=_STAGE['sampler'],
+    per_class=2,
+    prune=True,
+    reference={'name': 'digits', 'split': 'validation'},
+  )
   pipeline.run(_config(longer=train, select=select), workdir)
   result = _result(workdir, 'select')
   steps = {row['step']: row['fid_validation'] for row in result['curve']}
@@ -111,8 +147,13 @@ def test_what_stands_beside_the_figures(whole):
   train = result['references']['train']
   assert train['num_images'] == 200 and train['size'] == 8 and len(train['hash']) == 16
   assert train['dataset']['split'] == 'train[:200]' and train['rounding'] == 'uint8'
-  with np.load(next(path for path in (whole / 'references').iterdir()
-                    if np.load(path)['count_0'] + np.load(path)['count_1'] == 200)) as kept:
+  with np.load(
+    next(
+      path
+      for path in (whole / 'references').iterdir()
+      if np.load(path)['count_0'] + np.load(path)['count_1'] == 200
+    )
+  ) as kept:
     halves = [Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}']) for i in (0, 1)]
   assert 80 < halves[0].count < 120
   assert train['floor'] == frechet.frechet_distance(*halves) > 0
@@ -120,8 +161,10 @@ def test_what_stands_beside_the_figures(whole):
 
 def test_the_cost_is_told_before(workdir, capsys):
   pipeline.run(_config(sweep=_sweep()), workdir)
-  assert ('sweep: 4 trials of 40 images, 80 to 160 evaluations of the network each, 480 in all'
-          in capsys.readouterr().err)
+  assert (
+    'sweep: 4 trials of 40 images, 80 to 160 evaluations of the network each, 480 in all'
+    in capsys.readouterr().err
+  )
 
 
 def test_workers_share_the_trials(whole, workdir):
@@ -140,7 +183,10 @@ def test_a_killed_trial_goes_on_from_its_shards(whole, workdir, monkeypatch):
     pipeline.run(_config(sweep=_sweep()), workdir)
   shards = sorted((workdir / 'sweep/trials/guidance_1-sampler_ddpm/images').iterdir())
   assert [path.name.split('.')[0] for path in shards] == [
-      '000000000-000000016', '000000016-000000032', '000000032-000000040']
+    '000000000-000000016',
+    '000000016-000000032',
+    '000000032-000000040',
+  ]
   shards[1].unlink()
   kept = shards[0].stat().st_mtime_ns
   with pytest.raises(KeyboardInterrupt):
@@ -162,7 +208,7 @@ def test_halving_weeds_out_and_the_rest_get_all_samples(whole, workdir):
   result, expected = _result(workdir), {str(_settings(row)): row for row in _result(whole)['rows']}
   assert sorted(row['num_samples'] for row in result['rows']) == [10, 10, 20, 40]
   assert result['num_drawn'] == 80 and result['num_without_halving'] == 160
-  last, = [row for row in result['rows'] if row['num_samples'] == 40]
+  (last,) = [row for row in result['rows'] if row['num_samples'] == 40]
   # the images are those of the whole grid's trial
   assert last['fid_train'] == pytest.approx(expected[str(_settings(last))]['fid_train'], rel=1e-4)
   assert result['best'] == _settings(last)
@@ -172,36 +218,57 @@ def _settings(row):
   return {name: row[name] for name in _GRID}
 
 
-@pytest.mark.parametrize('more, message', [
+@pytest.mark.parametrize(
+  'more, message',
+  [
     ({'halving': {'per_class': (4,)}}, r'must ascend from 1 on, they are \[4, 4\]'),
     ({'halving': {'per_class': (2,), 'keep': 1.0}}, 'halving.keep is 1.0, must be between 0 and 1'),
-])
+  ],
+)
 def test_bad_halving_is_named(more, message, workdir):
   with pytest.raises(InputError, match=message):
     pipeline.run(_config(sweep=_sweep(**more)), workdir)
 
 
-@pytest.mark.parametrize('grid, message', [
+@pytest.mark.parametrize(
+  'grid, message',
+  [
     ({'percentile': (1.0,)}, 'grid.percentile cannot be swept; known: guidance'),
     ({'sampler': ('euler',)}, "grid.sampler is 'euler', must be one of 'ddpm', 'ddim'"),
     ({'num_steps': (2.5,)}, 'grid.num_steps is 2.5, must be an integer'),
-])
+  ],
+)
 def test_a_bad_grid_is_named(grid, message, workdir):
   with pytest.raises(InputError, match=message):
     pipeline.run(_config(sweep=_sweep() | {'grid': grid}), workdir)
 
 
 def test_evaluation_of_shards_of_an_npz_and_of_files_is_the_same(workdir):
-  generate = dict(job='generate', text='embed', dataset=dict(name='digits', split='train[:200]'),
-                  per_class=5, shard_size=20, batch_size=16, stages=[_STAGE])
-  jobs = {'generate': generate, 'npz': dict(job='export', samples='generate', size=8, form='adm'),
-          'files': dict(job='export', samples='generate', size=8, form='folder')}
+  generate = dict(
+    job='generate',
+    text='embed',
+    dataset=dict(name='digits', split='train[:200]'),
+    per_class=5,
+    shard_size=20,
+    batch_size=16,
+    stages=[_STAGE],
+  )
+  jobs = {
+    'generate': generate,
+    'npz': dict(job='export', samples='generate', size=8, form='adm'),
+    'files': dict(job='export', samples='generate', size=8, form='folder'),
+  }
   evaluate = dict(job='evaluate', sizes=(8,), extractor='real', references=_sweep()['references'])
   statistics = {'itself': {'path': str(workdir / 'shards/statistics_8.npz'), 'num_images': 50}}
-  jobs |= {'shards': dict(evaluate, samples='generate'),
-           'by_npz': dict(evaluate, samples=str(workdir / 'npz/samples.npz'),
-                          references=evaluate['references'] | {'statistics': statistics}),
-           'by_files': dict(evaluate, samples=str(workdir / 'files/train'))}
+  jobs |= {
+    'shards': dict(evaluate, samples='generate'),
+    'by_npz': dict(
+      evaluate,
+      samples=str(workdir / 'npz/samples.npz'),
+      references=evaluate['references'] | {'statistics': statistics},
+    ),
+    'by_files': dict(evaluate, samples=str(workdir / 'files/train')),
+  }
   pipeline.run(_config(**jobs), workdir)
   with np.load(workdir / 'npz/samples.npz') as arrays:
     assert arrays['arr_0'].shape == (50, 8, 8, 3) and arrays['arr_0'].dtype == np.uint8

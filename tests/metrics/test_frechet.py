@@ -30,9 +30,8 @@ def _by_sqrtm(a, b):
 def test_diagonal_gaussians():
   mean_a, mean_b = np.array([0.0, 1.0, -2.0]), np.array([3.0, 1.0, 0.5])
   std_a, std_b = np.array([1.0, 2.0, 0.0]), np.array([0.5, 3.0, 4.0])
-  distance = frechet_distance(_gaussian(mean_a, np.diag(std_a**2)),
-                              _gaussian(mean_b, np.diag(std_b**2)))
-  assert distance == pytest.approx(((mean_a - mean_b)**2 + (std_a - std_b)**2).sum(), rel=1e-13)
+  distance = frechet_distance(_gaussian(mean_a, np.diag(std_a**2)), _gaussian(mean_b, np.diag(std_b**2)))
+  assert distance == pytest.approx(((mean_a - mean_b) ** 2 + (std_a - std_b) ** 2).sum(), rel=1e-13)
 
 
 def test_commuting_gaussians():
@@ -41,7 +40,7 @@ def test_commuting_gaussians():
   std_a, std_b = rng.uniform(0.1, 2, size=(2, 12))
   a = _gaussian(np.zeros(12), basis @ np.diag(std_a**2) @ basis.T)
   b = _gaussian(np.ones(12), basis @ np.diag(std_b**2) @ basis.T)
-  assert frechet_distance(a, b) == pytest.approx(12 + ((std_a - std_b)**2).sum(), rel=1e-12)
+  assert frechet_distance(a, b) == pytest.approx(12 + ((std_a - std_b) ** 2).sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize('dim', [2, 17, 64])
@@ -73,7 +72,7 @@ def test_sets_in_orthogonal_subspaces_share_nothing():
   a, b = np.zeros((2, 10, 40))
   a[:, :20], b[:, 20:] = np.random.default_rng(2).normal(size=(2, 10, 20))
   a, b = _of(a), _of(b)
-  expected = ((a.mean - b.mean)**2).sum() + np.trace(a.covariance) + np.trace(b.covariance)
+  expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance) + np.trace(b.covariance)
   assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-13)
 
 

@@ -63,8 +63,11 @@ def test_logits_log_probs_and_shifted_logits_score_the_same():
 
 def test_scores_do_not_depend_on_the_block_size(monkeypatch):
   logits, labels = _random(num=200)
-  before = (scores.inception_score(logits), scores.accuracy(logits, labels, top=(1, 3)),
-            scores.expected_calibration_error(logits, labels))
+  before = (
+    scores.inception_score(logits),
+    scores.accuracy(logits, labels, top=(1, 3)),
+    scores.expected_calibration_error(logits, labels),
+  )
   monkeypatch.setattr(scores, '_BLOCK_ROWS', 7)
   assert scores.inception_score(logits) == pytest.approx(before[0], rel=1e-13)
   assert scores.accuracy(logits, labels, top=(1, 3)) == before[1]
@@ -130,20 +133,27 @@ def test_calibration_by_a_plain_loop():
     probs = _softmax(row)
     confidence = max(probs)
     bins.setdefault(math.ceil(confidence * 15), []).append(
-        (float(probs.index(confidence) == label), confidence))
-  expected = sum(len(items) / 400 * abs(np.mean([hit for hit, _ in items])
-                                        - np.mean([confidence for _, confidence in items]))
-                 for items in bins.values())
+      (float(probs.index(confidence) == label), confidence)
+    )
+  expected = sum(
+    len(items)
+    / 400
+    * abs(np.mean([hit for hit, _ in items]) - np.mean([confidence for _, confidence in items]))
+    for items in bins.values()
+  )
   assert scores.expected_calibration_error(logits, labels) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize('logits, labels, message', [
+@pytest.mark.parametrize(
+  'logits, labels, message',
+  [
     (np.zeros((3, 2)), np.array([0, 1]), 'expected 3 integers'),
     (np.zeros((2, 2)), np.array([0.0, 1.0]), 'float64'),
     (np.zeros((2, 2)), np.array([0, 2]), 'classes 0 to 1'),
     (np.full((1, 2), np.nan), np.array([0]), 'NaN'),
     (np.zeros((0, 2)), np.zeros(0, int), r'\(0, 2\)'),
-])
+  ],
+)
 def test_bad_input_is_refused(logits, labels, message):
   with pytest.raises(InputError, match=message):
     scores.accuracy(logits, labels)

@@ -9,18 +9,32 @@ from imagenet_synth.models.convolution import convolve
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-@pytest.mark.parametrize('size, window, stride, padding', [
-    (5, 1, 1, 'SAME'), (5, 1, 2, 'VALID'), (6, 1, 2, [(0, 0), (0, 0)]),
-    (2, 3, 1, 'SAME'), (2, 3, 1, [(1, 1), (1, 1)]), (2, 3, 2, [(1, 1), (1, 1)]), (2, 3, 2, 'SAME'),
-    (1, 3, 1, [(1, 1), (1, 1)]), (1, 7, 2, [(3, 3), (3, 3)]), (5, 3, 2, 'SAME')])
+@pytest.mark.parametrize(
+  'size, window, stride, padding',
+  [
+    (5, 1, 1, 'SAME'),
+    (5, 1, 2, 'VALID'),
+    (6, 1, 2, [(0, 0), (0, 0)]),
+    (2, 3, 1, 'SAME'),
+    (2, 3, 1, [(1, 1), (1, 1)]),
+    (2, 3, 2, [(1, 1), (1, 1)]),
+    (2, 3, 2, 'SAME'),
+    (1, 3, 1, [(1, 1), (1, 1)]),
+    (1, 7, 2, [(3, 3), (3, 3)]),
+    (5, 3, 2, 'SAME'),
+  ],
+)
 def test_values_and_gradients_are_the_convolution_s(size, window, stride, padding):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, size, size, 4)).astype(np.float32)
   kernel = rng.normal(size=(window, window, 4, 5)).astype(np.float32)
 
   def both(convolution):
-    y, pull = jax.vjp(lambda x, kernel: convolution(
-        x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT), x, kernel)
+    y, pull = jax.vjp(
+      lambda x, kernel: convolution(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT),
+      x,
+      kernel,
+    )
     return (y, *pull(jnp.cos(y)))
 
   for ours, expected in zip(both(convolve), both(lax.conv_general_dilated), strict=True):
@@ -31,8 +45,11 @@ def test_values_and_gradients_are_the_convolution_s(size, window, stride, paddin
 def test_it_is_no_convolution_where_a_product_does():
   def text(size, window):
     x, kernel = jnp.zeros((1, size, size, 2)), jnp.zeros((window, window, 2, 3))
-    return str(jax.make_jaxpr(lambda x, kernel: convolve(
-        x, kernel, (1, 1), 'SAME', dimension_numbers=_LAYOUT))(x, kernel))
+    return str(
+      jax.make_jaxpr(lambda x, kernel: convolve(x, kernel, (1, 1), 'SAME', dimension_numbers=_LAYOUT))(
+        x, kernel
+      )
+    )
 
   assert 'dot_general' in text(4, 1) and 'conv_general' not in text(4, 1)
   assert 'dot_general' in text(2, 3) and 'conv_general' not in text(2, 3)

@@ -13,8 +13,9 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.models import resnet
 from tests.fixtures import reference
 
-_TINY = functools.partial(resnet.ResNet, stage_sizes=(1, 1), num_classes=3, block='basic', width=8,
-                          stem='small')
+_TINY = functools.partial(
+  resnet.ResNet, stage_sizes=(1, 1), num_classes=3, block='basic', width=8, stem='small'
+)
 
 
 def _init(model, size=8, batch_size=2):
@@ -26,19 +27,33 @@ def _eval(model, variables, x):
   return jax.jit(functools.partial(model.apply, train=False))(variables, x)
 
 
-_LAYERS = {'downsample.0': 'shortcut', 'downsample.1': 'shortcut_norm', 'se.fc1': 'squeeze',
-           'se.fc2': 'excite'}
+_LAYERS = {
+  'downsample.0': 'shortcut',
+  'downsample.1': 'shortcut_norm',
+  'se.fc1': 'squeeze',
+  'se.fc2': 'excite',
+}
 # with pooling in the shortcut, its layers are one further
 _POOLED_LAYERS = _LAYERS | {'downsample.1': 'shortcut', 'downsample.2': 'shortcut_norm'}
-_DEEP_STEM = {'conv1.0': 'stem_0', 'conv1.1': 'stem_norm_0', 'conv1.3': 'stem_1',
-              'conv1.4': 'stem_norm_1', 'conv1.6': 'stem_2', 'bn1': 'stem_norm_2',
-              'maxpool.0': 'stem_3', 'maxpool.1': 'stem_norm_3'}
+_DEEP_STEM = {
+  'conv1.0': 'stem_0',
+  'conv1.1': 'stem_norm_0',
+  'conv1.3': 'stem_1',
+  'conv1.4': 'stem_norm_1',
+  'conv1.6': 'stem_2',
+  'bn1': 'stem_norm_2',
+  'maxpool.0': 'stem_3',
+  'maxpool.1': 'stem_norm_3',
+}
 
 
 def _from_torch(tensors):
   """A PyTorch state dict -> our variables."""
-  leaves = {'running_mean': ('batch_stats', 'mean'), 'running_var': ('batch_stats', 'var'),
-            'bias': ('params', 'bias')}
+  leaves = {
+    'running_mean': ('batch_stats', 'mean'),
+    'running_var': ('batch_stats', 'var'),
+    'bias': ('params', 'bias'),
+  }
   variables, deep = {}, 'conv1.0.weight' in tensors
   for name, tensor in tensors.items():
     module, leaf = name.rsplit('.', 1)
@@ -60,14 +75,17 @@ def _from_torch(tensors):
   return traverse_util.unflatten_dict(variables)
 
 
-@pytest.mark.parametrize('make, count', [
-  (resnet.ResNet50, 25_557_032),
-  (resnet.ResNet101, 44_549_160),
-  (resnet.ResNet152, 60_192_808),
-  (resnet.ResNetRS50, 35_691_912),
-  (resnet.ResNetRS101, 63_618_696),
-  (resnet.ResNetRS152, 86_621_576),
-])
+@pytest.mark.parametrize(
+  'make, count',
+  [
+    (resnet.ResNet50, 25_557_032),
+    (resnet.ResNet101, 44_549_160),
+    (resnet.ResNet152, 60_192_808),
+    (resnet.ResNetRS50, 35_691_912),
+    (resnet.ResNetRS101, 63_618_696),
+    (resnet.ResNetRS152, 86_621_576),
+  ],
+)
 def test_parameter_count_is_the_published_one(make, count):
   init = functools.partial(make(num_classes=1000).init, train=False)
   params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))['params']
@@ -93,8 +111,7 @@ def test_a_gradient_step_decreases_the_loss(stem_stride, size):
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)
   def loss_and_gradient(params):
-    outputs, updates = model.apply({**variables, 'params': params}, x, train=True,
-                                   mutable=['batch_stats'])
+    outputs, updates = model.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
     losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels)
     return losses.mean(), updates
 
@@ -103,9 +120,12 @@ def test_a_gradient_step_decreases_the_loss(stem_stride, size):
   (after, _), _ = loss_and_gradient(params)
   assert after < before
   mean = updates['batch_stats']['stem_norm']['mean']
-  stem = jax.lax.conv(x.transpose(0, 3, 1, 2),
-                      variables['params']['stem']['kernel'].transpose(3, 2, 0, 1),
-                      (stem_stride, stem_stride), ((1, 1), (1, 1)))
+  stem = jax.lax.conv(
+    x.transpose(0, 3, 1, 2),
+    variables['params']['stem']['kernel'].transpose(3, 2, 0, 1),
+    (stem_stride, stem_stride),
+    ((1, 1), (1, 1)),
+  )
   np.testing.assert_allclose(mean, 0.1 * stem.mean((0, 2, 3)), atol=1e-6)
 
 
@@ -145,8 +165,9 @@ def test_unknown_variants_are_named(field):
 
 
 def test_parameters_carry_logical_axes():
-  variables = jax.eval_shape(functools.partial(_TINY().init, train=False), jax.random.key(0),
-                             jnp.zeros((1, 8, 8, 3)))
+  variables = jax.eval_shape(
+    functools.partial(_TINY().init, train=False), jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+  )
   specs = nn.get_partition_spec(variables)['params']
   assert tuple(specs['stem']['kernel']) == (None, None, 'conv_in', 'conv_out')
   assert tuple(specs['head']['kernel']) == ('embed', 'classes')
@@ -159,10 +180,14 @@ def test_a_dropped_branch_leaves_the_input():
   # the branch starts at zero; give it something to drop
   variables['params']['stage_0_block_1']['norm_2']['scale'] = jnp.ones(8)
   x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-  part = jax.tree.map(lambda tree: {k: v for k, v in tree.items() if k != 'stage_0_block_1'}, variables,
-                      is_leaf=lambda tree: 'stem' in tree or 'stem_norm' in tree)
+  part = jax.tree.map(
+    lambda tree: {k: v for k, v in tree.items() if k != 'stage_0_block_1'},
+    variables,
+    is_leaf=lambda tree: 'stem' in tree or 'stem_norm' in tree,
+  )
   apply = lambda model, variables: model.apply(
-      variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(2)})[0]
+    variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(2)}
+  )[0]
   np.testing.assert_allclose(apply(two, variables).features, apply(one, part).features, atol=1e-6)
   difference = _eval(two, variables, x).features - _eval(one, part, x).features
   assert np.abs(difference).max() > 1e-2
@@ -173,8 +198,9 @@ def test_dropout_is_of_the_features_in_training():
   variables = _init(model)
   variables['params']['head']['kernel'] = jnp.ones((16, 3))
   x = jax.random.normal(jax.random.key(1), (64, 8, 8, 3))
-  outputs, _ = model.apply(variables, x, train=True, mutable=['batch_stats'],
-                           rngs={'dropout': jax.random.key(2)})
+  outputs, _ = model.apply(
+    variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(2)}
+  )
   whole = outputs.features.sum(axis=1)
   assert np.abs(outputs.logits[:, 0] - whole).min() > 0
   # kept features are scaled up: the mean stays

@@ -8,9 +8,7 @@ from flax import linen as nn
 
 from imagenet_synth.models import t5, tokens
 
-TINY = t5.T5Config(
-  vocab_size=384, width=64, num_layers=2, num_heads=4, head_size=16, mlp_size=128
-)
+TINY = t5.T5Config(vocab_size=384, width=64, num_layers=2, num_heads=4, head_size=16, mlp_size=128)
 DIGITS = 'zero one two three four five six seven eight nine'.split()
 
 
@@ -26,20 +24,21 @@ def encode(params, ids, mask, dtype=jnp.float32):
 
 # The encoder with its embedding: vocab * width + 32 * heads + width
 # + layers * (4 * width * heads * head_size + 3 * width * mlp + 2 * width).
-@pytest.mark.parametrize('name, count', [
-  ('t5_v1_1_small', 35_332_800),
-  ('t5_v1_1_base', 109_628_544),
-  ('t5_v1_1_large', 341_231_104),
-  ('t5_v1_1_xl', 1_223_527_424),
-  ('t5_v1_1_xxl', 4_762_310_656),
-  ('byt5_small', 217_657_472),
-  ('byt5_base', 414_703_488),
-])
+@pytest.mark.parametrize(
+  'name, count',
+  [
+    ('t5_v1_1_small', 35_332_800),
+    ('t5_v1_1_base', 109_628_544),
+    ('t5_v1_1_large', 341_231_104),
+    ('t5_v1_1_xl', 1_223_527_424),
+    ('t5_v1_1_xxl', 4_762_310_656),
+    ('byt5_small', 217_657_472),
+    ('byt5_base', 414_703_488),
+  ],
+)
 def test_public_sizes_have_the_published_parameter_counts(name, count):
   ids, mask = jnp.zeros([1, 1], jnp.int32), jnp.ones([1, 1], bool)
-  variables = jax.eval_shape(
-    t5.T5Encoder(t5.PUBLIC_CONFIGS[name]).init, jax.random.key(0), ids, mask
-  )
+  variables = jax.eval_shape(t5.T5Encoder(t5.PUBLIC_CONFIGS[name]).init, jax.random.key(0), ids, mask)
   leaves = jax.tree.leaves(nn.unbox(variables))
   assert sum(leaf.size for leaf in leaves) == count
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
@@ -80,8 +79,9 @@ def test_padding_does_not_reach_the_tokens(tiny_params):
   longer = tokens.byte_tokens(DIGITS, 12)
   junk = np.where(longer.mask, longer.ids, 77).astype(np.int32)
   states = encode(tiny_params, ids, mask)
-  np.testing.assert_allclose(encode(tiny_params, junk, longer.mask)[:, :8][mask], states[mask],
-                             rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    encode(tiny_params, junk, longer.mask)[:, :8][mask], states[mask], rtol=1e-4, atol=1e-5
+  )
   assert states.dtype == np.float32
   assert states.shape == (10, 8, 64)
 

@@ -11,9 +11,7 @@ from imagenet_synth.models import tokens
 def test_tokens_are_bytes_plus_three_then_end_then_padding():
   ids, mask = tokens.byte_tokens(['cat', 'é', ''], 5)
   # 'é' is the two bytes 0xC3 0xA9 in UTF-8.
-  np.testing.assert_array_equal(
-    ids, [[102, 100, 119, 1, 0], [0xC3 + 3, 0xA9 + 3, 1, 0, 0], [1, 0, 0, 0, 0]]
-  )
+  np.testing.assert_array_equal(ids, [[102, 100, 119, 1, 0], [0xC3 + 3, 0xA9 + 3, 1, 0, 0], [1, 0, 0, 0, 0]])
   np.testing.assert_array_equal(mask, ids != 0)
   assert ids.dtype == np.int32
   assert mask.dtype == bool
@@ -41,8 +39,12 @@ def vocabulary(tmp_path_factory):
 
   def train(name, **more):
     sentencepiece.SentencePieceTrainer.train(
-      input=str(folder / 'text.txt'), model_prefix=str(folder / name), vocab_size=40,
-      hard_vocab_limit=False, minloglevel=2, **more
+      input=str(folder / 'text.txt'),
+      model_prefix=str(folder / name),
+      vocab_size=40,
+      hard_vocab_limit=False,
+      minloglevel=2,
+      **more,
     )
     return folder / f'{name}.model'
 

@@ -14,11 +14,17 @@ from imagenet_synth.models.layers import Attention, AttentionPool, ResBlock, noi
 from imagenet_synth.models.unet import UNet
 
 _TEXT_SHAPE = (5, 6)
-_UNET = functools.partial(UNet, channels=8, channel_multiples=(1, 2), num_res_blocks=1,
-                          attention_sizes=(4,), head_size=4)
-_EFFICIENT = functools.partial(EfficientUNet, channels=(8, 16), num_res_blocks=(1, 2),
-                               self_attention=(False, True), text_attention=(False, True),
-                               num_heads=2)
+_UNET = functools.partial(
+  UNet, channels=8, channel_multiples=(1, 2), num_res_blocks=1, attention_sizes=(4,), head_size=4
+)
+_EFFICIENT = functools.partial(
+  EfficientUNet,
+  channels=(8, 16),
+  num_res_blocks=(1, 2),
+  self_attention=(False, True),
+  text_attention=(False, True),
+  num_heads=2,
+)
 _NETWORKS = {'unet': _UNET, 'efficient': _EFFICIENT}
 _BOTH = pytest.mark.parametrize('name', sorted(_NETWORKS))
 
@@ -26,8 +32,11 @@ _BOTH = pytest.mark.parametrize('name', sorted(_NETWORKS))
 def _inputs(sr, batch_size=2, size=8, channels=3):
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-  inputs = {'x_t': normal(batch_size, size, size, channels), 'logsnr': normal(batch_size),
-            'text': normal(batch_size, *_TEXT_SHAPE)}
+  inputs = {
+    'x_t': normal(batch_size, size, size, channels),
+    'logsnr': normal(batch_size),
+    'text': normal(batch_size, *_TEXT_SHAPE),
+  }
   if sr:
     inputs |= {'low_res': normal(*inputs['x_t'].shape), 'aug_logsnr': normal(batch_size)}
   return inputs
@@ -73,8 +82,7 @@ def test_starts_at_exactly_zero_with_float32_parameters(name):
 
 @_BOTH
 def test_bfloat16_is_near_float32(name):
-  exact, out = (_apply(name, dtype)(_params(name), **_inputs(True))
-                for dtype in ('float32', 'bfloat16'))
+  exact, out = (_apply(name, dtype)(_params(name), **_inputs(True)) for dtype in ('float32', 'bfloat16'))
   assert out.dtype == exact.dtype == jnp.float32
   error = np.sqrt(np.mean(np.square(out - exact)) / np.mean(np.square(exact)))
   assert 1e-5 < error < 0.05
@@ -136,10 +144,12 @@ def test_dropout_acts_in_training_alone():
   shapes = jax.eval_shape(lambda: ResBlock(4).init(jax.random.key(0), x, vector, False))
   params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), nn.unbox(shapes))
   block = ResBlock(4, dropout=0.5)
-  trained = [block.apply(params, x, vector, True, rngs={'dropout': jax.random.key(seed)})
-             for seed in (0, 0, 1)]
-  np.testing.assert_array_equal(block.apply(params, x, vector, False),
-                                ResBlock(4).apply(params, x, vector, True))
+  trained = [
+    block.apply(params, x, vector, True, rngs={'dropout': jax.random.key(seed)}) for seed in (0, 0, 1)
+  ]
+  np.testing.assert_array_equal(
+    block.apply(params, x, vector, False), ResBlock(4).apply(params, x, vector, True)
+  )
   np.testing.assert_array_equal(trained[0], trained[1])
   assert np.abs(trained[0] - trained[2]).max() > 1e-3
 
@@ -158,13 +168,24 @@ def _dense(features_in, features_out):
 
 def _res_block(features_in, features, vector):
   shortcut = _conv(features_in, features, 1) if features_in != features else 0
-  return (2 * features_in + _conv(features_in, features) + _dense(vector, 2 * features)
-          + 2 * features + _conv(features, features) + shortcut)
+  return (
+    2 * features_in
+    + _conv(features_in, features)
+    + _dense(vector, 2 * features)
+    + 2 * features
+    + _conv(features, features)
+    + shortcut
+  )
 
 
 def _attention(features, hidden, text):
-  return 2 * features + 2 * text + 3 * _dense(features, hidden) + 2 * _dense(text, hidden) + (
-      _dense(hidden, features))
+  return (
+    2 * features
+    + 2 * text
+    + 3 * _dense(features, hidden)
+    + 2 * _dense(text, hidden)
+    + (_dense(hidden, features))
+  )
 
 
 def _conditioning(vector, text, num_levels):
@@ -181,8 +202,7 @@ def test_unet_has_the_parameters_counted_by_hand():
   # skips, last first: 2c, c (after the downsampling block), then c, c
   up_1 = block(4 * c, 2 * c) + block(3 * c, 2 * c) + 2 * attention + block(2 * c, 2 * c)
   up_0 = block(3 * c, c) + block(2 * c, c)
-  expected = (_conditioning(v, text, 1) + _conv(3, c) + down + middle + up_1 + up_0
-              + 2 * c + _conv(c, 3))
+  expected = _conditioning(v, text, 1) + _conv(3, c) + down + middle + up_1 + up_0 + 2 * c + _conv(c, 3)
   assert _num_params(_shapes('unet', False)) == expected
 
 
@@ -192,8 +212,7 @@ def test_efficient_unet_has_the_parameters_counted_by_hand():
   down = _conv(c, c) + block(c, c) + _conv(c, 2 * c) + 2 * block(2 * c, 2 * c) + attention
   up_1 = block(4 * c, 2 * c) + block(2 * c, 2 * c) + attention + _conv(2 * c, 4 * c)
   up_0 = block(2 * c, c) + _conv(c, 4 * c)
-  expected = (_conditioning(v, text, 2) + _conv(6, c) + down + up_1 + up_0 + 4 * c
-              + _conv(2 * c, 3))
+  expected = _conditioning(v, text, 2) + _conv(6, c) + down + up_1 + up_0 + 4 * c + _conv(2 * c, 3)
   assert _num_params(_shapes('efficient', True)) == expected
 
 
@@ -219,8 +238,7 @@ def _layer(module, *args):
 
 @pytest.mark.parametrize('resample, size', [('none', 8), ('down', 4), ('up', 16)])
 def test_a_new_res_block_is_its_resampled_shortcut(resample, size):
-  x, vector = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 4)), jnp.float32), (
-      jnp.ones((2, 5)))
+  x, vector = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 4)), jnp.float32), (jnp.ones((2, 5)))
   block = ResBlock(4, resample)
 
   @jax.jit
@@ -241,22 +259,26 @@ def test_a_new_res_block_is_its_resampled_shortcut(resample, size):
 @pytest.mark.parametrize('self_attention', [False, True])
 def test_attention_with_self_attention_off_sees_the_text_alone(self_attention):
   rng = np.random.default_rng(0)
-  x, text = (jnp.asarray(rng.normal(size=shape), jnp.float32)
-             for shape in [(1, 2, 2, 4), (1, 3, 6)])
+  x, text = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in [(1, 2, 2, 4), (1, 3, 6)])
   module = Attention(num_heads=2, hidden_size=8, self_attention=self_attention)
   shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), x, text))
   draw = lambda path, leaf: jnp.asarray(
-      rng.normal(size=leaf.shape) if path[-1].key == 'kernel' else
-      jnp.full(leaf.shape, path[-1].key == 'scale'), jnp.float32)
+    rng.normal(size=leaf.shape)
+    if path[-1].key == 'kernel'
+    else jnp.full(leaf.shape, path[-1].key == 'scale'),
+    jnp.float32,
+  )
   params = jax.tree.map_with_path(draw, shapes)
   out = np.asarray(jax.jit(module.apply)(params, x, text) - x)
-  expected = _attention64(params['params'], np.asarray(x, np.float64), np.asarray(text, np.float64),
-                          self_attention)
+  expected = _attention64(
+    params['params'], np.asarray(x, np.float64), np.asarray(text, np.float64), self_attention
+  )
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
 def _attention64(params, x, text, self_attention):
   """Written again: group norm in one group of all 4 channels, 2 heads of 4."""
+
   def norm(y, axis):
     return (y - y.mean(axis, keepdims=True)) / np.sqrt(y.var(axis, keepdims=True) + 1e-6)
 
@@ -271,8 +293,7 @@ def _attention64(params, x, text, self_attention):
   for head in (slice(0, 4), slice(4, 8)):
     weights = np.exp(query[:, head] @ keys[:, head].T / 2)
     out.append(weights / weights.sum(axis=1, keepdims=True) @ values[:, head])
-  return (np.concatenate(out, axis=1) @ np.asarray(params['out']['kernel'], np.float64)).reshape(
-      x.shape)
+  return (np.concatenate(out, axis=1) @ np.asarray(params['out']['kernel'], np.float64)).reshape(x.shape)
 
 
 def test_pooling_does_not_depend_on_the_order_of_tokens():
@@ -291,6 +312,7 @@ def test_rematerialisation_changes_no_output_and_no_gradient(name):
   def loss_and_gradient(remat, params):
     def loss(params):
       return jnp.sum(jnp.square(_NETWORKS[name](remat=remat).apply(params, **inputs, train=True)))
+
     return jax.value_and_grad(loss)(params)
 
   kept, recomputed = (loss_and_gradient(remat, params) for remat in (False, True))

@@ -14,9 +14,16 @@ from tests.fixtures import reference
 
 _TINY = functools.partial(vit.ViT, patch_size=4, width=16, depth=2, num_heads=2, num_classes=3)
 
-_MODULES = {'attn.proj': ('attention', 'out'), 'mlp.fc1': ('mlp_in',), 'mlp.fc2': ('mlp_out',),
-            'norm1': ('attention_norm',), 'norm2': ('mlp_norm',), 'patch_embed.proj': ('patches',),
-            'norm': ('norm',), 'head': ('head',)}
+_MODULES = {
+  'attn.proj': ('attention', 'out'),
+  'mlp.fc1': ('mlp_in',),
+  'mlp.fc2': ('mlp_out',),
+  'norm1': ('attention_norm',),
+  'norm2': ('mlp_norm',),
+  'patch_embed.proj': ('patches',),
+  'norm': ('norm',),
+  'head': ('head',),
+}
 
 
 def _init(model, size=8):
@@ -49,12 +56,15 @@ def _from_torch(tensors):
   return traverse_util.unflatten_dict(params)
 
 
-@pytest.mark.parametrize('make, size, count', [
-  (vit.ViT_S16, 224, 22_050_664),
-  (vit.ViT_B16, 224, 86_567_656),
-  (vit.ViT_B16, 384, 86_859_496),
-  (vit.ViT_L16, 224, 304_326_632),
-])
+@pytest.mark.parametrize(
+  'make, size, count',
+  [
+    (vit.ViT_S16, 224, 22_050_664),
+    (vit.ViT_B16, 224, 86_567_656),
+    (vit.ViT_B16, 384, 86_859_496),
+    (vit.ViT_L16, 224, 304_326_632),
+  ],
+)
 def test_parameter_count_is_the_published_one(make, size, count):
   init = functools.partial(make(num_classes=1000).init, train=False)
   params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))['params']
@@ -129,8 +139,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     return next_fn(*args, **kwargs)
 
   with nn.intercept_methods(record):
-    jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0),
-                   jnp.zeros((1, 8, 8, 3)))
+    jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
   np.testing.assert_allclose(rates, [0, 0.1, 0.2])
 
 
@@ -145,8 +154,9 @@ def test_width_must_divide_into_heads():
 
 
 def test_parameters_carry_logical_axes():
-  variables = jax.eval_shape(functools.partial(_TINY().init, train=False), jax.random.key(0),
-                             jnp.zeros((1, 8, 8, 3)))
+  variables = jax.eval_shape(
+    functools.partial(_TINY().init, train=False), jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+  )
   specs = nn.get_partition_spec(variables)['params']
   assert tuple(specs['block_0']['attention']['query']['kernel']) == ('embed', 'heads')
   assert tuple(specs['block_0']['attention']['out']['kernel']) == ('heads', 'embed')
@@ -167,5 +177,6 @@ def test_positions_of_another_size():
   grid = vit.resize_positions(jnp.concatenate([jnp.zeros((1, 1, 1)), plane], axis=1), 24 * 24)[0, 1:, 0]
   places = (np.arange(24) + 0.5) * 14 / 24 - 0.5
   inner = slice(4, 20)
-  np.testing.assert_allclose(grid.reshape(24, 24)[inner, inner],
-                             (places[:, None] + 3 * places[None])[inner, inner], atol=1e-4)
+  np.testing.assert_allclose(
+    grid.reshape(24, 24)[inner, inner], (places[:, None] + 3 * places[None])[inner, inner], atol=1e-4
+  )

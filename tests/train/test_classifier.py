@@ -20,13 +20,26 @@ from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.optim import Optimizer
 
 _MODEL = ResNet(stage_sizes=(1,), num_classes=3, block='basic', width=8, stem='small')
-_RECIPE = Recipe(Optimizer('adamw', 1e-2, 'cosine', weight_decay=0.05), num_steps=40, batch_size=16,
-                 crop_padding=1, flip=True, label_smoothing=0.1)
+_RECIPE = Recipe(
+  Optimizer('adamw', 1e-2, 'cosine', weight_decay=0.05),
+  num_steps=40,
+  batch_size=16,
+  crop_padding=1,
+  flip=True,
+  label_smoothing=0.1,
+)
 _EVERYTHING = dataclasses.replace(
-    _RECIPE, optimizer=Optimizer('momentum', 0.1, 'step', warmup=0.1, weight_decay=1e-4,
-                                 decay_all=False, clip_norm=1.0),
-    num_steps=None, epochs=10, random_resized_crop=True, randaugment=RandAugment(2, 4.0, 0.5, 0.5),
-    erasing=0.25, mixup_alpha=0.2, cutmix_alpha=1.0, ema_decay=0.9)
+  _RECIPE,
+  optimizer=Optimizer('momentum', 0.1, 'step', warmup=0.1, weight_decay=1e-4, decay_all=False, clip_norm=1.0),
+  num_steps=None,
+  epochs=10,
+  random_resized_crop=True,
+  randaugment=RandAugment(2, 4.0, 0.5, 0.5),
+  erasing=0.25,
+  mixup_alpha=0.2,
+  cutmix_alpha=1.0,
+  ema_decay=0.9,
+)
 
 
 class _Source(list):
@@ -67,8 +80,9 @@ def _train(path, log=None, recipe=_RECIPE, seed=0):
     starts.append(step)
     return log or _Log()
 
-  variables = classifier.train(_MODEL, recipe, _images(60, seed=1), 8, seed, path, {'job': 'test'},
-                               make_writer, 'test')
+  variables = classifier.train(
+    _MODEL, recipe, _images(60, seed=1), 8, seed, path, {'job': 'test'}, make_writer, 'test'
+  )
   return jax.device_get(variables), starts
 
 
@@ -113,8 +127,7 @@ def test_load_gives_what_training_returned(trained):
 def test_the_seed_is_that_of_the_run(trained, tmp_path):
   _, _, variables = trained
   _assert_equal(_train(tmp_path / 'same')[0], variables)
-  heads = [tree['params']['head']['kernel']
-           for tree in (variables, _train(tmp_path / 'other', seed=1)[0])]
+  heads = [tree['params']['head']['kernel'] for tree in (variables, _train(tmp_path / 'other', seed=1)[0])]
   assert np.abs(heads[0] - heads[1]).max() > 1e-3
 
 
@@ -142,8 +155,9 @@ def test_evaluation_leaves_running_statistics_alone(trained):
   _, _, variables = trained
   images, _ = _images(23, seed=3).all()
   outputs = _MODEL.apply(variables, np.float32(images) / 127.5 - 1, train=False)
-  np.testing.assert_allclose(classifier.predict(_MODEL, variables, images).logits, outputs.logits,
-                             rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    classifier.predict(_MODEL, variables, images).logits, outputs.logits, rtol=1e-4, atol=1e-5
+  )
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
@@ -151,10 +165,10 @@ def test_loss_is_the_cross_entropy_with_smoothed_labels(smoothing):
   objective = ClassifierObjective(_MODEL, 8, 3, smoothing)
   variables = nn.unbox(jax.jit(objective.init)(jax.random.key(0)))
   images, labels = _images(16, seed=4).all()
-  loss, (metrics, extra) = objective.loss(variables, {'image': images, 'label': labels}, {},
-                                          jax.random.key(1))
-  outputs, _ = _MODEL.apply(variables, np.float32(images) / 127.5 - 1, train=True,
-                            mutable=['batch_stats'])
+  loss, (metrics, extra) = objective.loss(
+    variables, {'image': images, 'label': labels}, {}, jax.random.key(1)
+  )
+  outputs, _ = _MODEL.apply(variables, np.float32(images) / 127.5 - 1, train=True, mutable=['batch_stats'])
   logits = np.asarray(outputs.logits, np.float64)
   log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
   targets = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
@@ -176,17 +190,19 @@ def test_loss_of_mixed_images_is_that_of_both_labels_by_their_shares(alphas):
   x = mix(np.float32(images) / 127.5 - 1, share)
   outputs, _ = _MODEL.apply(variables, x, train=True, mutable=['batch_stats'])
   log_p = np.asarray(jax.nn.log_softmax(outputs.logits), np.float64)
-  own, other = (-np.sum((np.eye(3)[y] * 0.9 + 0.1 / 3) * log_p, axis=-1)
-                for y in (labels, np.roll(labels, 1)))
+  own, other = (
+    -np.sum((np.eye(3)[y] * 0.9 + 0.1 / 3) * log_p, axis=-1) for y in (labels, np.roll(labels, 1))
+  )
   weight = float(share.mean())
   assert 0 < weight < 1 and np.abs(own - other).max() > 1
   assert float(loss) == pytest.approx(np.mean(weight * own + (1 - weight) * other), rel=1e-4)
   assert float(metrics['accuracy']) == np.mean(outputs.logits.argmax(axis=-1) == labels)
 
 
-@pytest.mark.parametrize('epochs, num_examples, steps', [
-    (1, 1024, 1), (1, 1025, 2), (0.5, 4096, 2), (90, 1_281_167, 112_603),
-    (90, 2 * 1_281_167, 225_206)])
+@pytest.mark.parametrize(
+  'epochs, num_examples, steps',
+  [(1, 1024, 1), (1, 1025, 2), (0.5, 4096, 2), (90, 1_281_167, 112_603), (90, 2 * 1_281_167, 225_206)],
+)
 def test_epochs_are_over_the_training_set(epochs, num_examples, steps):
   recipe = Recipe(_RECIPE.optimizer, 1024, epochs=epochs)
   assert recipe.steps(num_examples) == steps
@@ -203,8 +219,16 @@ def test_images_depend_on_seed_step_and_row_alone():
   data = _images(60, seed=1)
 
   def batch_of(step, rows=None, seed=0, recipe=_EVERYTHING):
-    batch, = batches(data, 'label', seed, 16, step, step + 1, rows,
-                     functools.partial(classifier.augment, recipe=recipe, size=8))
+    (batch,) = batches(
+      data,
+      'label',
+      seed,
+      16,
+      step,
+      step + 1,
+      rows,
+      functools.partial(classifier.augment, recipe=recipe, size=8),
+    )
     return batch['image']
 
   whole = batch_of(3)
@@ -224,7 +248,7 @@ def test_crops_and_flips_are_drawn_as_ever():
   shifts, flips = rng.integers(0, 3, (16, 2)), rng.random(16) < 0.5
   padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
   for image, source, (top, left), flip in zip(out, padded, shifts, flips):
-    expected = source[top:top + 8, left:left + 8]
+    expected = source[top : top + 8, left : left + 8]
     np.testing.assert_array_equal(image, expected[:, ::-1] if flip else expected)
 
 

@@ -28,8 +28,10 @@ class _NoisyLine:
 
   def init(self, key):
     w = jax.random.normal(key, (4, 2))
-    return {'params': {'w': nn.LogicallyPartitioned(w, ('embed', 'mlp'))},
-            'statistics': {'count': jnp.zeros(())}}
+    return {
+      'params': {'w': nn.LogicallyPartitioned(w, ('embed', 'mlp'))},
+      'statistics': {'count': jnp.zeros(())},
+    }
 
   def loss(self, variables, batch, context, key):
     x = batch['x'] + 0.1 * jax.random.normal(key, batch['x'].shape)
@@ -41,8 +43,10 @@ class _NoisyLine:
 def _batches(start, stop, rows):
   for step in range(start, stop):
     rng = np.random.default_rng(step)
-    yield {'x': rng.normal(size=(8, 4)).astype(np.float32)[rows],
-           'row': rng.integers(0, 3, 8).astype(np.int32)[rows]}
+    yield {
+      'x': rng.normal(size=(8, 4)).astype(np.float32)[rows],
+      'row': rng.integers(0, 3, 8).astype(np.int32)[rows],
+    }
 
 
 _CONTEXT = {'y': np.arange(6, dtype=np.float32).reshape(3, 2)}
@@ -62,11 +66,22 @@ class _Log:
     pass
 
 
-def _fit(path, *, stop_after=None, batches=_batches, log=None, mesh=None, optimizer='adafactor',
-         checkpoint_every=2, log_every=1, on_checkpoint=None):
+def _fit(
+  path,
+  *,
+  stop_after=None,
+  batches=_batches,
+  log=None,
+  mesh=None,
+  optimizer='adafactor',
+  checkpoint_every=2,
+  log_every=1,
+  on_checkpoint=None,
+):
   """Trains with new Checkpoints; stop_after: is interrupted after that step's save."""
-  trainer = make_trainer(_NoisyLine(), Optimizer(optimizer, 0.1, 'cosine'), _NUM_STEPS, 0.9,
-                         mesh or make_mesh(fsdp=2))
+  trainer = make_trainer(
+    _NoisyLine(), Optimizer(optimizer, 0.1, 'cosine'), _NUM_STEPS, 0.9, mesh or make_mesh(fsdp=2)
+  )
   checkpoints = Checkpoints(path, keep_every=checkpoint_every)
 
   def saved(step, state):
@@ -77,10 +92,23 @@ def _fit(path, *, stop_after=None, batches=_batches, log=None, mesh=None, optimi
 
   try:
     state = restore_or_init(trainer, checkpoints, lambda: trainer.init(3))
-    return jax.device_get(fit(
-        trainer, state, batches, _CONTEXT, _NUM_STEPS, batch_size=8, checkpoints=checkpoints,
-        checkpoint_every=checkpoint_every, origin={'job': 'test'}, writer=log or _Log(),
-        what='test', on_checkpoint=saved, log_every=log_every))
+    return jax.device_get(
+      fit(
+        trainer,
+        state,
+        batches,
+        _CONTEXT,
+        _NUM_STEPS,
+        batch_size=8,
+        checkpoints=checkpoints,
+        checkpoint_every=checkpoint_every,
+        origin={'job': 'test'},
+        writer=log or _Log(),
+        what='test',
+        on_checkpoint=saved,
+        log_every=log_every,
+      )
+    )
   finally:
     checkpoints.close()
 
@@ -92,15 +120,15 @@ def _steps(path):
 
 
 def _assert_equal(state, expected, **tolerance):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **({'rtol': 0} | tolerance)), state,
-               expected)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **({'rtol': 0} | tolerance)), state, expected)
 
 
 @pytest.mark.parametrize('optimizer', ['adafactor', 'adam', 'momentum'])
 def test_resumed_training_equals_uninterrupted_training(optimizer, tmp_path):
   logs = [_Log(), _Log(), _Log()]
-  fit_3 = lambda name, log, **kwargs: _fit(tmp_path / name, log=log, optimizer=optimizer,
-                                           checkpoint_every=3, **kwargs)
+  fit_3 = lambda name, log, **kwargs: _fit(
+    tmp_path / name, log=log, optimizer=optimizer, checkpoint_every=3, **kwargs
+  )
   whole = fit_3('whole', logs[0])
   with pytest.raises(KeyboardInterrupt):
     fit_3('cut', logs[1], stop_after=3)
@@ -154,10 +182,13 @@ def test_checkpoints_are_saved_at_their_steps_and_at_the_end(tmp_path):
     _assert_equal(load_ema(tmp_path, step, like), saved[step])
 
 
-@pytest.mark.parametrize('log_every, checkpoint_every, expected', [
-    (1, 6, [1, 2, 3, 4, 5, 6]), (2, 6, [2, 4, 6]), (4, 3, [3, 4, 6]), (50, 50, [6])])
+@pytest.mark.parametrize(
+  'log_every, checkpoint_every, expected',
+  [(1, 6, [1, 2, 3, 4, 5, 6]), (2, 6, [2, 4, 6]), (4, 3, [3, 4, 6]), (50, 50, [6])],
+)
 def test_metrics_are_written_every_so_often_and_with_each_checkpoint(
-    log_every, checkpoint_every, expected, tmp_path):
+  log_every, checkpoint_every, expected, tmp_path
+):
   log = _Log()
   _fit(tmp_path, log=log, log_every=log_every, checkpoint_every=checkpoint_every)
   assert list(log.scalars) == expected
@@ -168,6 +199,7 @@ def _diverging_at(bad_step):
   def batches(start, stop, rows):
     for step, batch in enumerate(_batches(start, stop, rows), start + 1):
       yield {**batch, 'x': batch['x'] * np.nan} if step == bad_step else batch
+
   return batches
 
 

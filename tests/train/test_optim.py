@@ -18,8 +18,9 @@ def _rates(config, num_steps, steps):
 
 def test_constant_after_a_linear_warm_up():
   config = Optimizer('adam', 0.4, warmup_steps=10)
-  np.testing.assert_allclose(_rates(config, 100, [0, 1, 5, 9, 10, 11, 99]),
-                             [0, 0.04, 0.2, 0.36, 0.4, 0.4, 0.4], rtol=1e-6)
+  np.testing.assert_allclose(
+    _rates(config, 100, [0, 1, 5, 9, 10, 11, 99]), [0, 0.04, 0.2, 0.36, 0.4, 0.4, 0.4], rtol=1e-6
+  )
   np.testing.assert_allclose(_rates(Optimizer('adam', 0.4), 100, [0, 50, 99]), 0.4)
 
 
@@ -27,8 +28,10 @@ def test_constant_after_a_linear_warm_up():
 def test_a_warm_up_can_be_a_fraction_of_the_run(schedule):
   # 5 epochs of 90, and of 91 steps the nearest
   for num_steps, warmup_steps in ((90, 5), (900, 50), (91, 5)):
-    rates = [_rates(Optimizer('momentum', 0.4, schedule, **warmup), num_steps, range(num_steps))
-             for warmup in (dict(warmup=5 / 90), dict(warmup_steps=warmup_steps))]
+    rates = [
+      _rates(Optimizer('momentum', 0.4, schedule, **warmup), num_steps, range(num_steps))
+      for warmup in (dict(warmup=5 / 90), dict(warmup_steps=warmup_steps))
+    ]
     assert rates[0] == rates[1] and rates[0][0] == 0 and rates[0][warmup_steps] == np.float32(0.4)
   with pytest.raises(InputError, match='warmup 0.1 and warmup_steps 5 are both given'):
     Optimizer('adam', 0.1, warmup_steps=5, warmup=0.1)
@@ -37,10 +40,14 @@ def test_a_warm_up_can_be_a_fraction_of_the_run(schedule):
 def test_cosine_from_the_peak_at_the_end_of_the_warm_up_to_zero():
   config = Optimizer('adam', 1e-4, 'cosine', warmup_steps=20)
   np.testing.assert_allclose(
-      _rates(config, 120, [0, 10, 20, 45, 70, 120]),
-      [0, 0.5e-4, 1e-4, 0.5e-4 * (1 + np.cos(np.pi / 4)), 0.5e-4, 0], rtol=1e-5, atol=1e-11)
-  np.testing.assert_allclose(_rates(Optimizer('adam', 1.0, 'cosine'), 100, [0, 50, 100]),
-                             [1, 0.5, 0], atol=1e-6)
+    _rates(config, 120, [0, 10, 20, 45, 70, 120]),
+    [0, 0.5e-4, 1e-4, 0.5e-4 * (1 + np.cos(np.pi / 4)), 0.5e-4, 0],
+    rtol=1e-5,
+    atol=1e-11,
+  )
+  np.testing.assert_allclose(
+    _rates(Optimizer('adam', 1.0, 'cosine'), 100, [0, 50, 100]), [1, 0.5, 0], atol=1e-6
+  )
 
 
 @pytest.mark.parametrize('warmup', [0, 5])
@@ -53,10 +60,8 @@ def test_step_schedule_drops_tenfold_at_its_steps(warmup):
 
 def test_step_schedule_drops_where_told():
   config = Optimizer('momentum', 1.0, 'step', drops=(0.5, 0.75))
-  np.testing.assert_allclose(_rates(config, 182, [90, 91, 135, 136]), [1, 0.1, 0.1, 0.01],
-                             rtol=1e-6)
-  np.testing.assert_allclose(_rates(config, 200, [99, 100, 149, 150]), [1, 0.1, 0.1, 0.01],
-                             rtol=1e-6)
+  np.testing.assert_allclose(_rates(config, 182, [90, 91, 135, 136]), [1, 0.1, 0.1, 0.01], rtol=1e-6)
+  np.testing.assert_allclose(_rates(config, 200, [99, 100, 149, 150]), [1, 0.1, 0.1, 0.01], rtol=1e-6)
 
 
 def _steps(config, gradients, num_steps=100):
@@ -91,13 +96,14 @@ def test_adamw_decays_weights_at_the_learning_rate():
   np.testing.assert_allclose(out, 1 - 0.01 * 0.3, rtol=1e-6)
 
 
-_NETWORKS = [ResNet(stage_sizes=(1, 1), num_classes=3, block='basic', width=4, stem='small'),
-             ViT(patch_size=4, width=4, depth=1, num_heads=1, num_classes=3)]
+_NETWORKS = [
+  ResNet(stage_sizes=(1, 1), num_classes=3, block='basic', width=4, stem='small'),
+  ViT(patch_size=4, width=4, depth=1, num_heads=1, num_classes=3),
+]
 
 
 @pytest.mark.parametrize('network', _NETWORKS, ids=['resnet', 'vit'])
-@pytest.mark.parametrize('name, decay', [('adamw', 0.99), ('momentum', 1 - 1.9 * 0.01),
-                                         ('adafactor', 0.9)])
+@pytest.mark.parametrize('name, decay', [('adamw', 0.99), ('momentum', 1 - 1.9 * 0.01), ('adafactor', 0.9)])
 def test_decay_can_be_of_kernels_alone(network, name, decay):
   init = lambda key: network.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
   params = nn.unbox(jax.eval_shape(init, jax.random.key(0)))['params']
@@ -114,8 +120,9 @@ def test_decay_can_be_of_kernels_alone(network, name, decay):
       np.testing.assert_allclose(leaf, decay if decay_all or of_kernel else 1, rtol=1e-6)
       if not decay_all and not of_kernel:
         spared.add(path[-1].key)
-  assert spared == ({'scale', 'bias'} if isinstance(network, ResNet)
-                     else {'scale', 'bias', 'class_token', 'positions'})
+  assert spared == (
+    {'scale', 'bias'} if isinstance(network, ResNet) else {'scale', 'bias', 'class_token', 'positions'}
+  )
 
 
 def test_momentum_is_nesterovs_with_decay_in_the_gradient():
@@ -125,8 +132,7 @@ def test_momentum_is_nesterovs_with_decay_in_the_gradient():
     g = g + 1e-2 * expected
     velocity = 0.9 * velocity + g
     expected = expected - 0.1 * (g + 0.9 * velocity)
-  out = _steps(Optimizer('momentum', 0.1, weight_decay=1e-2),
-               list(jnp.asarray(gradients, jnp.float32)))
+  out = _steps(Optimizer('momentum', 0.1, weight_decay=1e-2), list(jnp.asarray(gradients, jnp.float32)))
   np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 

@@ -22,6 +22,7 @@ _TRACES = []
 @dataclasses.dataclass(frozen=True)
 class _NoisyMean:
   """Learns the mean of noised vectors; its 'statistics' are the mean of the last batch."""
+
   size: int = 3
   has_statistics: bool = True
 
@@ -75,8 +76,10 @@ def _diffusion_steps(trainer, num_steps):
   prompts = rng.normal(size=(5, 2, 3)).astype(np.float32)
   context = {'text': TextStates(prompts, np.zeros_like(prompts[0]))}
   for _ in range(num_steps):
-    batch = {'image': rng.integers(0, 256, (8, 4, 4, 1), np.uint8),
-             'prompt': rng.integers(0, 5, 8).astype(np.int32)}
+    batch = {
+      'image': rng.integers(0, 256, (8, 4, 4, 1), np.uint8),
+      'prompt': rng.integers(0, 5, 8).astype(np.int32),
+    }
     state, metrics = trainer.step(state, batch, context)
     losses.append([float(metrics[name]) for name in ('loss', 'grad_norm')])
   return state, losses
@@ -84,19 +87,27 @@ def _diffusion_steps(trainer, num_steps):
 
 def _assert_close(tree, expected, tolerance):
   """Each leaf to a share of its largest number."""
-  for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(tree),
-                                 jax.tree.leaves(expected), strict=True):
+  for (path, leaf), other in zip(
+    jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True
+  ):
     name, other = jax.tree_util.keystr(path), np.asarray(other)
     # a softmax doesn't see the bias of its keys: its gradient is rounding error, scaled up to a step
     if "['text_pool']['key']['bias']" not in name:
-      np.testing.assert_allclose(leaf, other, rtol=0, atol=tolerance * np.abs(other).max() + 1e-12,
-                                 err_msg=name)
+      np.testing.assert_allclose(
+        leaf, other, rtol=0, atol=tolerance * np.abs(other).max() + 1e-12, err_msg=name
+      )
 
 
-@pytest.mark.parametrize('optimizer, axes, shard', [
-    (_ADAM, {}, (3, 3, 8, 8)), (_ADAM, {'fsdp': 2}, (3, 3, 4, 8)),
-    (_ADAM, {'tensor': 2}, (3, 3, 8, 4)), (_ADAM, {'fsdp': 2, 'tensor': 2}, (3, 3, 4, 4)),
-    (_ADAFACTOR, {'fsdp': 2, 'tensor': 2}, (3, 3, 4, 4))])
+@pytest.mark.parametrize(
+  'optimizer, axes, shard',
+  [
+    (_ADAM, {}, (3, 3, 8, 8)),
+    (_ADAM, {'fsdp': 2}, (3, 3, 4, 8)),
+    (_ADAM, {'tensor': 2}, (3, 3, 8, 4)),
+    (_ADAM, {'fsdp': 2, 'tensor': 2}, (3, 3, 4, 4)),
+    (_ADAFACTOR, {'fsdp': 2, 'tensor': 2}, (3, 3, 4, 4)),
+  ],
+)
 def test_eight_devices_take_the_steps_of_one(optimizer, axes, shard):
   one, losses = _diffusion_steps(_diffusion_trainer(optimizer, _one_device_mesh()), 2)
   eight, losses_8 = _diffusion_steps(_diffusion_trainer(optimizer, make_mesh(**axes)), 2)
@@ -124,16 +135,14 @@ class _Regression:
 @pytest.mark.parametrize('axes', [{}, {'fsdp': 2, 'tensor': 2}])
 @pytest.mark.parametrize('accumulate', [1, 2, 4])
 def test_parts_of_a_batch_add_up_to_the_step_of_the_whole(accumulate, axes):
-  trainer = make_trainer(_Regression(), Optimizer('momentum', 0.1), 3, 0.9, make_mesh(**axes),
-                         accumulate)
+  trainer = make_trainer(_Regression(), Optimizer('momentum', 0.1), 3, 0.9, make_mesh(**axes), accumulate)
   w = np.random.default_rng(1).normal(size=(3, 2)).astype(np.float32)
   x = np.random.default_rng(2).normal(size=(32, 3)).astype(np.float32)
   state = trainer.init(0).replace(params={'w': jax.device_put(w, trainer.shardings.params['w'])})
   state, metrics = trainer.step(state, {'x': x}, {'y': np.float32(0.5)})
   error = x @ w - 0.5
   # the first step of Nesterov's momentum is 1.9 gradients
-  np.testing.assert_allclose(state.params['w'], w - 0.19 * 2 * x.T @ error / error.size, rtol=1e-4,
-                             atol=1e-6)
+  np.testing.assert_allclose(state.params['w'], w - 0.19 * 2 * x.T @ error / error.size, rtol=1e-4, atol=1e-6)
   assert float(metrics['loss']) == pytest.approx(np.mean(error**2), rel=1e-5)
   assert state.extra['statistics']['parts'] == accumulate
 
@@ -161,7 +170,8 @@ def test_like_has_the_shapes_and_shardings_of_a_state():
   params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), trainer.abstract.params)
   describe = lambda x: (x.shape, x.dtype, x.sharding)
   assert jax.tree.map(describe, trainer.like()) == jax.tree.map(
-      describe, trainer.start_from({'params': params}, 0))
+    describe, trainer.start_from({'params': params}, 0)
+  )
 
 
 def test_a_step_draws_noise_from_seed_and_step_and_keeps_statistics():
@@ -170,8 +180,7 @@ def test_a_step_draws_noise_from_seed_and_step_and_keeps_statistics():
     state = trainer.init(seed)
     for step in range(3):
       state, metrics = trainer.step(state, _batch(step), _CONTEXT)
-      np.testing.assert_allclose(state.extra['statistics']['mean'], _noised_mean(seed, step),
-                                 atol=1e-6)
+      np.testing.assert_allclose(state.extra['statistics']['mean'], _noised_mean(seed, step), atol=1e-6)
     assert int(state.step) == 3 and int(state.seed) == seed
     assert set(metrics) == {'loss', 'grad_norm'}
 
@@ -199,7 +208,8 @@ def test_the_average_is_that_of_the_formula(ema_decay):
     # the limit 0.5 is reached at step 10
     decay = min(ema_decay, step / (step + 10))
     expected = jax.tree.map(
-        lambda old, new, decay=decay: decay * old + (1 - decay) * np.asarray(new), expected, latest())
+      lambda old, new, decay=decay: decay * old + (1 - decay) * np.asarray(new), expected, latest()
+    )
   # statistics, too: those of the latest parameters would not fit the averaged ones
   assert state.sampling_variables == {'params': state.ema, **state.ema_extra}
   _assert_close(state.sampling_variables, expected, 1e-5)
@@ -211,8 +221,9 @@ def test_without_a_decay_the_average_is_the_latest():
   for step in range(3):
     state, _ = trainer.step(state, _batch(step), _CONTEXT)
     np.testing.assert_array_equal(state.sampling_variables['params']['mean'], state.params['mean'])
-    np.testing.assert_array_equal(state.sampling_variables['statistics']['mean'],
-                                  state.extra['statistics']['mean'])
+    np.testing.assert_array_equal(
+      state.sampling_variables['statistics']['mean'], state.extra['statistics']['mean']
+    )
 
 
 def test_runs_that_differ_in_seed_share_a_compilation_but_not_a_result():

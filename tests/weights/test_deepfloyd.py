@@ -49,13 +49,18 @@ def test_every_step_of_the_schedule_is_told_back():
   np.testing.assert_allclose(diffusion_step(_logsnr(step)), step, atol=0.04)
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     ({_CONV: None}, f'1 missing, first {_CONV}'),
     ({'up_blocks.9.x': np.ones(3, np.float32)}, '1 unexpected, first up_blocks.9.x'),
-    ({_CONV: np.ones((64, 96, 1, 1), np.float32)},
-     rf'{_CONV} has shape \(64, 96, 1, 1\), expected \(64, 96, 3, 3\)'),
+    (
+      {_CONV: np.ones((64, 96, 1, 1), np.float32)},
+      rf'{_CONV} has shape \(64, 96, 1, 1\), expected \(64, 96, 3, 3\)',
+    ),
     ({_CONV: np.ones((64, 96, 3, 3), np.int8)}, f'{_CONV} is int8'),
-])
+  ],
+)
 def test_a_wrong_tensor_is_named(tmp_path, change, message):
   tensors = {**reference.tensors('deepfloyd/tiny_if1'), **change}
   _write(tmp_path, {name: value for name, value in tensors.items() if value is not None})
@@ -91,18 +96,22 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
 
 
 # counts of the published networks, as diffusers counts them
-@pytest.mark.parametrize('fields, low_res, count', [
+@pytest.mark.parametrize(
+  'fields, low_res, count',
+  [
     (dict(channels=(192, 384, 576, 768), cross_attention_size=768), False, 371_605_830),
     (dict(channels=(320, 640, 960, 1280), cross_attention_size=1280), False, 935_365_830),
     (dict(channels=(704, 1408, 2112, 2816), cross_attention_size=2816), False, 4_304_695_110),
     (dict(channels=(160, 320, 640, 960, 1280), cross_attention_size=1280), True, 1_243_277_190),
-])
+  ],
+)
 def test_the_published_sizes(fields, low_res, count):
   layers = (2, 2, 3, 5, 5) if low_res else (3, 3, 3, 3)
   attention = (False, False, False, True, True) if low_res else (False, True, True, True)
   network = IFUNet(layers_per_block=layers, attention=attention, **fields)
   image, level = np.zeros((1, 64, 64, 3), np.float32), np.zeros(1, np.float32)
   sr = (image, level) if low_res else ()
-  shapes = jax.eval_shape(network.init, jax.random.key(0), image, level,
-                          np.zeros((1, 7, 4096), np.float32), *sr)
+  shapes = jax.eval_shape(
+    network.init, jax.random.key(0), image, level, np.zeros((1, 7, 4096), np.float32), *sr
+  )
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count

@@ -30,14 +30,19 @@ def test_agrees_with_torch_fidelity_and_does_not_depend_on_the_batch(weights_pat
   assert reference.relative_error(alone['2048'][0], io['2048'][1]) < 1e-5
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     ({'fc.bias': None}, '1 missing, first fc.bias'),
     ({'AuxLogits.fc.bias': np.zeros(3, np.float32)}, '1 unexpected, first AuxLogits.fc.bias'),
     ({'fc.bias': np.zeros(1000, np.float32)}, r'fc.bias has shape \(1000,\), expected \(1008,\)'),
-])
+  ],
+)
 def test_a_wrong_tensor_is_named(tmp_path, change, message):
-  lines = {name: np.broadcast_to(np.float32(0), np.shape(value))
-           for name, value in reference.tensors('inception').items()}
+  lines = {
+    name: np.broadcast_to(np.float32(0), np.shape(value))
+    for name, value in reference.tensors('inception').items()
+  }
   tensors = {name: value for name, value in (lines | change).items() if value is not None}
   np.savez_compressed(tmp_path / 'w.npz', **tensors)
   with pytest.raises(InputError, match=message):

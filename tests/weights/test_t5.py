@@ -123,23 +123,24 @@ def test_bfloat16_file_becomes_float32(tmp_path):
   np.testing.assert_array_equal(kernel, tensors[GATE].T.astype(np.float32))
 
 
-@pytest.mark.parametrize('change, message', [
-  ({KEY: None}, f'1 missing, first {KEY}'),
-  ({'encoder.block.1.extra.weight': np.ones(3)}, '1 unexpected, first encoder.block.1.extra'),
-  ({KEY: np.ones([32, 31])}, rf'{KEY} has shape \(32, 31\), expected \(32, 32\)'),
-  ({GATE: np.ones([32, 64])}, rf'{GATE} has shape \(32, 64\), expected \(64, 32\)'),
-  ({'shared.weight': None}, 'shared.weight .* is missing'),
-  ({'shared.weight': np.ones(3)}, r'shared.weight has shape \(3,\), expected a matrix'),
-  ({GATE: np.ones([64, 32], np.int8)}, f'{GATE} is int8'),
-  (
-    {'encoder.block.0.layer.0.SelfAttention.q.weight': np.ones([30, 32])},
-    'block.0.layer.0.SelfAttention.q.weight has 30 outputs, not divisible by 4 heads',
-  ),
-])
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({KEY: None}, f'1 missing, first {KEY}'),
+    ({'encoder.block.1.extra.weight': np.ones(3)}, '1 unexpected, first encoder.block.1.extra'),
+    ({KEY: np.ones([32, 31])}, rf'{KEY} has shape \(32, 31\), expected \(32, 32\)'),
+    ({GATE: np.ones([32, 64])}, rf'{GATE} has shape \(32, 64\), expected \(64, 32\)'),
+    ({'shared.weight': None}, 'shared.weight .* is missing'),
+    ({'shared.weight': np.ones(3)}, r'shared.weight has shape \(3,\), expected a matrix'),
+    ({GATE: np.ones([64, 32], np.int8)}, f'{GATE} is int8'),
+    (
+      {'encoder.block.0.layer.0.SelfAttention.q.weight': np.ones([30, 32])},
+      'block.0.layer.0.SelfAttention.q.weight has 30 outputs, not divisible by 4 heads',
+    ),
+  ],
+)
 def test_wrong_tensor_is_named(tmp_path, change, message):
-  tensors = {
-    name: value for name, value in (tiny_tensors() | change).items() if value is not None
-  }
+  tensors = {name: value for name, value in (tiny_tensors() | change).items() if value is not None}
   with pytest.raises(InputError, match=message):
     t5.load(write(tmp_path, tensors))
 
