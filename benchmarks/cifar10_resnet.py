@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torchvision.models.resnet import BasicBlock
 
-from imagenet_synth.data.folder import FolderSource
-from imagenet_synth.data.pipeline import Ahead, Images, batches
+from imagenet_synth.data.batches import Ahead, Images, batches
+from imagenet_synth.data.image_folder import FolderSource
 from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.train import classifier

@@ -15,7 +15,7 @@ import numpy as np
 import timm
 import torch
 
-from imagenet_synth.core.mesh import batch_sharding, make_mesh
+from imagenet_synth.core.devices import batch_sharding, make_mesh
 from imagenet_synth.models.resnet import ResNet50
 from imagenet_synth.models.vit import ViT_S16
 from imagenet_synth.train.classifier import ClassifierObjective

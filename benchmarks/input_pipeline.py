@@ -16,8 +16,8 @@ import time
 
 from configs.recipes import RECIPES
 from imagenet_synth.core.config import build
-from imagenet_synth.data.folder import FolderSource
-from imagenet_synth.data.pipeline import Images, batches, resize
+from imagenet_synth.data.batches import Images, batches, resize
+from imagenet_synth.data.image_folder import FolderSource
 from imagenet_synth.data.records import Record, ShardSource, write_shard
 from imagenet_synth.train import classifier
 

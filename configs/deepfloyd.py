@@ -69,10 +69,10 @@ def all_jobs():
   jobs, paper = {}, imagenet.all_jobs()
   jobs['embed'] = dict(paper['embed'], encoder=T5_XXL, max_length=77, padding='encoded')
   jobs['import_stage_1'] = dict(
-    job='import_weights', kind='deepfloyd', stage=STAGE_1, text='embed', path='weights/IF-I-M-v1.0/unet'
+    job='import_weights', stage=STAGE_1, text='embed', path='weights/IF-I-M-v1.0/unet'
   )
   jobs['import_stage_2'] = dict(
-    job='import_weights', kind='deepfloyd', stage=STAGE_2_L, text='embed', path='weights/IF-II-L-v1.0/unet'
+    job='import_weights', stage=STAGE_2_L, text='embed', path='weights/IF-II-L-v1.0/unet'
   )
   jobs['inception'] = paper['inception']
   optimizer = dict(warmup_steps=1000, learning_rate=1e-5)

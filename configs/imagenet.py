@@ -13,7 +13,7 @@ on ImageNet itself; to start from a public text-to-image model, see deepfloyd.py
 
 from ml_collections import ConfigDict
 
-from configs import classifiers, recipes
+from configs import models, recipes
 
 T5_XXL = dict(
   weights='weights/t5_1_1_xxl/checkpoint_1000000',
@@ -118,7 +118,7 @@ def all_jobs():
     'finetune', 'adam', 490_000, 2048, SR_256_SAMPLER, 35_000, init='pretrain_sr256', fsdp=4
   )
 
-  jobs['inception'] = dict(job='import_weights', kind='inception', path=INCEPTION)
+  jobs['inception'] = dict(job='import_extractor', network='inception', path=INCEPTION)
   measured = dict(text='embed', extractor='inception', batch_size=256)
   references = dict(train=imagenet('train'), validation=imagenet('validation'))
   jobs['select_base'] = dict(
@@ -148,7 +148,7 @@ def all_jobs():
     grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0)),
     references=references,
     choose='cas',
-    cas=dict(model=classifiers.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'), seeds=(0,)),
+    cas=dict(model=models.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'), seeds=(0,)),
     **measured,
   )
   jobs['select_sr256'] = dict(
@@ -195,12 +195,12 @@ def all_jobs():
 
 
 def config_of(jobs, name=None):
-  """The config that runs all jobs, or the one that is named."""
+  """The config that runs all jobs, or only the one that is named: what it reads is in the workdir then."""
   if name is None:
     return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
   if name not in jobs:
     raise ValueError(f'there is no job {name!r}; known: {", ".join(jobs)}')
-  return ConfigDict(dict(jobs[name], name=name))
+  return ConfigDict(dict(jobs=jobs, order=tuple(jobs), only=(name,)))
 
 
 def get_config(job=None):

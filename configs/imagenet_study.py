@@ -9,8 +9,7 @@ same at 64x64). The jobs of imagenet.py come first; in its workdir, what is fini
 Single crops of the validation images' centre, 224 of 256 pixels. Number of seeds: ours.
 """
 
-from configs import classifiers as models
-from configs import recipes
+from configs import models, recipes
 from configs.imagenet import all_jobs, config_of, imagenet
 
 SEEDS = (0, 1, 2)

@@ -6,57 +6,69 @@ networks. Sampling runs under `jax.pmap` on the devices of one host.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from imagenet_synth.core import images, keys
+from imagenet_synth.core.config import Count, Invalid, NonNegative, Probability, Range
+from imagenet_synth.core.devices import filled_batches
 from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.loss import diffusion_loss, hybrid_loss
 from imagenet_synth.diffusion.schedule import Schedule, diffuse
+from imagenet_synth.models.registry import Network
 
-# the draw of an image's key that noises its low-resolution input; steps count up from 0
+# the number of the draw that noises an image's low-resolution input: one that no step has, as these count up
+# from 0
 _AUGMENTATION_DRAW = 2**31 - 1
 
 
 class TextStates(NamedTuple):
-  """What the frozen encoder made of the prompts.
+  """What the frozen encoder made of the prompts."""
 
-  prompts: float32 [N, L, D]. null: float32 [L, D], what stands for "no text".
-  """
-
-  prompts: Any
-  null: Any
+  # of each prompt, float32 [N, L, D]
+  prompts: np.ndarray | jax.Array
+  # what stands for "no text", float32 [L, D]
+  null: np.ndarray | jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One diffusion model of the cascade.
+  """One diffusion model of the cascade: what training and sampling have in common."""
 
-  size: height and width of its images. channels: 1 (grey) or 3. network: called as
-  `apply(variables, x_t, logsnr, text, low_res, aug_logsnr, train=...)`. low_res_size: height and
-  width of the images it enlarges; None for the base. schedule, prediction: see `diffusion/`.
-  text_length, text_size: L and D of the text embeddings [L, D] that it is conditioned on.
-  augmentation: the schedule by which the enlarged image is noised. align_corners: how it is enlarged,
-  see `images.upsample`. learned_variance: the network has 2 * channels outputs, see `hybrid_loss`.
-  """
-
-  size: int
-  channels: int
-  network: nn.Module
-  text_length: int
-  text_size: int
-  low_res_size: int | None = None
+  # height and width of its images in pixels
+  size: Count
+  # 1 (grey) or 3 (RGB)
+  channels: Literal[1, 3]
+  # the network, called as `apply(variables, x_t, logsnr, text, low_res, aug_logsnr, train=...)`
+  network: Network
+  # height and width of the images that it enlarges; None for the base
+  low_res_size: Count | None = None
+  # the noise at each time
   schedule: Schedule = Schedule()
+  # what the network outputs: the noise 'eps', the clean image 'x0', or 'v' (Salimans & Ho, 2022)
   prediction: denoising.Prediction = 'eps'
+  # the schedule by which an SR stage's enlarged input is noised
   augmentation: Schedule = Schedule()
+  # whether corner pixels keep their place when the input is enlarged, as DeepFloyd IF was trained
   align_corners: bool = False
+  # whether the network has 2 * channels outputs, see `diffusion.loss.hybrid_loss`
   learned_variance: bool = False
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the sizes do not fit each other or the network."""
+    if self.size % self.network.size_divisor:
+      raise Invalid(
+        'size', f'is {self.size}, must be a multiple of {self.network.size_divisor}, as the network halves it'
+      )
+    if self.low_res_size is not None and (self.low_res_size >= self.size or self.size % self.low_res_size):
+      raise Invalid(
+        'low_res_size', f'is {self.low_res_size}, must be smaller than size {self.size} and divide it'
+      )
 
   def predict(
     self,
@@ -69,63 +81,97 @@ class Stage:
     train: bool = False,
     rngs: dict[str, jax.Array] | None = None,
   ) -> jax.Array:
-    return self.network.apply(variables, x_t, logsnr, text, low_res, aug_logsnr, train=train, rngs=rngs)
+    """Returns the network's output for x_t [B, S, S, C]: [B, S, S, C], or 2 C with a learned variance.
+
+    The arguments are those of `models.unet.UNet`.
+    """
+    output = self.network.apply(variables, x_t, logsnr, text, low_res, aug_logsnr, train=train, rngs=rngs)
+    return cast(jax.Array, output)
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerSettings:
-  """How a stage is sampled. The defaults are Imagen's, with fewer steps.
+  """How a stage is sampled. The defaults are Imagen's, with fewer steps."""
 
-  sampler: 'ddpm' or 'ddim'. num_steps: network evaluations (twice with guidance). guidance: weight w,
-  1 is none. logvar: log-variance mixing coefficient of 'ddpm', None for what a network with learned
-  variance says. noise_augmentation: level in [0, 1] to which an SR stage's input is noised, the time
-  u of the stage's augmentation schedule. thresholding, percentile, max_scale: see
-  `diffusion.denoise.threshold`.
-  """
-
+  # ancestral sampling 'ddpm', or the deterministic 'ddim'
   sampler: samplers.SamplerName = 'ddpm'
-  num_steps: int = 256
-  guidance: float = 1.0
-  logvar: float | None = 0.0
-  noise_augmentation: float = 0.0
+  # steps of the sampler, each an evaluation of the network, or two with guidance
+  num_steps: Count = 256
+  # weight w of classifier-free guidance; 1 is none, 0 leaves the text out
+  guidance: NonNegative = 1.0
+  # log-variance mixing coefficient of 'ddpm'; None for what a network with learned variance says
+  logvar: Probability | None = 0.0
+  # level to which an SR stage's input is noised: the time u of the stage's augmentation schedule
+  noise_augmentation: Probability = 0.0
+  # how estimates are kept in [-1, 1]: see `diffusion.denoise.threshold`
   thresholding: denoising.Thresholding = 'dynamic'
-  percentile: float = 99.5
-  max_scale: float | None = None
+  # the percentile of an image's absolute values that 'dynamic' brings to 1
+  percentile: Annotated[float, Range(above=0, high=100)] = 99.5
+  # the most that 'dynamic' divides by; None for no limit
+  max_scale: Annotated[float, Range(low=1)] | None = None
+
+  def require_variance(self, stage: Stage, key: str) -> None:
+    """Raises `Invalid` below `key` if the settings need a variance that the stage has not learned."""
+    if self.logvar is None and not stage.learned_variance:
+      raise Invalid(
+        f'{key}.logvar', 'is None, but the stage has not learned a variance; set a number from 0 to 1'
+      )
 
 
 class TrainedStage(NamedTuple):
-  """A stage, its weights (replicated over this host's devices), and how to sample it."""
+  """A stage with its weights, and how it is sampled."""
 
+  # the stage
   stage: Stage
+  # the network's variables, whole on each device of this host
   variables: Any
+  # how it is sampled
   settings: SamplerSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionObjective:
-  """Training of a stage: see `train.state.Objective`.
+  """The training of a stage: an `Objective` of `train.state`.
 
-  Batches hold `image` uint8 [B, S, S, C] and `prompt` int32 [B], rows of the prompts of
-  `context['text']`, a `TextStates`. With probability text_dropout an image is trained without text
-  (Imagen: 0.1). SR inputs are noised to a level u ~ U(0, 1), which the network is told (Imagen,
-  section 2.5). crop: S, where it is less than the stage's size: an SR stage can be trained on parts
-  of images (Imagen, section 2.5).
+  SR inputs are noised to a level u ~ U(0, 1), which the network is told (Imagen, section 2.5).
   """
 
+  # what is trained
   stage: Stage
+  # D, the width of the text states
+  text_size: int
+  # the probability that an image is trained on without text (Imagen: 0.1)
   text_dropout: float = 0.1
+  # height and width of the parts of images that an SR stage is trained on (Imagen, section 2.5); None for
+  # whole images
   crop: int | None = None
 
-  def init(self, key: jax.Array) -> dict[str, Any]:
+  def init(self, key: jax.Array) -> Mapping[str, Any]:
+    """Returns fresh variables, with 'params' boxed in logical axis names."""
     stage = self.stage
     size = self.crop or stage.size
     image = jnp.zeros((1, size, size, stage.channels))
     level = jnp.zeros((1,))
-    text = jnp.zeros((1, stage.text_length, stage.text_size))
+    text = jnp.zeros((1, 1, self.text_size))
     low_res = () if stage.low_res_size is None else (image, level)
     return stage.network.init(key, image, level, text, *low_res)
 
-  def loss(self, variables, batch, context, key):
+  def loss(
+    self,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    context: Mapping[str, TextStates],
+    key: jax.Array,
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
+    """Returns (scalar loss, ({'loss'}, {})): there are no variables other than 'params'.
+
+    Args:
+      variables: of the network.
+      batch: `image` uint8 [B, S, S, C], where S is the stage's size or `crop`, and `prompt` int32 [B], the
+        row of each image's prompt.
+      context: `text`, the states of all prompts.
+      key: for times, noise, and what is dropped.
+    """
     aug_key, drop_key, dropout_key, loss_key = jax.random.split(key, 4)
     x_0 = images.to_float(batch['image'])
     text = context['text'].prompts[batch['prompt']]
@@ -140,7 +186,7 @@ class DiffusionObjective:
       low_res = images.upsample(small, size, stage.align_corners)
       low_res = diffuse(low_res, jax.random.normal(noise_key, low_res.shape), aug_logsnr)
 
-    def network(x_t, logsnr):
+    def network(x_t: jax.Array, logsnr: jax.Array) -> jax.Array:
       return stage.predict(
         variables, x_t, logsnr, text, low_res, aug_logsnr, train=True, rngs={'dropout': dropout_key}
       )
@@ -158,19 +204,19 @@ def sample_stage(
   null: jax.Array,
   image_keys: jax.Array,
   low_res: jax.Array | None,
+  guided: bool,
 ) -> jax.Array:
-  """Images of one stage on one device.
+  """Returns images of one stage, sampled on one device: float32 [B, S, S, C] in [-1, 1].
 
   Args:
-    settings: numbers may be traced, except that guidance of exactly 1.0 must be a Python number to
-      leave out the unconditional pass.
+    stage: what is sampled.
+    settings: how; the numbers of `_NUMBERS` may be traced.
     variables: of the network.
-    text: float32 [B, L, D]. null: float32 [L, D], what stands for "no text".
-    image_keys: [B].
-    low_res: float32 [B, s, s, C] in [-1, 1], None for the base.
-
-  Returns:
-    float32 [B, S, S, C] in [-1, 1].
+    text: float32 [B, L, D], the states of each image's prompt.
+    null: float32 [L, D], what stands for "no text".
+    image_keys: typed keys [B].
+    low_res: float32 [B, s, s, C] in [-1, 1], the images that are enlarged; None for the base.
+    guided: whether there is guidance; at a weight of 1 it can be left out, and with it half of the cost.
   """
   shape = (stage.size, stage.size, stage.channels)
   aug_logsnr = None
@@ -179,8 +225,8 @@ def sample_stage(
     noise = keys.normal(image_keys, _AUGMENTATION_DRAW, shape)
     low_res = diffuse(images.upsample(low_res, stage.size, stage.align_corners), noise, aug_logsnr)
 
-  def denoise_with(text):
-    def denoise(x_t, logsnr):
+  def denoise_with(text: jax.Array) -> denoising.Denoise:
+    def denoise(x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
       output, mixing = stage.predict(variables, x_t, logsnr, text, low_res, aug_logsnr), None
       if stage.learned_variance:
         output, v = jnp.split(output, 2, axis=-1)
@@ -189,13 +235,13 @@ def sample_stage(
 
     return denoise
 
-  guided = denoise_with(text)
-  if not (isinstance(settings.guidance, float) and settings.guidance == 1.0):
+  unbounded = denoise_with(text)
+  if guided:
     nothing = denoise_with(jnp.broadcast_to(null, text.shape))
-    guided = denoising.guide(guided, nothing, settings.guidance)
+    unbounded = denoising.guide(unbounded, nothing, settings.guidance)
 
-  def denoise(x_t, logsnr):
-    estimate = guided(x_t, logsnr)
+  def denoise(x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
+    estimate = unbounded(x_t, logsnr)
     return estimate._replace(
       x_0=denoising.threshold(estimate.x_0, settings.thresholding, settings.percentile, settings.max_scale)
     )
@@ -211,39 +257,47 @@ def sample_stage(
   return jnp.clip(x_0, -1, 1)
 
 
-@functools.lru_cache(maxsize=16)
-def _pmapped(stage: Stage, settings: SamplerSettings, guided: bool) -> Callable[..., jax.Array]:
-  """One compilation for all settings that differ in numbers alone."""
+# settings that are arguments of the compiled program: when they change, nothing is compiled anew
+_NUMBERS = ('num_steps', 'guidance', 'logvar', 'noise_augmentation')
 
-  def run(variables, text, null, image_keys, low_res, numbers):
-    traced = (
-      dataclasses.replace(settings, **numbers)
-      if guided
-      else dataclasses.replace(settings, **{**numbers, 'guidance': 1.0})
-    )
-    return sample_stage(stage, traced, variables, text, null, image_keys, low_res)
+
+@functools.lru_cache(maxsize=16)
+def _pmapped(stage: Stage, compiled: SamplerSettings, guided: bool) -> Callable[..., jax.Array]:
+  """Returns the program that samples a stage on all local devices, whatever the numbers of the settings."""
+
+  def run(
+    variables: Any,
+    text: jax.Array,
+    null: jax.Array,
+    image_keys: jax.Array,
+    low_res: jax.Array | None,
+    numbers: dict[str, Any],
+  ) -> jax.Array:
+    settings = dataclasses.replace(compiled, **numbers)
+    return sample_stage(stage, settings, variables, text, null, image_keys, low_res, guided)
 
   # with several processes, a bare pmap would be over the devices of all
   return jax.pmap(run, in_axes=(None, 0, None, 0, 0, None), devices=jax.local_devices())
 
 
 def _sample_batch(
-  trained: TrainedStage, text: jax.Array, null: jax.Array, image_keys: jax.Array, low_res: np.ndarray | None
+  trained: TrainedStage,
+  text: np.ndarray | jax.Array,
+  null: np.ndarray | jax.Array,
+  image_keys: jax.Array,
+  low_res: np.ndarray | None,
 ) -> np.ndarray:
-  """A batch over all local devices: text [B, L, D] -> float32 [B, S, S, C]."""
+  """Returns images for text [B, L, D], sampled over all local devices: float32 [B, S, S, C]."""
   stage, variables, settings = trained
-  numbers = {
-    name: getattr(settings, name) for name in ('num_steps', 'guidance', 'logvar', 'noise_augmentation')
-  }
-  static = SamplerSettings(
-    sampler=settings.sampler,
-    thresholding=settings.thresholding,
-    percentile=settings.percentile,
-    max_scale=settings.max_scale,
-  )
-  cut = lambda x: x if x is None else x.reshape(jax.local_device_count(), -1, *x.shape[1:])
-  sample = _pmapped(stage, static, settings.guidance != 1.0)
-  out = sample(variables, cut(text), null, cut(image_keys), cut(low_res), numbers)
+  numbers = {name: getattr(settings, name) for name in _NUMBERS}
+  defaults = {name: getattr(SamplerSettings(), name) for name in _NUMBERS}
+  sample = _pmapped(stage, dataclasses.replace(settings, **defaults), settings.guidance != 1.0)
+
+  def cut(x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    return x.reshape(jax.local_device_count(), -1, *x.shape[1:])
+
+  small = None if low_res is None else cut(low_res)
+  out = sample(variables, cut(text), null, cut(image_keys), small, numbers)
   return np.asarray(out).reshape(-1, *out.shape[2:])
 
 
@@ -259,34 +313,29 @@ def sample(
   first_stage: int = 0,
   on_batch: Callable[[int], Any] = lambda num: None,
 ) -> list[np.ndarray]:
-  """Images of classes, at the size of every stage.
+  """Returns images of classes, for each stage float32 [N, S, S, C] in [-1, 1].
 
   Image `indices[i]` of class `labels[i]` depends on its two numbers, the seed and the settings, not
-  on what it is sampled with.
+  on the images that are sampled together with it.
 
   Args:
     cascade: stages in order, base first (or those from `first_stage` on, with their `low_res` input).
-    text: a prompt for each class. seed: of the data set. labels, indices: int [N].
+    text: the states of a prompt for each class.
+    seed: of the data set.
+    labels: int [N], the class of each image.
+    indices: int [N], the number of each image within its class.
     batch_size: images sampled at a time, over all local devices.
-    low_res: float32 [N, s, s, C] in [-1, 1], what an earlier stage has drawn.
-    first_stage: position in the whole cascade of `cascade[0]`.
-    on_batch: called with the number of images finished.
-
-  Returns:
-    for each stage float32 [N, S, S, C] in [-1, 1].
+    low_res: float32 [N, s, s, C] in [-1, 1], what the stage before `first_stage` has drawn.
+    first_stage: position of `cascade[0]` in the whole cascade.
+    on_batch: called with the number of images of each batch that is finished.
   """
-  num_devices = jax.local_device_count()
-  batch_size = -(-batch_size // num_devices) * num_devices
   batches = []
-  for start in range(0, len(labels), batch_size):
-    rows = np.arange(start, min(start + batch_size, len(labels)))
-    # the last batch is filled up, so that all have the shape that was compiled
-    filled = np.resize(rows, batch_size)
-    image, drawn = None if low_res is None else low_res[filled], []
+  for rows, num_new in filled_batches(len(labels), batch_size, jax.local_device_count()):
+    image, drawn = None if low_res is None else low_res[rows], []
     for position, trained in enumerate(cascade, first_stage):
-      image_keys = keys.image_keys(seed, position, labels[filled], indices[filled])
-      image = _sample_batch(trained, text.prompts[labels[filled]], text.null, image_keys, image)
-      drawn.append(image[: len(rows)])
+      image_keys = keys.image_keys(seed, position, labels[rows], indices[rows])
+      image = _sample_batch(trained, text.prompts[labels[rows]], text.null, image_keys, image)
+      drawn.append(image[:num_new])
     batches.append(drawn)
-    on_batch(len(rows))
+    on_batch(num_new)
   return [np.concatenate(parts) for parts in zip(*batches)]

@@ -1,21 +1,22 @@
-"""Runs a job or a pipeline of jobs: python -m imagenet_synth.main --config FILE --workdir DIR."""
+"""The command line: `python -m imagenet_synth.main --config FILE --workdir DIR` runs the jobs of a config."""
 
 import json
 import os
 import pathlib
 import signal
 import sys
-from typing import Any
+import traceback
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from imagenet_synth import pipeline
 from imagenet_synth.core import processes
+from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import Stopped
-from imagenet_synth.core.worker import Unfinished, Worker
-from imagenet_synth.jobs import pipeline
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
 _WORKDIR = flags.DEFINE_string(
@@ -45,7 +46,7 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and
 # don't keep several threads busy
 _CPU_DEVICES = flags.DEFINE_integer(
   'cpu_devices',
-  min(2, os.cpu_count()),
+  min(2, os.cpu_count() or 1),
   'On a CPU: how many virtual devices share the work; 1 is faster for large networks, such as ResNet-50. '
   'Batch sizes must be multiples of it.',
   1,
@@ -53,16 +54,17 @@ _CPU_DEVICES = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected argument {argv[1]!r}')
-  # Orbax tells each of its steps at INFO
+  """Does what the flags say.
+
+  Bad input ends in one line and exit code 2, faults that --verify finds in code 1, and SIGTERM in code 143.
+  """
+  del argv
+  # Orbax logs each of its steps at INFO
   logging.set_verbosity(logging.WARNING)
-  jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
-  # as JSON holds it: lists, no ConfigDict, the same after a round trip through config.json
-  config = json.loads(_CONFIG.value.to_json_best_effort())
-  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
-  workdir = pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / name)
   try:
+    _check_flags()
+    config, workdir = _config(), _workdir()
+    jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DRY_RUN.value:
@@ -78,22 +80,99 @@ def main(argv: list[str]) -> None:
     # what a shell reports of a process that SIGTERM has ended: schedulers start it again
     sys.exit(128 + signal.SIGTERM)
   except InputError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+    _refuse(str(error))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the flags, and returns what is left of the command line.
+
+  The config file is run here, and its overrides are applied. Whatever that raises is the user's mistake, and
+  ends in one line and exit code 2, too.
+  """
+  try:
+    rest = flags.FLAGS(argv)
+  except Exception as error:
+    _refuse(_described(error))
+  if len(rest) > 1:
+    _refuse(f'unexpected argument {rest[1]!r}; flags begin with --')
+  return rest
+
+
+def _refuse(message: str) -> NoReturn:
+  """Prints the message and exits with code 2."""
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(2)
+
+
+def _described(error: BaseException) -> str:
+  """Returns what is wrong with the flags or the config file, as one line."""
+  original = error
+  while original.__context__ is not None:
+    # what reads the config file raises its errors again, with the whole traceback as their message
+    original = original.__context__
+  if isinstance(error, flags.Error) and 'Error whilst parsing config file' not in str(error):
+    original = error
+  message = ' '.join(str(original).split())
+  if isinstance(original, flags.Error):
+    return message
+  if isinstance(original, TypeError) and 'get_config()' in message:
+    return f'--config: what stands behind the colon is wrong: {message}'
+  if isinstance(original, (ValueError, InputError)):
+    return f'--config: {message}'
+  return f'--config: {_place(original)}{type(original).__name__}: {message}'
+
+
+def _place(error: BaseException) -> str:
+  """Returns 'FILE, line NUMBER: ' of the innermost place in the user's own files, where there is one."""
+  if isinstance(error, SyntaxError):
+    return f'{error.filename}, line {error.lineno}: '
+  frames = traceback.extract_tb(error.__traceback__)
+  own = [f for f in frames if '/site-packages/' not in f.filename and f.filename.endswith('.py')]
+  own = [f for f in own if pathlib.Path(f.filename) != pathlib.Path(__file__)]
+  return f'{own[-1].filename}, line {own[-1].lineno}: ' if own else ''
+
+
+def _check_flags() -> None:
+  """Raises InputError where flags contradict each other."""
+  if _REPAIR.value and not _VERIFY.value:
+    raise InputError('--repair goes with --verify, which finds what is to be repaired')
+  if _VERIFY.value and _DRY_RUN.value:
+    raise InputError('--verify and --dry_run exclude each other; leave one out')
+  if _WORKER.value is not None:
+    Worker.parse(_WORKER.value)
+    if _DISTRIBUTED.value:
+      raise InputError('--worker is for processes that do not know of each other, without --distributed')
+  for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
+    if flag.value is not None and not _DISTRIBUTED.value:
+      raise InputError(f'--{flag.name} goes with --distributed')
+
+
+def _config() -> dict[str, Any]:
+  """Returns the config as JSON holds it: lists, no ConfigDict, the same after a round trip through a file."""
+  value = _CONFIG.value
+  path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
+  if not pathlib.Path(path).is_file():
+    raise InputError(f'--config: {path} is not there')
+  if not isinstance(value, ConfigDict):
+    raise InputError(f'--config: get_config() of {path} returns {type(value).__name__}, not a ConfigDict')
+  return json.loads(value.to_json_best_effort())
+
+
+def _workdir() -> pathlib.Path:
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  return pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / name)
 
 
 def _worker() -> Worker:
-  """Processes that have joined each other divide what can be divided, too."""
+  """Returns which worker this is; processes that have joined each other are the workers of divisible jobs."""
   if _WORKER.value is None:
     return Worker(jax.process_index(), jax.process_count())
-  if _DISTRIBUTED.value:
-    raise InputError('--worker is for processes that do not know of each other, without --distributed')
   return Worker.parse(_WORKER.value)
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
-  """Prints what is wrong; the exit code says whether anything is."""
-  faults = pipeline.check(config, workdir, _REPAIR.value)
+  """Prints the faults of generated data sets, and returns the exit code: 1 if there are any."""
+  faults = pipeline.verify(config, workdir, _REPAIR.value)
   for fault in faults:
     print(fault)
   done = ', deleted: run again to make them' if faults and _REPAIR.value else ''
@@ -103,4 +182,4 @@ def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

@@ -45,7 +45,7 @@ _PLAIN = SamplerSettings(num_steps=3, thresholding='none')
 
 
 def _formula(kind, settings=_PLAIN, size=4, low_res_size=None):
-  stage = Stage(size, 3, _Formula(kind), 2, 4, low_res_size, prediction='x0')
+  stage = Stage(size, 3, _Formula(kind), low_res_size, prediction='x0')
   return TrainedStage(stage, {'params': {'unused': jnp.ones(())}}, settings)
 
 
@@ -66,18 +66,20 @@ def _no_calls():
 def tiny():
   """Base of 8x8, SR stage to 16x16; weights are drawn, the zeros of a new network, too."""
   base = UNet(channels=8, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(8,), head_size=8)
-  sr = EfficientUNet((8,), (1,), (True,), (True,), num_heads=2)
+  sr = EfficientUNet(
+    channels=(8,), num_res_blocks=(1,), self_attention=(True,), text_attention=(True,), num_heads=2
+  )
   rng = np.random.default_rng(0)
 
   def trained(stage, settings):
-    shapes = nn.unbox(jax.eval_shape(DiffusionObjective(stage).init, jax.random.key(0)))
+    shapes = nn.unbox(jax.eval_shape(DiffusionObjective(stage, 4).init, jax.random.key(0)))
     draw = lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
     return TrainedStage(stage, jax.tree.map(draw, shapes), settings)
 
   return [
-    trained(Stage(8, 3, base, 2, 4, prediction='v'), SamplerSettings(num_steps=4, guidance=2.0, logvar=0.3)),
+    trained(Stage(8, 3, base, prediction='v'), SamplerSettings(num_steps=4, guidance=2.0, logvar=0.3)),
     trained(
-      Stage(16, 3, sr, 2, 4, 8, Schedule('linear'), 'v'), SamplerSettings(num_steps=3, noise_augmentation=0.2)
+      Stage(16, 3, sr, 8, Schedule('linear'), 'v'), SamplerSettings(num_steps=3, noise_augmentation=0.2)
     ),
   ]
 
@@ -200,12 +202,12 @@ def test_the_network_sees_the_noised_low_resolution_and_is_told_the_level(level)
 
 
 def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):
-  stage = Stage(4, 3, _Formula(kind), 2, 4, low_res_size, prediction='x0')
+  stage = Stage(4, 3, _Formula(kind), low_res_size, prediction='x0')
   batch = {
     'image': np.full((512, 4, 4, 3), 128, np.uint8) if image is None else image,
     'prompt': np.zeros(512, np.int32),
   }
-  objective = DiffusionObjective(stage, text_dropout)
+  objective = DiffusionObjective(stage, 4, text_dropout)
   variables = {'params': {'unused': jnp.ones(())}}
   text = TextStates(jnp.asarray(text), jnp.zeros((2, 4)))
   loss, (metrics, state) = objective.loss(variables, batch, {'text': text}, jax.random.key(seed))
@@ -263,7 +265,7 @@ class _Learned(nn.Module):
 def test_a_learned_variance_mixes_the_bounds_where_no_coefficient_is_set(v, logvar):
   # eps is 0, so that x_0 is x_t / alpha, which keeps the noise of all steps
   def sample(learned, settings_logvar):
-    stage = Stage(4, 3, _Learned(v), 2, 4, prediction='eps', learned_variance=True)
+    stage = Stage(4, 3, _Learned(v), prediction='eps', learned_variance=True)
     settings = SamplerSettings(num_steps=4, thresholding='static', logvar=settings_logvar)
     return _sample([TrainedStage(stage, {'params': {'unused': jnp.ones(())}}, settings)])[0]
 
@@ -280,13 +282,13 @@ def test_no_text_is_the_null_row_in_sampling():
 
 def test_a_stage_can_be_trained_on_crops():
   # the network's image is 4 pixels wide, of a stage of 8 with a low resolution of 4: crops have 2
-  stage = Stage(8, 3, _Formula('low_res'), 2, 4, 4, prediction='x0')
+  stage = Stage(8, 3, _Formula('low_res'), 4, prediction='x0')
   board = (np.indices((4, 4)).sum(axis=0) % 2 * 255).astype(np.uint8)
   batch = {
     'image': np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3)),
     'prompt': np.zeros(512, np.int32),
   }
-  objective = DiffusionObjective(stage, 0.0, crop=4)
+  objective = DiffusionObjective(stage, 4, 0.0, crop=4)
   context = {'text': TextStates(jnp.ones((1, 2, 4)), jnp.zeros((2, 4)))}
   loss, _ = objective.loss({'params': {'unused': jnp.ones(())}}, batch, context, jax.random.key(0))
   # a checkerboard is lost at half the size: see the test of its detail above

@@ -105,7 +105,7 @@ def test_changed_work_is_noticed(workdir, tmp_path):
   copy = tmp_path / 'copy'
   subprocess.run(['cp', '-r', workdir, copy], check=True)
   record = _read(copy / 'select_base/job.json')
-  record['result']['selected']['step'] = 2
+  record['result']['step'] = 2
   (copy / 'select_base/job.json').write_text(json.dumps(record))
   done = _run('tiny', copy)
   assert done.returncode == 2

@@ -2,7 +2,7 @@
 
 Each step's folder holds `state` (all that training needs to go on), `ema` (all that sampling or
 evaluation needs) and `origin` (where it comes from). Orbax writes to a temporary name and renames,
-so a kill leaves complete checkpoints only.
+so that a killed process leaves complete checkpoints only.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ class Checkpoints:
   """The checkpoints of one training run.
 
   Args:
-    path: their folder; made if it isn't there.
-    keep_every: steps that are multiples of it are kept for good; of the others, the latest.
+    path: their folder; it is made if it isn't there.
+    keep_every: checkpoints of steps that are multiples of it are kept for good; of the others, only the
+      latest is kept.
   """
 
   def __init__(self, path: pathlib.Path, keep_every: int | None = None):
@@ -32,15 +33,24 @@ class Checkpoints:
 
   @property
   def steps(self) -> list[int]:
+    """Returns the steps of all checkpoints, ascending, once those being saved are on disk."""
     self.wait()
     return sorted(self._manager.all_steps())
 
   @property
   def latest(self) -> int | None:
+    """Returns the step of the latest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   def save(self, step: int, state: Any, ema: Any, origin: dict[str, Any]) -> None:
-    """Copies the arrays and returns; they are written while training goes on."""
+    """Copies the arrays and returns; they are written while training goes on.
+
+    Args:
+      step: the number of the checkpoint.
+      state: the training state, a tree of arrays.
+      ema: the averaged weights that sampling and evaluation use, a tree of arrays.
+      origin: where the weights come from, as JSON holds it.
+    """
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -53,10 +63,10 @@ class Checkpoints:
     self._manager.wait_until_finished()
 
   def restore(self, step: int, like: Any) -> Any:
-    """The training state at `step`, laid out as `like` (arrays or shapes with shardings).
+    """Returns the training state at `step`, laid out as `like` (arrays, or shapes with shardings).
 
     Raises:
-      InputError: it does not fit.
+      InputError: the checkpoint is of another tree or of other shapes.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     with _fitting(pathlib.Path(self._manager.directory) / str(step) / 'state'):
@@ -65,12 +75,16 @@ class Checkpoints:
       ]
 
   def close(self) -> None:
+    """Waits until all is on disk, and ends Orbax's threads."""
     self.wait()
     self._manager.close()
 
 
 def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) -> None:
-  """Weights that were not trained here, for `load_ema`; what was left by a kill is replaced."""
+  """Writes a checkpoint of weights that were not trained here, which `load_ema` reads.
+
+  A checkpoint of the same step, which an earlier attempt may have left, is replaced.
+  """
   with ocp.CheckpointManager(path.absolute()) as manager:
     if step in manager.all_steps():
       manager.delete(step)
@@ -80,11 +94,12 @@ def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) ->
 
 
 def latest_step(path: pathlib.Path) -> int:
-  """Of the checkpoints that a run has saved; what a kill left is none.
+  """Returns the latest step of the complete checkpoints in a folder.
 
   Raises:
-    InputError: there are none.
+    InputError: there is no checkpoint.
   """
+  # what a killed process has left half-written is named otherwise
   steps = [int(folder.name) for folder in path.glob('*') if folder.name.isdigit()]
   if not steps:
     raise InputError(f'no checkpoint in {path}')
@@ -92,10 +107,10 @@ def latest_step(path: pathlib.Path) -> int:
 
 
 def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
-  """The averaged weights that a run saved at `step`, laid out as `like`.
+  """Returns the averaged weights of the checkpoint of `step`, laid out as `like`.
 
   Raises:
-    InputError: there is no such checkpoint, or it does not fit.
+    InputError: there is no such checkpoint, or it is of another tree or of other shapes.
   """
   folder = path.absolute() / str(step) / 'ema'
   if not folder.exists():
@@ -107,7 +122,7 @@ def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
 
 @contextlib.contextmanager
 def _fitting(folder: pathlib.Path) -> Iterator[None]:
-  """Turns Orbax's complaint about another tree or other shapes into one line."""
+  """Turns Orbax's complaint about another tree or other shapes into an InputError of one line."""
   try:
     yield
   except (ValueError, KeyError) as error:

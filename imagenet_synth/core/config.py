@@ -1,16 +1,19 @@
-"""From a ConfigDict to frozen dataclasses, once, at the edge.
+"""From the sections of a config to frozen dataclasses, before anything else sees them.
 
-Below `jobs/` nobody sees a ConfigDict: `build` turns a section into the dataclass (or Flax module)
-that lists what the section may hold. Unknown, missing and mistyped keys raise and name the key.
+`build` turns a section into the dataclass (or Flax module) that lists what the section may hold: one field a
+line, with its type, its range and its default. All that can be known from a section alone is checked here:
+unknown and missing keys, types, ranges, references that are no names. Each fault is one line that names the
+dotted key.
 """
 
 import collections.abc
 import dataclasses
 import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import flax.linen as nn
 
@@ -19,52 +22,170 @@ from imagenet_synth.core.errors import InputError
 T = TypeVar('T')
 
 
-def build(cls: type[T], section: Mapping[str, Any], where: str) -> T:
-  """Builds the dataclass `cls` from `section`.
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """Limits of a number, to annotate a field with; infinity and NaN are never allowed."""
+
+  # the least number that is allowed
+  low: float = -math.inf
+  # the greatest number that is allowed
+  high: float = math.inf
+  # the number must be greater than this
+  above: float = -math.inf
+  # the number must be less than this
+  below: float = math.inf
+
+  def __contains__(self, value: float) -> bool:
+    return self.low <= value <= self.high and self.above < value < self.below and math.isfinite(value)
+
+  def __str__(self) -> str:
+    limits = (
+      (self.low, 'at least'),
+      (self.above, 'greater than'),
+      (self.high, 'at most'),
+      (self.below, 'less than'),
+    )
+    return ' and '.join(f'{text} {limit:g}' for limit, text in limits if math.isfinite(limit)) or 'finite'
+
+
+@dataclasses.dataclass(frozen=True)
+class NotEmpty:
+  """An annotation of a list or a section that must hold something."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distinct:
+  """An annotation of a list that must not hold a value twice."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneOf:
+  """An annotation of a section whose `type` key says which class of a registry it is built as."""
+
+  # the class that each value of `type` stands for
+  registry: Mapping[str, type]
+
+
+Count = Annotated[int, Range(low=1)]
+"""An integer of at least 1."""
+Seed = Annotated[int, Range(low=0, high=2**31 - 1)]
+"""A seed of random numbers, from 0 to 2^31 - 1: JAX keeps it in 32 bits."""
+NonNegativeInt = Annotated[int, Range(low=0)]
+"""An integer of at least 0."""
+NonNegative = Annotated[float, Range(low=0)]
+"""A number of at least 0."""
+Positive = Annotated[float, Range(above=0)]
+"""A number greater than 0."""
+Probability = Annotated[float, Range(low=0, high=1)]
+"""A number from 0 to 1."""
+Rate = Annotated[float, Range(low=0, below=1)]
+"""A number from 0 to 1 that may not be 1, such as the rate of dropout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """The name of another job, whose result is wanted. Subclasses say what is wanted, and read it."""
+
+  # the job's name in the config
+  name: str
+
+  # the kinds of job that make what is wanted; empty if all kinds do
+  kinds: ClassVar[tuple[str, ...]] = ()
+
+  def __str__(self) -> str:
+    return self.name
+
+
+class Invalid(InputError):
+  """A fault of a section that its own class finds in `validate`, or in `check` beside other jobs.
 
   Args:
-    cls: a dataclass; nested dataclasses, `tuple[X, ...]`, `dict[str, X]`, `Literal` and
-      `X | None` fields are built recursively.
+    key: the dotted key below the section; empty if the section as a whole is at fault.
+    what: the rest of the sentence, such as 'is 3, must be even'.
+  """
+
+  key: str
+  what: str
+
+  def __init__(self, key: str, what: str):
+    super().__init__(f'{key} {what}')
+    self.key, self.what = key, what
+
+  def below(self, section: str) -> InputError:
+    """Returns the same fault with the section's own dotted name in front of the key."""
+    return InputError(
+      f'config: {section}.{self.key} {self.what}' if self.key else f'config: {section} {self.what}'
+    )
+
+
+def build(cls: type[T], section: Mapping[str, Any], where: str) -> T:
+  """Returns an instance of the dataclass `cls` with the values of `section`.
+
+  Args:
+    cls: a dataclass or Flax module. Fields may be nested dataclasses, `Reference`s, `tuple[X, ...]`,
+      `dict[str, X]`, `Literal`, `X | None`, and `Annotated` with what is defined in this file. If it has a
+      method `validate`, which raises `Invalid`, that is called last.
     section: the configured values.
-    where: dotted name of the section, for messages.
+    where: the dotted name of the section, for messages.
 
   Raises:
-    InputError: a key is unknown, missing, or of the wrong type.
+    InputError: a key is unknown or missing, its value is of the wrong type or out of range, or `validate`
+      finds a fault.
   """
   if not isinstance(section, Mapping):
     raise InputError(f'config: {where} must be a section of keys, not {section!r}')
-  # a Flax module is a dataclass, too; these two fields are Flax's own
-  flax_fields = ('parent', 'name') if issubclass(cls, nn.Module) else ()
-  fields = {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in flax_fields}
+  fields = config_fields(cls)
   for key in section:
     if key not in fields:
-      near = difflib.get_close_matches(key, fields, n=1)
+      near = difflib.get_close_matches(str(key), fields, n=1)
       hint = f'did you mean {near[0]!r}?' if near else f'known keys: {", ".join(sorted(fields))}'
       raise InputError(f'config: unknown key {where}.{key}; {hint}')
-  hints = typing.get_type_hints(cls)
+  hints = typing.get_type_hints(cls, include_extras=True)
   values = {}
   for name, field in fields.items():
     if name in section:
       values[name] = _convert(hints[name], section[name], f'{where}.{name}')
     elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
       raise InputError(f'config: missing key {where}.{name}')
-  return cls(**values)
+  try:
+    instance = cls(**values)
+    validate = getattr(instance, 'validate', None)
+    if validate is not None:
+      validate()
+  except Invalid as fault:
+    raise fault.below(where) from None
+  return instance
 
 
-def build_tagged(registry: Mapping[str, type[T]], section: Mapping[str, Any], where: str) -> T:
-  """Builds one of several classes: the section's `type` key names which of `registry`."""
-  if not isinstance(section, Mapping) or 'type' not in section:
-    raise InputError(f'config: missing key {where}.type (one of: {", ".join(sorted(registry))})')
-  if section['type'] not in registry:
-    raise InputError(f'config: {where}.type is {section["type"]!r}, known: {", ".join(sorted(registry))}')
-  rest = {key: value for key, value in section.items() if key != 'type'}
-  return build(registry[section['type']], rest, where)
+def config_fields(cls: type) -> dict[str, dataclasses.Field]:
+  """Returns the fields of `cls` that a section may set, by name."""
+  # a Flax module is a dataclass, too; these two fields are Flax's own
+  flax_fields = ('parent', 'name') if issubclass(cls, nn.Module) else ()
+  return {
+    field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in flax_fields
+  }
+
+
+def references(value: Any, where: str) -> Iterator[tuple[str, Reference]]:
+  """Yields each reference in a built section, with its dotted key; `where` is the section's own name."""
+  if isinstance(value, Reference):
+    yield where, value
+  elif isinstance(value, tuple):
+    for i, item in enumerate(value):
+      yield from references(item, f'{where}[{i}]')
+  elif isinstance(value, Mapping):
+    for key, item in value.items():
+      yield from references(item, f'{where}.{key}')
+  elif dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
+    for field in dataclasses.fields(value):
+      yield from references(getattr(value, field.name), f'{where}.{field.name}')
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+  """Returns `value` as the type that a field is annotated with."""
   origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if hint is Any:
-    return value
+  if origin is Annotated:
+    return _convert_annotated(args[0], args[1:], value, where)
   if origin in (typing.Union, types.UnionType):
     if value is None and type(None) in args:
       return None
@@ -77,19 +198,62 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
   if origin is dict:
     _require(isinstance(value, Mapping), value, where, 'a section of keys')
     return {k: _convert(args[1], v, f'{where}.{k}') for k, v in value.items()}
-  if dataclasses.is_dataclass(hint):
-    return build(hint, value, where)
+  return _convert_plain(hint, value, where)
+
+
+def _convert_plain(hint: Any, value: Any, where: str) -> Any:
   if hint is float:
-    _require(isinstance(value, (int, float)) and not isinstance(value, bool), value, where, 'a number')
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    _require(is_number and math.isfinite(value), value, where, 'a finite number')
     return float(value)
   if hint is int:
     return _require(isinstance(value, int) and not isinstance(value, bool), value, where, 'an integer')
-  if hint in (bool, str):
-    return _require(isinstance(value, hint), value, where, f'a {hint.__name__}')
+  if hint is bool:
+    return _require(isinstance(value, bool), value, where, 'True or False')
+  if hint is str:
+    return _require(isinstance(value, str) and value, value, where, 'a text')
+  if isinstance(hint, type) and issubclass(hint, Reference):
+    return hint(_require(isinstance(value, str) and value, value, where, 'the name of a job'))
+  if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+    return build(hint, value, where)
   return value
 
 
-def _require(ok: bool, value: Any, where: str, what: str) -> Any:
+def _convert_annotated(hint: Any, annotations: tuple[Any, ...], value: Any, where: str) -> Any:
+  for annotation in annotations:
+    if isinstance(annotation, OneOf):
+      return build_one_of(annotation.registry, value, where)
+  converted = _convert(hint, value, where)
+  for annotation in annotations:
+    if isinstance(annotation, Range):
+      _require(converted in annotation, value, where, str(annotation))
+    elif isinstance(annotation, NotEmpty) and not converted:
+      raise InputError(f'config: {where} is empty')
+    elif isinstance(annotation, Distinct):
+      doubled = next((v for i, v in enumerate(converted) if v in converted[:i]), None)
+      if doubled is not None:
+        raise InputError(f'config: {where} has {doubled!r} twice')
+  return converted
+
+
+def build_one_of(registry: Mapping[str, type], section: Any, where: str) -> Any:
+  """Returns an instance of the class of `registry` that the section's `type` key names.
+
+  Raises:
+    InputError: `type` is missing or unknown, or the other keys do not fit its class: see `build`.
+  """
+  known = ', '.join(sorted(registry))
+  if not isinstance(section, Mapping):
+    raise InputError(f'config: {where} must be a section of keys, not {section!r}')
+  if 'type' not in section:
+    raise InputError(f'config: missing key {where}.type (one of: {known})')
+  if section['type'] not in registry:
+    raise InputError(f'config: {where}.type is {section["type"]!r}, known: {known}')
+  return build(registry[section['type']], {k: v for k, v in section.items() if k != 'type'}, where)
+
+
+def _require(ok: Any, value: Any, where: str, what: str) -> Any:
+  """Returns `value` if it is `ok`; otherwise raises an InputError that says what it must be."""
   if not ok:
     raise InputError(f'config: {where} is {value!r}, must be {what}')
   return value

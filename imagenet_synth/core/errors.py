@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that is raised for a user's mistake."""
 
 
 class InputError(Exception):

@@ -1,6 +1,6 @@
 """Pixels: ranges, resizing, grids. Images are channels-last everywhere.
 
-uint8 [0, 255] on disk, float32 [-1, 1] in networks; the two meet here and nowhere else.
+They are uint8 in [0, 255] on disk and float32 in [-1, 1] in networks; the two are converted here alone.
 """
 
 import jax
@@ -9,17 +9,17 @@ import numpy as np
 
 
 def to_float(images: np.ndarray | jax.Array) -> jax.Array:
-  """uint8 [..., C] in [0, 255] -> float32 in [-1, 1]."""
+  """Returns uint8 images [..., C] in [0, 255] as float32 in [-1, 1]."""
   return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
-def to_uint8(images: jax.Array) -> jax.Array:
-  """float [..., C] in [-1, 1] -> uint8, clipped and rounded to the nearest (half to even)."""
+def to_uint8(images: np.ndarray | jax.Array) -> jax.Array:
+  """Returns float images [..., C] in [-1, 1] as uint8, clipped and rounded to the nearest (half to even)."""
   return jnp.round(jnp.clip(images * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def downsample(images: jax.Array, size: int) -> jax.Array:
-  """float [B, H, W, C] -> [B, size, size, C]: antialiased bilinear, as for SR training inputs."""
+  """Returns float images [B, H, W, C] reduced to [B, size, size, C] by antialiased bilinear interpolation."""
   if images.shape[1] == size:
     return images
   shape = (images.shape[0], size, size, images.shape[3])
@@ -27,9 +27,13 @@ def downsample(images: jax.Array, size: int) -> jax.Array:
 
 
 def upsample(images: jax.Array, size: int, align_corners: bool = False) -> jax.Array:
-  """float [B, h, w, C] -> [B, size, size, C] by bilinear interpolation.
+  """Returns float images [B, h, w, C] enlarged to [B, size, size, C] by bilinear interpolation.
 
-  align_corners: corner pixels keep their place, as DeepFloyd IF was trained; else pixels are squares.
+  Args:
+    images: the small ones.
+    size: height and width of the large ones.
+    align_corners: whether the centres of the corner pixels keep their place, as DeepFloyd IF was trained;
+      otherwise the outer edges of the images do.
   """
   if align_corners:
     scale = (size - 1) / (np.array(images.shape[1:3]) - 1)
@@ -46,7 +50,14 @@ def upsample(images: jax.Array, size: int, align_corners: bool = False) -> jax.A
 
 
 def grid(images: np.ndarray, num_columns: int, scale: int = 1, gap: int = 2) -> np.ndarray:
-  """uint8 [N, H, W, C] -> one picture uint8 [rows, columns, C], each pixel `scale` pixels wide."""
+  """Returns images uint8 [N, H, W, C] in rows and columns as one picture, uint8 [height, width, C].
+
+  Args:
+    images: in reading order.
+    num_columns: images of a row.
+    scale: width and height of an image's pixel in the picture.
+    gap: white pixels between images.
+  """
   images = np.asarray(images).repeat(scale, axis=1).repeat(scale, axis=2)
   num, height, width, channels = images.shape
   num_rows = -(-num // num_columns)

@@ -1,8 +1,8 @@
-"""Randomness that does not depend on how work is cut up.
+"""Random numbers that do not depend on how work is cut up.
 
 An image's key is a function of (seed, stage, class, index) alone, so image i of class c is the
 same for every batch size, shard layout, device count and after every restart. The i-th noise that
-an image draws while it is sampled is `fold_in(its key, i)`.
+an image draws while it is sampled is made from `fold_in(its key, i)`.
 """
 
 import jax
@@ -10,16 +10,13 @@ import jax.numpy as jnp
 
 
 def image_keys(seed: int, stage: int, labels: jax.Array, indices: jax.Array) -> jax.Array:
-  """A key per image.
+  """Returns a key for each image: typed keys [B].
 
   Args:
     seed: of the data set.
     stage: position of the stage in the cascade (0 is the base).
     labels: int [B], the class of each image.
     indices: int [B], the image's number within its class.
-
-  Returns:
-    typed keys [B].
   """
   stage_key = jax.random.fold_in(jax.random.key(seed), stage)
   one = lambda label, index: jax.random.fold_in(jax.random.fold_in(stage_key, label), index)
@@ -27,5 +24,5 @@ def image_keys(seed: int, stage: int, labels: jax.Array, indices: jax.Array) -> 
 
 
 def normal(keys: jax.Array, draw: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Standard normal noise [B, *shape]: the draw-th of each image, from its key alone."""
+  """Returns standard normal noise [B, *shape]: draw number `draw` of each image, from its key alone."""
   return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, draw), shape))(keys)

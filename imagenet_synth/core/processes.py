@@ -16,14 +16,15 @@ from imagenet_synth.core.errors import InputError
 
 
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-  """Joins the other processes; on TPU pods, SLURM and Kubernetes all is found in the environment.
+  """Joins the other processes. What is None is read off the environment of TPU pods, SLURM and Kubernetes.
 
   Args:
-    coordinator: HOST:PORT of the first process. num_processes, process_id: how many there are, and
-      which one this is.
+    coordinator: HOST:PORT of the first process.
+    num_processes: how many processes there are.
+    process_id: which of them this is, from 0.
 
   Raises:
-    InputError: the environment does not say what was not given, or the others cannot be reached.
+    InputError: the environment does not say what is None, or the others cannot be reached.
   """
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id)
@@ -35,43 +36,44 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 
 def is_first() -> bool:
+  """Returns whether this is the first process, or the only one."""
   return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-  """Returns when all processes have come here."""
+  """Returns when all processes have called it with the same `what`."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
 
 
 def own_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
-  """The rows of a batch, int [n] ascending, that this process's devices hold."""
+  """Returns the rows of a batch that this process's devices hold: int [n], ascending."""
   slices = sharding.addressable_devices_indices_map((batch_size,)).values()
   return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
 
 
 def put_rows(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
-  """A tree of arrays with this process's rows -> global arrays of `batch_size` rows."""
+  """Returns a tree of arrays that hold this process's rows as global arrays of `batch_size` rows."""
   return jax.tree.map(
     lambda rows: jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:])), batch
   )
 
 
 def on_every_host(tree: Any) -> Any:
-  """Whole arrays of what is cut over processes; every process must call it."""
+  """Returns a tree of arrays that may be cut over processes as whole ones; every process must call it."""
   if jax.process_count() == 1:
     return tree
   return jax.tree.map(lambda a: multihost_utils.process_allgather(a, tiled=True), tree)
 
 
 class Stopped(Exception):
-  """A run was told to stop and has saved what it had; the message says where."""
+  """Raised when a run was told to stop and has saved what it had; the message says where."""
 
 
 class StopSignal:
-  """Whether the run has been told to stop: SIGTERM, as schedulers send before they take a machine.
+  """A context that hears SIGTERM, which schedulers send before they take a machine.
 
-  Used as `with StopSignal() as stop`; outside, the signal does what it did before.
+  It is used as `with StopSignal() as stop`; afterwards the signal does what it did before.
   """
 
   def __enter__(self) -> 'StopSignal':
@@ -90,7 +92,7 @@ class StopSignal:
     self._came = True
 
   def at(self, step: int) -> bool:
-    """To be asked once a step, by every process."""
+    """Returns whether the run has been told to stop; every process must ask once a step."""
     if self._alone:
       return self._came
     return multihost_utils.reached_preemption_sync_point(step)

@@ -1,4 +1,4 @@
-"""What the user sees while it runs: done, total, rate and time left."""
+"""What the user sees while a job runs: how much is done, of how much, how fast, and the time left."""
 
 import sys
 
@@ -8,15 +8,16 @@ from imagenet_synth.core.processes import is_first
 
 
 def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.tqdm:
-  """A bar on a terminal; elsewhere (a log file) the same line, now and then.
+  """Returns a progress bar; where there is no terminal (a log file), it is a line now and then.
 
   Args:
-    total: of `unit`, with what an earlier run did.
-    what: shown in front.
-    start: how much an earlier run did; it counts as done, not into the rate.
+    total: how much is to be done, with what an earlier run did.
+    what: the text in front of the bar.
+    unit: what is counted.
+    start: how much an earlier run did; it counts as done, but not into the rate.
   """
   terminal = sys.stderr.isatty()
-  # a bar within a bar is wiped when it ends; in a log file, lines only follow each other
+  # on a terminal, a bar within a bar is wiped when it ends; in a log file, lines only follow each other
   return tqdm.tqdm(
     total=total,
     desc=what,
@@ -35,6 +36,6 @@ def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.t
 
 
 def say(message: str) -> None:
-  """A line to the user, above any bar; the same from all processes, so the first says it."""
+  """Writes a line to the user, above any bar. Only the first process does: the others would say the same."""
   if is_first():
     tqdm.tqdm.write(message, file=sys.stderr)

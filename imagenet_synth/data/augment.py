@@ -1,4 +1,4 @@
-"""Augmentation of training images: what part of them is seen. See also randaugment.py."""
+"""Random crops, mirroring and erasing of training images; RandAugment is in randaugment.py."""
 
 import functools
 from collections.abc import Callable
@@ -11,36 +11,42 @@ from imagenet_synth.data.decode import as_picture
 
 
 class Draws:
-  """Random numbers for some rows of a batch: drawn for all, so that a row's are always the same."""
+  """Random numbers for some rows of a batch.
+
+  They are drawn for the whole batch, so that a row gets the same whichever others are wanted.
+  """
 
   def __init__(self, rng: np.random.Generator, rows: np.ndarray, batch_size: int):
     self._rng, self._rows, self._batch_size = rng, rows, batch_size
 
   def integers(self, low: int, high: int, *shape: int) -> np.ndarray:
-    """int [b, *shape] in [low, high)."""
+    """Returns random integers from `low` to `high` - 1: int64 [b, *shape]."""
     return self._rng.integers(low, high, (self._batch_size, *shape))[self._rows]
 
   def random(self) -> np.ndarray:
-    """float64 [b] in [0, 1)."""
+    """Returns random numbers in [0, 1): float64 [b]."""
     return self._rng.random(self._batch_size)[self._rows]
 
   def generators(self) -> list[np.random.Generator]:
-    """A generator for each row, for what takes a number of draws that is not known before."""
+    """Returns a generator for each row, for what takes a number of draws that is not known before."""
     return [np.random.default_rng(seed) for seed in self.integers(0, 2**63)]
 
 
 def each_image(
   fn: Callable[[np.ndarray, np.random.Generator], np.ndarray], images: np.ndarray, draws: Draws
 ) -> np.ndarray:
-  """fn(image [H, W, C], its generator) of each of [B, H, W, C], in threads, as Pillow allows."""
+  """Returns what `fn` makes of each image [H, W, C] of [B, H, W, C] and a generator of its own, stacked.
+
+  It is called in threads, which run at the same time where it calls Pillow.
+  """
   with ThreadPoolExecutor() as pool:
     return np.stack(list(pool.map(fn, images, draws.generators())))
 
 
 def random_crop(images: np.ndarray, padding: int, draws: Draws) -> np.ndarray:
-  """Shifts each image by up to `padding` pixels in each direction, zeros coming in.
+  """Returns the images, each shifted by up to `padding` pixels in each direction: uint8 [B, H, W, C].
 
-  uint8 [B, H, W, C] -> the same shape. Zeros are black, the background of both embedded data sets.
+  What comes in at the edges is black, the background of the digits and the glyphs.
   """
   if not padding:
     return images
@@ -54,13 +60,13 @@ def random_crop(images: np.ndarray, padding: int, draws: Draws) -> np.ndarray:
 
 
 def random_flip(images: np.ndarray, draws: Draws) -> np.ndarray:
-  """Mirrors each image left to right with probability 1/2: uint8 [B, H, W, C]."""
+  """Returns the images, each mirrored left to right with probability 1/2: uint8 [B, H, W, C]."""
   flips = draws.random() < 0.5
   return np.where(flips[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_part(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
-  """A square from anywhere in each image: uint8 [B, H, W, C] -> [B, size, size, C]."""
+  """Returns a square from a random place of each image: uint8 [B, H, W, C] -> [B, size, size, C]."""
   num, height, width, _ = images.shape
   top = draws.integers(0, height - size + 1, 1) + np.arange(size)
   left = draws.integers(0, width - size + 1, 1) + np.arange(size)
@@ -68,24 +74,25 @@ def random_part(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
 
 
 def center_part(images: np.ndarray, size: int) -> np.ndarray:
-  """The square in the middle of each image: uint8 [B, S, S, C] -> [B, size, size, C]."""
+  """Returns the square in the middle of each image: uint8 [B, S, S, C] -> [B, size, size, C]."""
   start = (images.shape[1] - size) // 2
   return images[:, start : start + size, start : start + size]
 
 
 def random_resized_crop(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
-  """A part of each image, brought to `size`: uint8 [B, S, S, C] -> [B, size, size, C].
+  """Returns a random part of each image, brought to `size`: uint8 [B, S, S, C] -> [B, size, size, C].
 
-  8 to 100 % of the area, width to height 3/4 to 4/3 (Szegedy et al., 2015, section 6), bilinear.
+  The part has 8 to 100 % of the area, and a width of 3/4 to 4/3 of its height (Szegedy et al., 2015,
+  section 6). It is resized bilinearly.
   """
   return each_image(functools.partial(_resized_crop, size=size), images, draws)
 
 
 def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.ndarray:
-  """Noise in place of a part of an image, at a probability: uint8 [B, S, S, C] -> the same shape.
+  """Returns the images, each with noise in place of a part at `probability`: uint8 [B, S, S, C].
 
-  2 to 40 % of the area, width to height 0.3 to 1 / 0.3 (Zhong et al., 2020). Noise, uniform in
-  uint8, is the best of the paper's fillings.
+  The part has 2 to 40 % of the area, and a width of 0.3 to 1 / 0.3 of its height (Zhong et al., 2020).
+  The noise is uniform in uint8, the best of the paper's fillings.
   """
   if not probability:
     return images
@@ -114,9 +121,10 @@ def _erased(image: np.ndarray, rng: np.random.Generator, probability: float) -> 
 def _random_box(
   rng: np.random.Generator, size: int, areas: tuple[float, float], aspects: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-  """(top, left, height, width) of a box of whole pixels in [size, size], drawn again until it fits.
+  """Returns (top, left, height, width) of a random box of whole pixels in an image [size, size].
 
-  Its share of the area is uniform, its width to height uniform in the logarithm.
+  Its share of the area is uniform, the ratio of its width to its height uniform in the logarithm. It is
+  drawn again until it fits.
   """
   while True:
     area, aspect = rng.uniform(*areas), np.exp(rng.uniform(*np.log(aspects)))

@@ -1,4 +1,4 @@
-"""Image files to pixels and back, as whatever they come: grey, RGB, CMYK, with a palette or transparent."""
+"""Pixels of image files of any kind (grey, RGB, CMYK, with a palette, transparent), and back."""
 
 import io
 
@@ -9,9 +9,12 @@ from imagenet_synth.core.errors import InputError
 
 
 def decode_image(data: bytes, num_channels: int, name: str) -> np.ndarray:
-  """An image file -> uint8 [H, W, num_channels], with 1 (grey) or 3 (RGB) channels.
+  """Returns the pixels of an image file: uint8 [H, W, num_channels].
 
-  What is transparent is laid on white. `name` is for messages.
+  Args:
+    data: the bytes of the file. What is transparent is laid on white.
+    num_channels: 1 (grey) or 3 (RGB).
+    name: what messages call the file.
 
   Raises:
     InputError: not an image, or one that is cut off.
@@ -20,18 +23,19 @@ def decode_image(data: bytes, num_channels: int, name: str) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
       image.load()
       pixels = np.array(_opaque(image).convert('L' if num_channels == 1 else 'RGB'))
-  # what PIL raises for what is no image, is cut off, or claims to be larger than memory
+  # what Pillow raises for what is no image, is cut off, or claims to be larger than memory
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise InputError(f'{name}: cannot be decoded: {_reason(error)}') from error
   return pixels[..., None] if num_channels == 1 else pixels
 
 
 def as_picture(pixels: np.ndarray) -> Image.Image:
-  """uint8 [H, W, C] with 1 (grey) or 3 (RGB) channels -> what PIL saves and resizes."""
+  """Returns pixels uint8 [H, W, C], with 1 (grey) or 3 (RGB) channels, as an image of Pillow."""
   return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _opaque(image: Image.Image) -> Image.Image:
+  """Returns an image of 8 bits a channel, on white where it is transparent."""
   if image.mode.startswith('I;16'):
     # `convert` would clip 16 bits at 255
     return Image.fromarray((np.array(image) >> 8).astype(np.uint8))

@@ -1,38 +1,44 @@
-"""Digits: the handwritten digits that ship with scikit-learn, in the part of ImageNet.
+"""The handwritten digits that ship with scikit-learn, as a small stand-in for ImageNet.
 
-Small, real, labelled, and on every machine that has scikit-learn: whatever the program does to
+They are real, labelled, and on every machine that has scikit-learn: whatever the program does to
 ImageNet, it can do to these in seconds and without a network.
 """
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from imagenet_synth.data.source import Contents
+
 NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 IMAGE_SIZE = 32
 TRAIN_PER_CLASS = 60
 VALIDATION_PER_CLASS = 40
 
+_NUM_ROWS = 1797
 _SPLIT_SEED = 20230417
-_MAX_INK = 16  # A source pixel counts the inked cells among 4 x 4.
+_MAX_INK = 16  # A pixel of the source counts the inked cells among 4 x 4.
 
 
 def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
-  """Cuts the rows into class-balanced train and validation splits and a test rest.
+  """Returns the rows of each split: {name: int64 [n]}.
+
+  `train` has TRAIN_PER_CLASS rows of each class, `validation` VALIDATION_PER_CLASS, `test` all others.
+  Their random order is fixed: it depends on `labels` alone.
 
   Args:
-    labels: [N] int, the class of each row.
-
-  Returns:
-    Row numbers (int64) by split name, in a fixed random order: `train` has TRAIN_PER_CLASS rows of
-    each class, `validation` VALIDATION_PER_CLASS, `test` all others. They depend only on `labels`.
+    labels: int [N], the class of each row.
   """
   # RandomState and not default_rng: numpy froze the stream of the former for good, and the splits
   # must stay what they are across numpy versions, or train images would leak into the test split.
   rng = np.random.RandomState(_SPLIT_SEED)
   order = rng.permutation(len(labels))
-  rank = np.empty(len(labels), np.int64)  # Of each element of `order` within its class.
+  # Of each element of `order`, its place among those of its class.
+  rank = np.empty(len(labels), np.int64)
   for label in np.unique(labels):
     members = np.flatnonzero(labels[order] == label)
     rank[members] = np.arange(len(members))
@@ -42,14 +48,25 @@ def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
     'validation': order[(rank >= TRAIN_PER_CLASS) & (rank < held_in)],
     'test': order[rank >= held_in],
   }
-  # Shuffled again: the later splits would begin with the classes that filled up the first.
+  # Shuffled again: else the later splits would begin with the classes that filled up the first.
   return {split: rng.permutation(rows) for split, rows in splits.items()}
 
 
 def enlarge(ink: np.ndarray) -> Image.Image:
-  """Turns an [8, 8] array of ink in 0..16 into a 32 x 32 grey image, light strokes on black."""
+  """Returns a grey image of 32 x 32 pixels, light strokes on black, of ink [8, 8] in 0..16."""
   grey = np.round(ink * (255 / _MAX_INK)).astype(np.uint8)
   return Image.fromarray(grey).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+
+
+def contents() -> dict[str, Contents]:
+  """Returns what is in each split, by its name."""
+  num_others = _NUM_ROWS - (TRAIN_PER_CLASS + VALIDATION_PER_CLASS) * len(NAMES)
+  sizes = {
+    'train': TRAIN_PER_CLASS * len(NAMES),
+    'validation': VALIDATION_PER_CLASS * len(NAMES),
+    'test': num_others,
+  }
+  return {split: Contents(size, NAMES, ()) for split, size in sizes.items()}
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -59,10 +76,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
   Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION: ClassVar[tfds.core.Version] = tfds.core.Version('1.0.0')
   # Nothing is downloaded. TFDS would look for checksums with importlib_resources, which it uses
   # and does not require (4.9.10).
-  url_infos = None
+  url_infos: ClassVar[None] = None
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -77,7 +94,9 @@ class Digits(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(self, dl_manager):
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
     del dl_manager
     digits = load_digits()
     splits = split_indices(digits.target)
@@ -86,7 +105,9 @@ class Digits(tfds.core.GeneratorBasedBuilder):
       for split, rows in splits.items()
     }
 
-  def _generate_examples(self, images, labels):
+  def _generate_examples(
+    self, images: np.ndarray, labels: np.ndarray
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
     for row, (ink, label) in enumerate(zip(images, labels)):
       # A PIL image and not an array: TFDS would load TensorFlow to compress an array.
       yield row, {'image': enlarge(ink), 'label': int(label)}

@@ -1,4 +1,4 @@
-"""Glyphs: captioned images of printed characters, in the part of the web-scale caption corpus.
+"""Captioned images of printed characters, as a small stand-in for captioned images from the web.
 
 They are drawn with the fonts that ship with matplotlib. Half of them are digits, so that a model
 pretrained on them knows the words `zero` to `nine` before it sees a handwritten one.
@@ -9,7 +9,8 @@ import functools
 import math
 import os
 import string
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, cast
 
 import matplotlib
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data import digits
+from imagenet_synth.data.source import Contents
 
 IMAGE_SIZE = 32
 MAX_CAPTION_BYTES = 31
@@ -32,9 +34,11 @@ _SPLIT_IDS = {'train': 0, 'validation': 1}
 
 
 class Face(NamedTuple):
-  """One font file, and the words for how it looks."""
+  """A font file, and the words for how it looks."""
 
+  # name of the file among matplotlib's fonts
   file: str
+  # 'sans', 'serif' or 'mono'
   family: str
   bold: bool
   italic: bool
@@ -68,37 +72,46 @@ FACES = (
 
 
 class Glyph(NamedTuple):
-  """Everything that decides the picture and its caption.
+  """Everything that decides a picture and its caption. Lengths are in pixels of the finished image."""
 
-  Lengths are in pixels of the finished image, angles in degrees, intensities in [0, 1]. `shift` is
-  the offset (right, down) of the character's bounding box from the centre, `height` that of the
-  face's `8`, `stroke` an extra outline in steps of about half a pixel. A `coarse` glyph goes
-  through 8 x 8, as the handwritten digits did.
-  """
-
+  # the character that is drawn
   char: str
+  # what it is drawn with
   face: Face
+  # what is said of it
   caption: str
+  # of the face's `8`, which sets the scale of all its characters
   height: float
+  # factor by which the character is widened
   aspect: float
+  # by which it is turned clockwise, in degrees
   angle: float
+  # of its bounding box from the centre: right, down
   shift: tuple[float, float]
+  # an extra outline, in steps of about half a pixel
   stroke: int
+  # intensity of the strokes, in [0, 1]
   brightness: float
+  # intensity of what is behind them, in [0, 1]
   background: float
+  # standard deviation of a Gaussian blur
   blur: float
+  # reduced to 8 x 8 pixels and enlarged again, as the handwritten digits are
   coarse: bool
 
 
 @dataclasses.dataclass(eq=False)
 class GlyphsConfig(tfds.core.BuilderConfig):
-  """How many examples, and of which random stream; the name follows from both."""
+  """The options of `Glyphs`."""
 
+  # follows from the others
   name: str = ''
+  # examples of the training split
   num_examples: int = 12_000
+  # of the random stream that the examples are drawn from
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.num_examples < 1 or self.seed < 0:
       raise InputError(
         f'glyphs need num_examples >= 1 and seed >= 0: got {self.num_examples} and {self.seed}'
@@ -107,17 +120,17 @@ class GlyphsConfig(tfds.core.BuilderConfig):
 
 
 def char_name(char: str) -> str:
-  """Spells a character: `seven`, `capital k`, `small k`."""
+  """Returns a character in words: `seven`, `capital k`, `small k`."""
   if char in string.digits:
     return digits.NAMES[int(char)]
   return f'{"capital" if char.isupper() else "small"} {char.lower()}'
 
 
 def captions_of(char: str, face: Face) -> tuple[str, ...]:
-  """Returns what `char` in `face` may be called; repeats make a caption more likely."""
+  """Returns what `char` in `face` may be called; a caption that is in it twice is twice as likely."""
   name = char_name(char)
   if char in string.digits:
-    long_names = (f'printed {name}', f'digit {name}')
+    long_names: tuple[str, ...] = (f'printed {name}', f'digit {name}')
   else:
     long_names = (name.replace(' ', ' letter '),)
   family = face.family + ' '
@@ -135,8 +148,23 @@ def all_captions() -> tuple[str, ...]:
   return tuple(sorted({c for char in chars for face in FACES for c in captions_of(char, face)}))
 
 
+def contents(num_examples: int = 12_000, seed: int = 0) -> dict[str, Contents]:
+  """Returns what is in each split, by its name, for these fields of `GlyphsConfig`."""
+  del seed
+  captions = all_captions()
+  return {
+    'train': Contents(num_examples, (), captions),
+    'validation': Contents(num_validation(num_examples), (), captions),
+  }
+
+
+def num_validation(num_examples: int) -> int:
+  """Returns the size of the validation split, a twentieth of the training split's."""
+  return max(1, num_examples // 20)
+
+
 def draw_glyph(*, seed: int, split: str, index: int) -> Glyph:
-  """Draws the random choices of example `index`: a pure function of the three arguments."""
+  """Returns the random choices of example `index` of a split, which depend on the arguments alone."""
   # RandomState's stream is frozen by numpy, so an example is the same with every numpy version.
   rng = np.random.RandomState([seed, _SPLIT_IDS[split], index])
   chars = string.digits if rng.uniform() < _DIGIT_FRACTION else string.ascii_letters
@@ -165,20 +193,20 @@ def draw_glyph(*, seed: int, split: str, index: int) -> Glyph:
 @functools.cache
 def _font(file: str) -> ImageFont.FreeTypeFont:
   path = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', file)
-  # The basic layout engine: the other one is an optional part of PIL and may place ink otherwise.
+  # The basic layout engine: the other one is an optional part of Pillow and may place ink otherwise.
   return ImageFont.truetype(path, _FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
 
 
 @functools.cache
-def _digit_height(file: str) -> int:
-  """The height of `8`, which sets the scale for all characters of the face."""
+def _digit_height(file: str) -> float:
+  """Returns the height of `8`, which sets the scale for all characters of the face."""
   _, top, _, bottom = _font(file).getbbox('8', anchor='ls')
   return bottom - top
 
 
 @functools.lru_cache(maxsize=4096)
 def _mask(char: str, file: str, stroke: int) -> Image.Image:
-  """Draws a character large, upright, white on black, its bounding box in the middle."""
+  """Returns a character, large, upright, white on black, its bounding box in the middle."""
   font = _font(file)
   left, top, right, bottom = font.getbbox(char, anchor='ls')
   image = Image.new('L', (_MASK_SIZE, _MASK_SIZE))
@@ -190,13 +218,15 @@ def _mask(char: str, file: str, stroke: int) -> Image.Image:
 
 
 def _place(mask: Image.Image, glyph: Glyph) -> Image.Image:
-  """Scales, turns and shifts a mask into a square of twice the final size."""
+  """Returns a mask, scaled, turned and shifted into a square of twice the final size."""
   scale = glyph.height * 2 / _digit_height(glyph.face.file)
-  left, top, right, bottom = mask.getbbox()
+  box = mask.getbbox()
+  assert box is not None, 'a character without ink'
+  left, top, right, bottom = box
   scale_x = min(scale * glyph.aspect, _MAX_EXTENT / (right - left))
   scale_y = min(scale, _MAX_EXTENT / (bottom - top))
   cos, sin = math.cos(math.radians(glyph.angle)), math.sin(math.radians(glyph.angle))
-  # PIL asks for the way back, from the target's pixel to the mask's.
+  # Pillow asks for the way back, from the target's pixel to the mask's.
   a, b, d, e = cos / scale_x, sin / scale_x, -sin / scale_y, cos / scale_y
   x, y = (_CANVAS_SIZE / 2 + 2 * s for s in glyph.shift)
   middle = _MASK_SIZE / 2
@@ -206,9 +236,9 @@ def _place(mask: Image.Image, glyph: Glyph) -> Image.Image:
 
 
 def render(glyph: Glyph) -> Image.Image:
-  """Renders a 32 x 32 grey image, light strokes on a dark background.
+  """Returns a glyph as a grey image of 32 x 32 pixels, light strokes on a dark background.
 
-  The same glyph gives the same bytes with the same PIL and FreeType; others may round differently.
+  The same glyph gives the same bytes with the same Pillow and FreeType; others may round differently.
   """
   image = _place(_mask(glyph.char, glyph.face.file, glyph.stroke), glyph).reduce(2)
   if glyph.blur:
@@ -216,22 +246,23 @@ def render(glyph: Glyph) -> Image.Image:
   if glyph.coarse:
     image = image.reduce(4).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
   low, high = 255 * glyph.background, 255 * glyph.brightness
-  _, peak = image.getextrema()  # Below 255 where blur has thinned the ink.
+  # Below 255 where blur has thinned the ink. A grey image has one pair of extrema.
+  _, peak = cast(tuple[float, float], image.getextrema())
   return image.point([round(low + (high - low) * min(1, ink / peak)) for ink in range(256)])
 
 
 class Glyphs(tfds.core.GeneratorBasedBuilder):
-  """Printed characters: image uint8 [32, 32, 1], caption of at most 31 ASCII bytes.
+  """Printed characters: image uint8 [32, 32, 1], caption of at most MAX_CAPTION_BYTES ASCII bytes.
 
   `train` has num_examples rows, `validation` a twentieth as many (at least one) of another random
   stream. Row i of a split is a function of (seed, split, i) alone.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION: ClassVar[tfds.core.Version] = tfds.core.Version('1.0.0')
   # Nothing is downloaded. TFDS would look for checksums with importlib_resources, which it uses
   # and does not require (4.9.10).
-  url_infos = None
-  BUILDER_CONFIGS = [GlyphsConfig()]
+  url_infos: ClassVar[None] = None
+  BUILDER_CONFIGS: ClassVar[list[GlyphsConfig]] = [GlyphsConfig()]
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -246,15 +277,17 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
       disable_shuffling=True,
     )
 
-  def _split_generators(self, dl_manager):
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
     del dl_manager
     num_train = self.builder_config.num_examples
     return {
       'train': self._generate_examples('train', num_train),
-      'validation': self._generate_examples('validation', max(1, num_train // 20)),
+      'validation': self._generate_examples('validation', num_validation(num_train)),
     }
 
-  def _generate_examples(self, split, num_examples):
+  def _generate_examples(self, split: str, num_examples: int) -> Iterator[tuple[int, dict[str, Any]]]:
     for index in range(num_examples):
       glyph = draw_glyph(seed=self.builder_config.seed, split=split, index=index)
       # A PIL image and not an array: TFDS would load TensorFlow to compress an array.

@@ -1,47 +1,45 @@
-"""RandAugment (Cubuk et al., 2020): a few operations, drawn for each image, of one magnitude."""
+"""RandAugment (Cubuk et al., 2020): each image is changed by random operations of one magnitude."""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.config import NonNegative, NonNegativeInt, Probability
 from imagenet_synth.data.augment import Draws, each_image
 from imagenet_synth.data.decode import as_picture
 
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-  """How much images are changed.
+  """How much images are changed."""
 
-  num_layers: operations, one after the other. magnitude: 0 changes as little as an operation can,
-  10 is the end of the paper's scale. deviation: of the normal distribution that an operation's
-  magnitude is drawn from. probability: of each layer; else it is left out.
-  """
-
-  num_layers: int = 2
-  magnitude: float = 10.0
-  deviation: float = 0.0
-  probability: float = 1.0
-
-  def __post_init__(self):
-    for name in ('num_layers', 'magnitude', 'deviation'):
-      if getattr(self, name) < 0:
-        raise InputError(f'randaugment: {name} is {getattr(self, name)}, must not be negative')
+  # operations on an image, one after the other
+  num_layers: NonNegativeInt = 2
+  # 0 changes as little as an operation can, 10 is the end of the paper's scale
+  magnitude: NonNegative = 10.0
+  # standard deviation of the normal distribution about it that an operation's magnitude is drawn from
+  deviation: NonNegative = 0.0
+  # that an operation is applied, not left out
+  probability: Probability = 1.0
 
 
 def randaugment(images: np.ndarray, config: RandAugment, draws: Draws) -> np.ndarray:
-  """uint8 [B, H, W, C] with 1 (grey) or 3 (RGB) channels -> the same shape."""
+  """Returns the images, each changed: uint8 [B, H, W, C] with 1 (grey) or 3 (RGB) channels."""
   return each_image(functools.partial(_augmented, config=config), images, draws)
 
 
 def change(image: np.ndarray, operation: str, strength: float) -> np.ndarray:
-  """One of `OPERATIONS` on uint8 [H, W, C] -> the same shape.
+  """Returns an image, changed by one operation: uint8 [H, W, C] -> the same shape.
 
-  strength: magnitude / 10, negative for the other direction; operations without directions take its
-  absolute value.
+  Args:
+    image: uint8 [H, W, C] with 1 (grey) or 3 (RGB) channels.
+    operation: a name in `OPERATIONS`.
+    strength: magnitude / 10, negative for the other direction; operations that have no directions take
+      its absolute value.
   """
   return np.asarray(OPERATIONS[operation](as_picture(image), strength)).reshape(image.shape)
 
@@ -57,7 +55,10 @@ def _augmented(image: np.ndarray, rng: np.random.Generator, config: RandAugment)
 
 
 def _moved(picture: Image.Image, *matrix: float) -> Image.Image:
-  """Each pixel (x, y) from (ax + by + c, dx + ey + f); grey comes in, as in the authors' code."""
+  """Returns the picture whose pixel (x, y) is that of `picture` at (ax + by + c, dx + ey + f).
+
+  Where that is outside, it is grey, as in the authors' code.
+  """
   return picture.transform(
     picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_grey(picture)
   )
@@ -68,11 +69,14 @@ def _grey(picture: Image.Image) -> tuple[int, ...]:
 
 
 def _factor(strength: float) -> float:
-  """1 is the picture itself, 0 its grey, black or blurred version. AutoAugment: 0.1 to 1.9."""
+  """Returns Pillow's factor of enhancement: 0.1 to 1.9 for strengths from -1 to 1, as in AutoAugment.
+
+  At 1 a picture stays as it is; 0 is its grey, black or blurred version.
+  """
   return max(1 + 0.9 * strength, 0.0)
 
 
-# 150 pixels in the paper, of images of 331
+# the longest translation over the image's width: in the paper it is 150 pixels, and images have 331
 _SHIFT = 150 / 331
 
 # the paper's 14, with the ranges of AutoAugment (Cubuk et al., 2019, table 6)
@@ -81,7 +85,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
   'autocontrast': lambda picture, s: ImageOps.autocontrast(picture),
   'equalize': lambda picture, s: ImageOps.equalize(picture),
   'rotate': lambda picture, s: picture.rotate(30 * s, Image.Resampling.BILINEAR, fillcolor=_grey(picture)),
-  'solarize': lambda picture, s: ImageOps.solarize(picture, 256 * (1 - abs(s))),
+  'solarize': lambda picture, s: ImageOps.solarize(picture, math.ceil(256 * (1 - abs(s)))),
   'color': lambda picture, s: ImageEnhance.Color(picture).enhance(_factor(s)),
   'posterize': lambda picture, s: ImageOps.posterize(picture, max(8 - round(4 * abs(s)), 1)),
   'contrast': lambda picture, s: ImageEnhance.Contrast(picture).enhance(_factor(s)),

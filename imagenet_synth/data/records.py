@@ -1,4 +1,4 @@
-"""Generated images as TFRecord shards, written whole and read at random.
+"""Generated images in TFRecord shards: a shard is written as a whole, and read in any order.
 
 A TFRecord file is a sequence of [uint64 length, masked crc32c of it, bytes, masked crc32c of them];
 the bytes are a serialized tf.train.Example.
@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -20,36 +20,53 @@ from tensorflow.core.example import example_pb2
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.data.decode import as_picture, decode_image
+from imagenet_synth.data.source import Examples
 
 _HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
 
 class Record(NamedTuple):
-  """A generated image uint8 [H, W, C] and what it is of.
+  """A generated image, what it is of, and what it was made with."""
 
-  class_name: as people call it. index: its number within the class. prompt: what the cascade was told.
-  wnid: the WordNet id, '' if the class is not known by one. stages: settings and weights of each stage,
-  as JSON holds them.
-  """
-
+  # uint8 [H, W, C]
   image: np.ndarray
+  # the number of its class
   label: int
+  # its class as people call it
   class_name: str
-  index: int
+  # its number within the class; the field takes the place of a method of tuples, which nobody calls here
+  index: int  # type: ignore[assignment]
+  # of the generate job
   seed: int
+  # what the cascade was told
   prompt: str
+  # settings and weights of each stage, as JSON can hold them
   stages: Any
+  # the WordNet id of its class; '' if it is not known by one
   wnid: str = ''
 
 
 def shard_name(shard: int, num_shards: int) -> str:
+  """Returns the file name of a shard, as TFDS has it; shards count from 0."""
   return f'train-{shard:05d}-of-{num_shards:05d}.tfrecord'
 
 
 def write_shard(
-  path: pathlib.Path, records: Iterable[Record], image_format: str = 'png', quality: int = 95
-) -> str:
-  """Writes a shard atomically; equal records give equal bytes. Returns their SHA-256."""
+  path: pathlib.Path,
+  records: Iterable[Record],
+  image_format: str = 'png',
+  quality: int = 95,
+  keep_hash: bool = False,
+) -> None:
+  """Writes a shard atomically; equal records give equal bytes.
+
+  Args:
+    path: the shard's file; its folder is made if it is not there.
+    records: the images, in order.
+    image_format: 'png' or 'jpeg'.
+    quality: of JPEG, up to 100.
+    keep_hash: write the shard's hash beside it as well, for `shard_hash`.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   file = io.BytesIO()
   for record in records:
@@ -57,11 +74,31 @@ def write_shard(
     length = struct.pack('<Q', len(data))
     file.write(length + _FOOTER.pack(_masked_crc(length)) + data + _FOOTER.pack(_masked_crc(data)))
   write_atomic(path, file.getvalue())
-  return hashlib.sha256(file.getvalue()).hexdigest()
+  if keep_hash:
+    _keep_hash(path, file.getvalue())
 
 
-class ShardSource:
-  """Random access to the images of shards, one after the other; every read checks its CRC.
+def hash_path(shard: pathlib.Path) -> pathlib.Path:
+  """Returns where a shard's hash is kept, in the form that `sha256sum --check` reads."""
+  return shard.with_name(f'{shard.name}.sha256')
+
+
+def shard_hash(path: pathlib.Path) -> str:
+  """Returns the SHA-256 that a shard had when it was written, as hex digits.
+
+  Where it is not kept beside the shard, as after a kill between the two, it is computed and kept now.
+  """
+  if not hash_path(path).exists():
+    _keep_hash(path, path.read_bytes())
+  return hash_path(path).read_text().split()[0]
+
+
+def _keep_hash(path: pathlib.Path, data: bytes) -> None:
+  write_atomic(hash_path(path), f'{hashlib.sha256(data).hexdigest()}  {path.name}\n')
+
+
+class ShardSource(Examples):
+  """Random access to the images of shards, one shard after the other; each read checks the record's CRC.
 
   Raises:
     InputError: a shard is cut short or altered; the message names it and the record.
@@ -75,7 +112,7 @@ class ShardSource:
       for number, (start, length) in enumerate(_offsets(path, fd))
     ]
 
-  def __del__(self):
+  def __del__(self) -> None:
     for _, fd in getattr(self, '_files', ()):
       os.close(fd)
 
@@ -83,9 +120,7 @@ class ShardSource:
     return len(self._places)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """image uint8 [H, W, C], label int, index int (within the class), seed int, class_name, prompt and
-    wnid str, stages: see `Record`; encoded: the image's file.
-    """
+    """Returns an image and what is known of it: the fields of `Record`, and `encoded`, the image's file."""
     path, fd, number, start, length = self._places[index]
     data = os.pread(fd, length + _FOOTER.size, start)
     if _FOOTER.unpack(data[length:])[0] != _masked_crc(data[:length]):
@@ -107,8 +142,8 @@ class ShardSource:
     }
 
 
-def _offsets(path: pathlib.Path, fd: int) -> Iterable[tuple[int, int]]:
-  """Start and length of each record's bytes."""
+def _offsets(path: pathlib.Path, fd: int) -> Iterator[tuple[int, int]]:
+  """Yields where the bytes of each record start, and how many they are."""
   size, position, number = os.fstat(fd).st_size, 0, 0
   while position < size:
     header = os.pread(fd, _HEADER.size, position)
@@ -129,6 +164,7 @@ def _damaged(path: pathlib.Path, number: int, what: str) -> InputError:
 
 
 def _masked_crc(data: bytes) -> int:
+  """Returns the CRC32C of some bytes as TFRecord files store it: rotated, a constant added."""
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -1,4 +1,4 @@
-"""What TFDS needs to read a folder of shards: `tfds.builder_from_directory(FOLDER)`."""
+"""The files that TFDS needs to read a folder of shards: `tfds.builder_from_directory(FOLDER)`."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,9 +12,13 @@ _TEMPLATE = '{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}'
 def write(
   path: pathlib.Path, shard_lengths: Sequence[int], num_channels: int, class_names: Sequence[str]
 ) -> None:
-  """Writes dataset_info.json and features.json beside the shards in `path`: one split, 'train'.
+  """Writes dataset_info.json and features.json beside the shards, which make up the split 'train'.
 
-  shard_lengths: images in each shard, in order. class_names: in label order.
+  Args:
+    path: the folder of the shards.
+    shard_lengths: images in each shard, in order.
+    num_channels: 1 (grey) or 3 (RGB).
+    class_names: in label order.
   """
   text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
   features = tfds.features.FeaturesDict(

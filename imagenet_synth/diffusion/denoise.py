@@ -1,7 +1,7 @@
 """From a network's output to an estimate of the clean image.
 
 A sampler sees one function, `Denoise`. What the network predicts, how strongly it is guided and
-how the estimate is kept in range are folded in here.
+how the estimate is kept in range are made part of it here.
 """
 
 from collections.abc import Callable
@@ -14,27 +14,28 @@ from imagenet_synth.diffusion.schedule import alpha_sigma, per_image
 
 
 class Estimate(NamedTuple):
-  """What is thought to be under the noise.
+  """An estimate of the image under the noise."""
 
-  x_0: [B, H, W, C]. logvar: the log-variance mixing coefficient of each number of it, where the
-  network has learned one; else None.
-  """
-
+  # the image, [B, H, W, C]
   x_0: jax.Array
+  # the log-variance mixing coefficient of each of its numbers, [B, H, W, C] in [0, 1], see
+  # `diffusion.samplers.ddpm_step`; None where the network has not learned one
   logvar: jax.Array | None = None
 
 
 Denoise = Callable[[jax.Array, jax.Array], Estimate]
-"""(x_t [B, H, W, C], logsnr [B]) -> Estimate."""
+"""A function of (x_t [B, H, W, C], logsnr [B]) that estimates x_0."""
 
 Prediction = Literal['eps', 'x0', 'v']
+"""What a network outputs: the noise, the clean image, or v = alpha eps - sigma x_0."""
 Thresholding = Literal['none', 'static', 'dynamic']
+"""How an estimate is kept in [-1, 1]: see `threshold`."""
 
 
 def to_x0(prediction: Prediction, output: jax.Array, x_t: jax.Array, logsnr: jax.Array) -> jax.Array:
-  """The clean image that a network's output implies.
+  """Returns the clean image [B, H, W, C] that a network's output for x_t at logsnr [B] implies.
 
-  eps: (x_t - sigma eps) / alpha; v: alpha x_t - sigma v (Salimans & Ho, 2022, appendix D).
+  It is (x_t - sigma eps) / alpha for 'eps' and alpha x_t - sigma v for 'v' (Salimans & Ho, 2022, appendix D).
   """
   alpha, sigma = alpha_sigma(per_image(logsnr, x_t))
   if prediction == 'eps':
@@ -43,7 +44,7 @@ def to_x0(prediction: Prediction, output: jax.Array, x_t: jax.Array, logsnr: jax
 
 
 def target(prediction: Prediction, x_0: jax.Array, eps: jax.Array, logsnr: jax.Array) -> jax.Array:
-  """What a network with this prediction should output for x_t = alpha x_0 + sigma eps."""
+  """Returns what a network should output for x_t = alpha x_0 + sigma eps at logsnr [B]: [B, H, W, C]."""
   alpha, sigma = alpha_sigma(per_image(logsnr, x_0))
   if prediction == 'eps':
     return eps
@@ -51,11 +52,11 @@ def target(prediction: Prediction, x_0: jax.Array, eps: jax.Array, logsnr: jax.A
 
 
 def guide(conditional: Denoise, unconditional: Denoise, weight: float | jax.Array) -> Denoise:
-  """Classifier-free guidance, eps = w eps_cond + (1 - w) eps_uncond (Imagen, eq. 2).
+  """Returns a `Denoise` with classifier-free guidance: eps = w eps_cond + (1 - w) eps_uncond (Imagen, eq. 2).
 
-  x_0 is affine in eps at fixed x_t and the two weights sum to 1, so that mixing estimates of x_0 is
-  the same thing for every prediction. A learned variance is that of `conditional`. Not for w = 1: take
-  `conditional` alone, at half the cost.
+  x_0 is affine in eps at fixed x_t and the two weights sum to 1, so that estimates of x_0 can be mixed in
+  place of eps, whatever the network predicts. A learned variance is that of `conditional`. At w = 1,
+  `conditional` alone is the same at half the cost.
   """
 
   def guided(x_t: jax.Array, logsnr: jax.Array) -> Estimate:
@@ -69,10 +70,10 @@ def guide(conditional: Denoise, unconditional: Denoise, weight: float | jax.Arra
 def threshold(
   x_0: jax.Array, kind: Thresholding, percentile: float, max_scale: float | None = None
 ) -> jax.Array:
-  """Keeps x_0 [B, H, W, C] in [-1, 1] (Imagen, section 2.3).
+  """Returns x_0 [B, H, W, C] brought to [-1, 1] (Imagen, section 2.3).
 
-  static: clip. dynamic: with s the percentile of |x_0| over the image, at least 1 and at most
-  max_scale, clip to [-s, s] and divide by s. Never shrinks an estimate that is in range.
+  'static' clips. 'dynamic' clips to [-s, s] and divides by s, the `percentile` of |x_0| over the image, at
+  least 1 and at most `max_scale`; it leaves an estimate that is in range as it is. 'none' leaves any.
   """
   if kind == 'none':
     return x_0

@@ -9,24 +9,25 @@ from imagenet_synth.diffusion.denoise import Prediction, target, to_x0
 from imagenet_synth.diffusion.schedule import Schedule, diffuse, per_image, posterior
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
-"""(x_t [B, H, W, C], logsnr [B]) -> output [B, H, W, C], or 2 C with a learned variance."""
+"""A function of (x_t [B, H, W, C], logsnr [B]) that returns [B, H, W, C], or 2 C with a learned variance."""
 
-# what a learned variance is a variance of: the steps of Ho et al. (2020), whatever sampling uses
+# a learned variance is that of one of the steps of Ho et al. (2020), however many sampling takes
 _NUM_STEPS = 1000
 
 
 def diffusion_loss(
   network: Network, x_0: jax.Array, key: jax.Array, schedule: Schedule, prediction: Prediction
 ) -> jax.Array:
-  """Mean squared error per image, in the space of the prediction (Imagen: eps).
+  """Returns each image's mean squared error of the prediction (Imagen: of eps), float32 [B].
+
+  A network that always outputs 0 has a loss of 1 in expectation for eps.
 
   Args:
-    network: with C output channels.
+    network: has C output channels.
     x_0: float32 [B, H, W, C] in [-1, 1].
     key: for times and noise.
-
-  Returns:
-    float32 [B]. A network that always outputs 0 has loss 1 in expectation for eps.
+    schedule: the noise at each time.
+    prediction: what the network outputs.
   """
   time_key, noise_key = jax.random.split(key)
   logsnr = schedule.logsnr(_times(time_key, x_0.shape[0]))
@@ -38,23 +39,26 @@ def diffusion_loss(
 def hybrid_loss(
   network: Network, x_0: jax.Array, key: jax.Array, schedule: Schedule, prediction: Prediction
 ) -> jax.Array:
-  """`diffusion_loss` plus the variational bound of one of 1,000 steps, in bits per number.
+  """Returns `diffusion_loss` plus the variational bound of one of 1,000 steps, float32 [B].
 
+  The bound is in bits per number of an image.
   The bound teaches the variance alone: the mean is held fixed in it (Nichol & Dhariwal, 2021, section
   3.1: L_simple + 0.001 L_vlb, where L_vlb is the sum over 1,000 steps, of which one is drawn).
 
   Args:
-    network: with 2 C output channels: the prediction, and v in [-1, 1] with log variance
+    network: has 2 C output channels: the prediction, and v in [-1, 1] with log variance
       (v + 1) / 2 log_upper + (1 - v) / 2 log_lower.
     x_0: float32 [B, H, W, C] in [-1, 1], multiples of 1 / 127.5 from -1 on.
     key: for times and noise.
-
-  Returns:
-    float32 [B].
+    schedule: the noise at each time.
+    prediction: what the first C channels are.
   """
   time_key, noise_key = jax.random.split(key)
   step = jnp.floor(_times(time_key, x_0.shape[0]) * _NUM_STEPS)  # 0 .. 999
-  at = lambda step: schedule.logsnr(step / _NUM_STEPS)
+
+  def at(step: float | jax.Array) -> jax.Array:
+    return schedule.logsnr(step / _NUM_STEPS)
+
   logsnr = at(step + 1)
   eps = jax.random.normal(noise_key, x_0.shape)
   x_t = diffuse(x_0, eps, logsnr)
@@ -77,23 +81,26 @@ def hybrid_loss(
 
 
 def _log_probability(x_0: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
-  """Log of a Gaussian's mass in the bin of each 8-bit number, open at both ends of [-1, 1]."""
-  below, above = (
-    jax.scipy.stats.norm.cdf((x_0 - mean + half) * jnp.exp(-0.5 * logvar)) for half in (-1 / 255, 1 / 255)
-  )
+  """Returns the log of a Gaussian's mass in the bin of each 8-bit number; the first and last bin are open."""
+
+  def mass_below(offset: float) -> jax.Array:
+    return jax.scipy.stats.norm.cdf((x_0 - mean + offset) * jnp.exp(-0.5 * logvar))
+
+  below, above = mass_below(-1 / 255), mass_below(1 / 255)
   below = jnp.where(x_0 < -0.999, 0, below)
   above = jnp.where(x_0 > 0.999, 1, above)
   return jnp.log(jnp.maximum(above - below, 1e-12))
 
 
 def _times(key: jax.Array, batch_size: int) -> jax.Array:
-  """u [B] in [0, 1): one uniform draw and a stride of 1/B.
+  """Returns times [B] in [0, 1): one uniform draw, and the others at a stride of 1/B.
 
-  Each u is uniform, but the batch covers [0, 1] evenly, which lowers the variance of the loss (Kingma
-  et al., 2021, appendix I.1).
+  Each is uniform, but the batch covers [0, 1] evenly, which lowers the variance of the loss (Kingma et al.,
+  2021, appendix I.1).
   """
   return (jax.random.uniform(key) + jnp.arange(batch_size) / batch_size) % 1
 
 
 def _mean_square(error: jax.Array) -> jax.Array:
+  """Returns the mean square over each image [B, H, W, C]: [B]."""
   return jnp.mean(jnp.square(error), axis=(1, 2, 3))

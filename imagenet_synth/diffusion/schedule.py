@@ -11,26 +11,32 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from imagenet_synth.core.config import Invalid, Positive
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """logSNR as a function of time.
+  """The log signal-to-noise ratio as a function of time."""
 
-  kind: 'cosine' (Salimans & Ho, 2022, with exact end points), 'linear' (Ho et al., 2020: beta from
-    1e-4 to 0.02 in 1000 steps, in the continuous limit) or 'iddpm' (Nichol & Dhariwal, 2021, eq. 17:
-    a cosine with an offset of 0.008, what DeepFloyd IF was trained on).
-  logsnr_min, logsnr_max: the ends of 'cosine'; the others are clipped to them.
-  shift: added to logsnr is 2 log(shift); under 1 means more noise, as larger images want
-    (Hoogeboom et al., "Simple Diffusion", 2023, eq. 4 with shift = base size / size).
-  """
-
+  # the form of the function: 'cosine' (Salimans & Ho, 2022, with exact end points), 'linear' (Ho et al.,
+  # 2020: beta from 1e-4 to 0.02 in 1000 steps, in the continuous limit) or 'iddpm' (Nichol & Dhariwal, 2021,
+  # eq. 17: a cosine with an offset of 0.008, what DeepFloyd IF was trained on)
   kind: Literal['cosine', 'linear', 'iddpm'] = 'cosine'
+  # logSNR at time 1 of 'cosine'; the others are clipped to it
   logsnr_min: float = -20.0
+  # logSNR at time 0 of 'cosine'; the others are clipped to it
   logsnr_max: float = 20.0
-  shift: float = 1.0
+  # 2 log(shift) is added to logSNR; less than 1 means more noise, which larger images need (Hoogeboom et al.,
+  # "Simple Diffusion", 2023, eq. 4 with shift = base size / size)
+  shift: Positive = 1.0
 
-  def logsnr(self, u: jax.Array) -> jax.Array:
-    """u in [0, 1], any shape -> logsnr of the same shape."""
+  def validate(self) -> None:
+    """Raises `Invalid` unless logsnr_min is less than logsnr_max."""
+    if self.logsnr_min >= self.logsnr_max:
+      raise Invalid('logsnr_min', f'is {self.logsnr_min}, must be less than logsnr_max {self.logsnr_max}')
+
+  def logsnr(self, u: float | jax.Array) -> jax.Array:
+    """Returns logSNR, float32, at time u in [0, 1] of any shape."""
     return _KINDS[self.kind](self, jnp.asarray(u, jnp.float32)) + 2 * jnp.log(self.shift)
 
 
@@ -41,7 +47,7 @@ def _cosine(schedule: Schedule, u: jax.Array) -> jax.Array:
 
 
 def _linear(schedule: Schedule, u: jax.Array) -> jax.Array:
-  # integral of beta over time, with 1000 * beta from 0.1 to 20
+  # the integral of beta over time, with 1000 * beta from 0.1 to 20
   negative_log_alpha_squared = 0.1 * u + 0.5 * (20.0 - 0.1) * u**2
   logsnr = -jnp.log(jnp.expm1(jnp.maximum(negative_log_alpha_squared, 1e-12)))
   return jnp.clip(logsnr, schedule.logsnr_min, schedule.logsnr_max)
@@ -61,34 +67,40 @@ _KINDS = {'cosine': _cosine, 'linear': _linear, 'iddpm': _iddpm}
 
 
 def alpha_sigma(logsnr: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """logsnr of any shape -> (alpha, sigma), alpha^2 + sigma^2 = 1, exact at both ends."""
+  """Returns (alpha, sigma) with alpha^2 + sigma^2 = 1 for logsnr of any shape, exact at both ends."""
   return jnp.sqrt(jax.nn.sigmoid(logsnr)), jnp.sqrt(jax.nn.sigmoid(-logsnr))
 
 
 def per_image(values: jax.Array, images: jax.Array) -> jax.Array:
-  """[B] -> [B, 1, 1, 1], so that a number per image broadcasts against `images`."""
+  """Returns a number per image, [B], as [B, 1, 1, 1], so that it broadcasts against `images`."""
   return jnp.reshape(values, values.shape + (1,) * (images.ndim - values.ndim))
 
 
 def diffuse(x_0: jax.Array, eps: jax.Array, logsnr: jax.Array) -> jax.Array:
-  """q(x_t | x_0): [B, H, W, C] data and noise at logsnr [B] -> x_t."""
+  """Returns x_t, a draw from q(x_t | x_0): data x_0 with noise eps, both [B, H, W, C], at logsnr [B]."""
   alpha, sigma = alpha_sigma(per_image(logsnr, x_0))
   return alpha * x_0 + sigma * eps
 
 
 class Posterior(NamedTuple):
-  """The Gaussian x_s | x_t, x_0 of time s < t: its mean, and the bounds of a model's log variance.
+  """The Gaussian x_s | x_t, x_0 of time s < t, with the bounds of a model's log variance.
 
-  log_lower is the true posterior's, log_upper the forward step's (Ho et al., 2020, section 3.2).
+  The bounds are those of Ho et al., 2020, section 3.2.
   """
 
+  # of x_s, in the shape of x_t
   mean: jax.Array
+  # the log variance of the true posterior
   log_lower: jax.Array
+  # the log variance of the forward step
   log_upper: jax.Array
 
 
 def posterior(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array) -> Posterior:
-  """One reverse step (Imagen, appendix A), logsnr_s > logsnr_t, both to broadcast against x_t."""
+  """Returns the posterior of a reverse step from t to s (Imagen, appendix A).
+
+  logsnr_s is greater than logsnr_t; both broadcast against x_t.
+  """
   alpha_t, _ = alpha_sigma(logsnr_t)
   alpha_s, _ = alpha_sigma(logsnr_s)
   r = jnp.exp(logsnr_t - logsnr_s)

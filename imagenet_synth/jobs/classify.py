@@ -1,96 +1,200 @@
-"""classify: classifiers trained on real, synthetic or both -> accuracy on real test images.
+"""The classify job: classifiers are trained on real or synthetic images or both, and tested on real ones.
 
-Trained on synthetic images alone, that accuracy is the Classification Accuracy Score (Ravuri &
-Vinyals, 2019).
+Trained on synthetic images alone, their accuracy is the Classification Accuracy Score (Ravuri & Vinyals,
+2019).
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-import flax.linen as nn
-import numpy as np
-
-from imagenet_synth.core.config import build_tagged
+from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Positive, Reference, Seed
+from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_json, write_json
-from imagenet_synth.core.folder import Folder
-from imagenet_synth.core.worker import Unfinished
-from imagenet_synth.core.writer import make_writer
-from imagenet_synth.data.pipeline import ExampleSource, Images, Joined
-from imagenet_synth.data.records import ShardSource
-from imagenet_synth.jobs.extractor import CLASSIFIERS
-from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
-from imagenet_synth.metrics import logits as metrics
-from imagenet_synth.metrics.summary import mean_std
+from imagenet_synth.core.files import read_json
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.batches import Joined
+from imagenet_synth.data.source import Examples, Source
+from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.samples import Samples, SampleSet
+from imagenet_synth.models.registry import Classifier
 from imagenet_synth.train import classifier
-from imagenet_synth.train.classifier import Recipe
+from imagenet_synth.train.metric_writers import WriterName
+from imagenet_synth.train.recipe import Recipe
 
-_TITLES = {'resnet': 'ResNet', 'vit': 'ViT'}
+# what the report calls a model of each type
+
+
+class TrainedClassifiers(NamedTuple):
+  """The runs of another classify job."""
+
+  # the job's folder
+  path: pathlib.Path
+  # height and width of the images that the networks see
+  size: int
+  # the folder of each run, by its name 'MIXTURE-seedSEED'
+  runs: dict[str, pathlib.Path]
+
+
+class TrainedClassifiersReference(Reference):
+  """A reference to the classifiers that another classify job has trained."""
+
+  kinds: ClassVar[tuple[str, ...]] = ('classify',)
+
+  def open(self, folder: JobFolder) -> TrainedClassifiers:
+    """Returns the runs of the job.
+
+    Raises:
+      InputError: the job has not been run to its end.
+    """
+    path, result = folder.input(self.name)
+    runs = {pathlib.Path(run['path']).name: path / run['path'] for run in result['runs']}
+    return TrainedClassifiers(path, result['size'], runs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """A training set: the real images or not, and some of a generate job's.
+  """A training set: the real images or not, and some of a generate job's."""
 
-  synthetic_num: how many, all if not given; or synthetic_times: as a multiple of the real ones. They are
-  the first, so that classes keep their shares. synthetic_size: of the shards, from which they are reduced
-  to the size wanted; if not given, the smallest that is large enough.
-  """
-
+  # whether the real images of the job are in it
   real: bool
-  synthetic: str | None = None
-  synthetic_num: int | None = None
-  synthetic_times: float | None = None
-  synthetic_size: int | None = None
+  # the generate job whose images are in it; none if not given
+  synthetic: Samples | None = None
+  # the number of synthetic images, the first ones, so that classes keep their shares; all if not given
+  synthetic_num: Count | None = None
+  # the number of synthetic images as a multiple of that of the real ones; only one of the two can be set
+  synthetic_times: Positive | None = None
+  # the size that synthetic images are read at, to be reduced to the size that is wanted; if not given, the
+  # smallest that is large enough
+  synthetic_size: Count | None = None
+
+  def validate(self) -> None:
+    """Raises `Invalid` if there are no images, or settings of synthetic ones contradict each other."""
+    if not self.real and self.synthetic is None:
+      raise Invalid('', 'has no images: it needs real=True, synthetic=NAME, or both')
+    for key in ('synthetic_num', 'synthetic_times', 'synthetic_size'):
+      if self.synthetic is None and getattr(self, key) is not None:
+        raise Invalid(key, 'is set, but synthetic is not')
+    if self.synthetic_num is not None and self.synthetic_times is not None:
+      raise Invalid('synthetic_num', 'and synthetic_times are both set; leave one out')
+
+  def check(self, loaded_size: int, num_real: int | None, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` below `key` if there are not so many synthetic images, or none is large enough.
+
+    Args:
+      loaded_size: the size to which images are brought.
+      num_real: the number of real images; None if it is not known yet.
+      jobs: all jobs.
+      key: the dotted key of the mixture.
+    """
+    if self.synthetic is None:
+      return
+    large = [
+      size
+      for size in self.synthetic.sizes(jobs)
+      if size >= loaded_size and self.synthetic_size in (None, size)
+    ]
+    if not large:
+      made = ', '.join(map(str, self.synthetic.sizes(jobs)))
+      size = self.synthetic_size or f'unset, and images of {loaded_size} pixels or more are wanted'
+      raise Invalid(f'{key}.synthetic_size', f'is {size}; {self.synthetic} makes {made}')
+    made, wanted = jobs.of(self.synthetic).num_images(jobs), self.synthetic_num
+    name = 'synthetic_num'
+    if self.synthetic_times is not None and num_real is not None:
+      wanted, name = round(self.synthetic_times * num_real), 'synthetic_times'
+    if made is not None and wanted is not None and wanted > made:
+      raise Invalid(f'{key}.{name}', f'wants {wanted:,} images of {self.synthetic}, which makes {made:,}')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """model, recipe: what is trained, and how. size: of the images. mixtures: name -> training set.
-  real, test: splits of the real data. seeds: a run each. title: the model's name in the report.
-  loaded_size: images are brought to this size first, and parts of `size` cut out of it: random ones in
-  training, the centre in the test; `size` if not given. init: a classify job with the same mixtures and
-  seeds, whose weights training starts from; it may be of another size."""
+  """What is trained, how, on what, and what it is tested on."""
 
-  model: dict[str, Any]
+  # the network
+  model: Classifier
+  # how the network is trained
   recipe: Recipe
-  size: int
-  mixtures: dict[str, Mixture]
+  # height and width of the images that the network sees
+  size: Count
+  # the training sets, by name; each has a run for each seed
+  mixtures: Annotated[dict[str, Mixture], NotEmpty()]
+  # the real images that are trained on
   real: DatasetConfig
+  # the real images that are tested on
   test: DatasetConfig
-  seeds: tuple[int, ...]
+  # the seeds of the runs; figures are means over them
+  seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
+  # the model's name in the report; that of its class if not given
   title: str | None = None
-  loaded_size: int | None = None
-  init: str | None = None
+  # the size to which images are brought first, before parts of `size` are cut out of them: random ones in
+  # training, the centre in the test; `size` if not given
+  loaded_size: Count | None = None
+  # a classify job with the same mixtures and seeds, whose weights training starts from; it may be of another
+  # size
+  init: TrainedClassifiersReference | None = None
+  # where metrics go besides metrics.jsonl
+  writers: tuple[WriterName, ...] = ('tensorboard',)
+
+  def validate(self) -> None:
+    """Raises `Invalid` if images are smaller than what is cut out of them, or a mixture has a bad name."""
+    if self.loaded_size is not None and self.loaded_size < self.size:
+      raise Invalid('loaded_size', f'is {self.loaded_size}, less than size {self.size}')
+    for name in self.mixtures:
+      if '/' in name or name.startswith('.'):
+        raise Invalid(f'mixtures.{name}', 'is no name of a folder')
+
+  def check(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if the network, the data and the job of `init` don't fit each other."""
+    require_image_size(self.model, self.size, 'model')
+    real = self.real.contents(jobs.workdir, 'real')
+    self.test.contents(jobs.workdir, 'test')
+    for name, mixture in self.mixtures.items():
+      mixture.check(self.images_size, real.num_examples, jobs, f'mixtures.{name}')
+    if self.init is not None:
+      self._check_init(jobs.of(self.init))
+
+  def require_devices(self) -> None:
+    """Raises `Invalid` if the devices cannot share a batch equally."""
+    require_batch_size(self.recipe.batch_size, key='recipe.batch_size')
+
+  def _check_init(self, start: 'Config') -> None:
+    """Raises `Invalid` if the job whose weights training starts from lacks a run, or has another network."""
+    for name in self.mixtures:
+      if name not in start.mixtures:
+        raise Invalid(f'mixtures.{name}', f'is not among those of {self.init}, whose weights it starts from')
+    for seed in self.seeds:
+      if seed not in start.seeds:
+        raise Invalid('seeds', f'has {seed}, which {self.init}, whose weights it starts from, has not')
+    if type(start.model) is not type(self.model):
+      raise Invalid('model.type', f'is not that of {self.init}, whose weights it starts from')
+
+  @property
+  def images_size(self) -> int:
+    """Returns the height and width to which images are brought first."""
+    return self.loaded_size or self.size
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-  """What CAS trains within a sweep: see Config."""
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Trains and tests this worker's missing runs, and returns the figures of all.
 
-  model: dict[str, Any]
-  recipe: Recipe
-  test: DatasetConfig
-  seeds: tuple[int, ...]
-
-
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  work = _Work(config, folder)
+  Raises:
+    Unfinished: the other workers have not done theirs yet.
+  """
+  work = _Runs(config, folder)
   runs = [(name, seed) for name in config.mixtures for seed in config.seeds]
   mine = folder.worker.part(runs)
   for name in config.mixtures:
     work.train_missing(name, [seed for mixture, seed in mine if mixture == name])
-  missing = [run for run in runs if not work.is_done(*run)]
-  if missing:
-    raise Unfinished(
-      f'{folder.name}: worker {folder.worker.index} of {folder.worker.count} has made its '
-      f'part; {len(missing)} of {len(runs)} runs are left to the others'
-    )
+  folder.worker.require_all(folder.name, runs, lambda run: work.is_done(*run), 'runs')
+  section = folder.config['model']
   channels = work.channels()
   return {
-    'model': config.title or _TITLES[config.model['type']],
+    'extractor_kind': 'classifier',
+    'network': section,
+    'model': config.title or type(config.model).__name__,
     'size': config.size,
     'mixtures': {name: work.summary(name) for name in config.mixtures},
     'runs': [
@@ -101,77 +205,48 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
   }
 
 
-def score(
-  subject: Subject, source: ExampleSource, size: int, path: pathlib.Path, folder: Folder
-) -> dict[str, Any]:
-  """CAS of labelled images, brought to `size`; its runs stay under `path`."""
-  model = build_tagged(CLASSIFIERS, subject.model, f'{folder.name}.cas.model')
-  data, test = (_labelled(of, size) for of in (source, open_dataset(subject.test, folder)))
-  return _summary(
-    [
-      _run(
-        model,
-        subject.recipe,
-        data,
-        test,
-        size,
-        seed,
-        path / f'cas-seed{seed}',
-        folder,
-        f'{folder.name} CAS seed {seed}',
-      )
-      for seed in subject.seeds
-    ]
-  )
+class _Runs:
+  """The runs of a job, one for each mixture and seed."""
 
-
-class _Work:
-  """The runs of a job."""
-
-  def __init__(self, config: Config, folder: Folder):
+  def __init__(self, config: Config, folder: JobFolder):
     self._config, self._folder = config, folder
-    self._loaded_size = config.loaded_size or config.size
-    if self._loaded_size < config.size:
-      raise InputError(
-        f'config: {folder.name}.loaded_size is {self._loaded_size}, less than size {config.size}'
-      )
-    self._model = build_tagged(CLASSIFIERS, config.model, f'{folder.name}.model')
-    self.test = open_dataset(config.test, folder)
-    self._sources = {name: self._training_set(mixture) for name, mixture in config.mixtures.items()}
+    self._start = None if config.init is None else config.init.open(folder)
+    self.test = config.test.open(folder)
+    real = config.real.open(folder)
+    self._sources = {
+      name: _training_set(mixture, real, config.images_size, folder)
+      for name, mixture in config.mixtures.items()
+    }
 
   def path(self, mixture: str, seed: int) -> pathlib.Path:
-    """Below the job's folder."""
+    """Returns a run's folder, below the job's."""
     return pathlib.Path('runs') / f'{mixture}-seed{seed}'
 
   def is_done(self, mixture: str, seed: int) -> bool:
+    """Returns whether a run has been trained and tested."""
     return (self._folder.path / self.path(mixture, seed) / 'metrics.json').exists()
 
   def channels(self) -> int:
+    """Returns the channels of the images."""
     return self.test[0]['image'].shape[-1]
 
   def train_missing(self, mixture: str, seeds: Sequence[int]) -> None:
+    """Trains and tests the runs of a mixture that have not been, of these seeds."""
+    config, folder = self._config, self._folder
     seeds = [seed for seed in seeds if not self.is_done(mixture, seed)]
     if not seeds:
       return
     # only now: they may be all images, in memory
-    parts = [_labelled(source, self._loaded_size, num) for source, num in self._sources[mixture]]
+    parts = [labelled(source, config.images_size, num) for source, num in self._sources[mixture]]
     data = parts[0] if len(parts) == 1 else Joined(parts)
-    test = _labelled(self.test, self._loaded_size)
+    test = labelled(self.test, config.images_size)
+    experiment = Experiment(config.model, config.recipe, config.size, test, config.writers)
     for seed in seeds:
-      _run(
-        self._model,
-        self._config.recipe,
-        data,
-        test,
-        self._config.size,
-        seed,
-        self._folder.path / self.path(mixture, seed),
-        self._folder,
-        f'{self._folder.name} {mixture} seed {seed}',
-        self._start(mixture, seed),
-      )
+      path, what = folder.path / self.path(mixture, seed), f'{folder.name} {mixture} seed {seed}'
+      experiment.run(data, seed, path, folder.origin, what, self._initial(mixture, seed))
 
   def summary(self, mixture: str) -> dict[str, Any]:
+    """Returns how many images of what kind a mixture has, and its figures over all seeds."""
     of = self._config.mixtures[mixture]
     nums = [num for _, num in self._sources[mixture]]
     results = [
@@ -180,98 +255,36 @@ class _Work:
     return {
       'num_real': nums[0] if of.real else 0,
       'num_synthetic': nums[-1] if of.synthetic else 0,
-      'synthetic': of.synthetic,
+      'synthetic': of.synthetic and of.synthetic.name,
       'synthetic_size': of.synthetic_size,
-      **_summary(results),
+      'finetuned': of.synthetic is not None and of.synthetic.open(self._folder).is_finetuned,
+      **summary(results),
     }
 
-  def _start(self, mixture: str, seed: int) -> Any:
-    """The variables that training starts from; None for random ones."""
-    if self._config.init is None:
+  def _initial(self, mixture: str, seed: int) -> Any:
+    """Returns the variables that training starts from; None for random ones."""
+    if self._start is None:
       return None
-    before = self._folder.input(self._config.init)
-    size = read_json(before / 'config.json')['size']
-    path = before / self.path(mixture, seed)
-    if not path.exists():
-      raise InputError(f'{self._folder.name}: {self._config.init} has no run {path.name} to start from')
-    return classifier.load(self._model, size, self.channels(), path)
+    path = self._start.runs[self.path(mixture, seed).name]
+    return classifier.load(self._config.model, self._start.size, self.channels(), path)
 
-  def _training_set(self, mixture: Mixture) -> list[tuple[ExampleSource, int]]:
-    """Its sources, real images first, and how many of each are taken."""
-    config, folder, parts = self._config, self._folder, []
-    if mixture.real:
-      real = open_dataset(config.real, folder)
-      parts.append((real, len(real)))
-    if mixture.synthetic:
-      shards = sorted(folder.input(mixture.synthetic).glob(f'{self._shard_size(mixture)}/*.tfrecord'))
-      source = ShardSource(shards)
-      num = len(source) if mixture.synthetic_num is None else mixture.synthetic_num
-      if mixture.synthetic_times is not None:
-        num = round(mixture.synthetic_times * len(open_dataset(config.real, folder)))
-      if num > len(source):
-        raise InputError(
-          f'{folder.name}: {num} images wanted of {mixture.synthetic}, which has {len(source)}'
-        )
-      parts.append((source, num))
-    if not parts:
-      raise InputError(f'{folder.name}: a mixture needs real images, synthetic ones, or both')
-    return parts
 
-  def _shard_size(self, mixture: Mixture) -> int:
-    """Images of at least the size wanted, the smallest of these: they are reduced, never enlarged."""
-    sizes = read_json(self._folder.input(mixture.synthetic) / 'manifest.json')['sizes']
-    wanted = mixture.synthetic_size
-    large = [size for size in sizes if size >= self._loaded_size and wanted in (None, size)]
-    if not large:
+def _training_set(mixture: Mixture, real: Source, size: int, folder: JobFolder) -> list[tuple[Examples, int]]:
+  """Returns the sources of a mixture, real images first, and how many of each are taken."""
+  parts: list[tuple[Examples, int]] = [(real, len(real))] if mixture.real else []
+  if mixture.synthetic is not None:
+    samples = mixture.synthetic.open(folder)
+    num = samples.num_images if mixture.synthetic_num is None else mixture.synthetic_num
+    if mixture.synthetic_times is not None:
+      num = round(mixture.synthetic_times * len(real))
+    if num > samples.num_images:
       raise InputError(
-        f'{self._folder.name}: {mixture.synthetic} has no images of size '
-        f'{wanted or f"{self._loaded_size} or more"}, it has {sizes}'
+        f'{folder.name}: {num} images wanted of {mixture.synthetic}, which has {samples.num_images}'
       )
-    return min(large)
+    parts.append((samples.images(_shard_size(mixture, samples, size)), num))
+  return parts
 
 
-def _labelled(source: ExampleSource, size: int, num: int | None = None) -> Images:
-  return Images(source, size, lambda example: example['label'], limit=num)
-
-
-def _run(
-  model: nn.Module,
-  recipe: Recipe,
-  data: Images | Joined,
-  test: Images,
-  size: int,
-  seed: int,
-  path: pathlib.Path,
-  folder: Folder,
-  what: str,
-  start: Any = None,
-) -> dict[str, Any]:
-  """Trains one classifier and tests it; one that was tested before is not trained again."""
-  if (path / 'metrics.json').exists():
-    return read_json(path / 'metrics.json')
-  path.mkdir(parents=True, exist_ok=True)
-  variables = classifier.train(model, recipe, data, size, seed, path, folder.origin, make_writer, what, start)
-  logits, labels = classifier.predict_labelled(model, variables, test, size)
-  accuracy = metrics.accuracy(logits, labels, top=(1, 5))
-  result = {
-    'seed': seed,
-    'top_1': accuracy[1],
-    'top_5': accuracy[5],
-    'calibration_error': metrics.expected_calibration_error(logits, labels),
-    'per_class': metrics.per_class_accuracy(logits, labels).tolist(),
-    'confusion': metrics.confusion_matrix(logits, labels).tolist(),
-  }
-  write_json(path / 'metrics.json', result)
-  return result
-
-
-def _summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  """Mean and deviation over seeds of each number; per class and confusion as means and sums."""
-  summary = {
-    key: mean_std([result[key] for result in results])._asdict()
-    for key in ('top_1', 'top_5', 'calibration_error')
-  }
-  return summary | {
-    'per_class': np.mean([result['per_class'] for result in results], axis=0).tolist(),
-    'confusion': np.sum([result['confusion'] for result in results], axis=0).tolist(),
-  }
+def _shard_size(mixture: Mixture, samples: SampleSet, wanted: int) -> int:
+  """Returns the size that synthetic images are read at: at least `wanted`, as they are never enlarged."""
+  return min(size for size in samples.sizes if size >= wanted and mixture.synthetic_size in (None, size))

@@ -1,7 +1,6 @@
-"""embed: prompts -> frozen T5 encoder -> text_embeddings.npz. No other job loads the encoder."""
+"""The embed job: the frozen T5 encoder's states of prompts are written. No other job loads the encoder."""
 
 import dataclasses
-import io
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -9,77 +8,139 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagenet_synth.cascade import TextStates
+from imagenet_synth.core.config import Count, Invalid, Seed
+from imagenet_synth.core.devices import (
+  batch_sharding,
+  filled_batches,
+  make_mesh,
+  param_shardings,
+  replicated,
+  require_mesh,
+)
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_atomic
-from imagenet_synth.core.folder import Folder
-from imagenet_synth.core.mesh import batch_sharding, check_batch_size, make_mesh, param_shardings, replicated
+from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
-from imagenet_synth.data.sources import Source
-from imagenet_synth.jobs.inputs import DatasetConfig, open_dataset
-from imagenet_synth.models.t5 import PUBLIC_CONFIGS, T5Config, T5Encoder
+from imagenet_synth.data.class_names import class_prompts
+from imagenet_synth.data.source import Source
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.text import EmbeddedText
+from imagenet_synth.models.network import DType
+from imagenet_synth.models.t5 import PUBLIC_CONFIGS, T5Config, T5Encoder, T5Size
 from imagenet_synth.models.tokens import Tokens, byte_tokens, piece_tokens
-from imagenet_synth.prompts import class_prompts
 from imagenet_synth.weights import t5 as t5_weights
-
-T5Size = Literal[tuple(PUBLIC_CONFIGS)]
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-  """The text encoder, never trained here.
+  """The text encoder, which is never trained here. It has either `weights` or `random` ones."""
 
-  Exactly one of weights (a safetensors file or folder, or a T5X checkpoint) and random (the sizes of
-  an encoder with seeded random weights: it tells prompts apart, but knows no language). vocabulary:
-  the SentencePiece file of T5 v1.1; tokens are bytes, as ByT5 has them, if not given. size: the public
-  encoder that `weights` must be; read off the file if not given. dtype: of its matrix products.
-  """
-
+  # the published weights: a safetensors file or folder, or a T5X checkpoint
   weights: str | None = None
+  # the sizes of an encoder with seeded random weights, which tells prompts apart but knows no language
   random: T5Config | None = None
+  # the SentencePiece file of T5 v1.1; if not given, tokens are bytes, as ByT5 has them
   vocabulary: str | None = None
+  # the public encoder that `weights` must be; read off the file if not given
   size: T5Size | None = None
-  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  # what the encoder's matrix products are computed in
+  dtype: DType = 'float32'
+
+  def validate(self) -> None:
+    """Raises `Invalid` unless exactly one of `weights` and `random` is given."""
+    if (self.weights is None) == (self.random is None):
+      raise Invalid('', 'needs exactly one of weights (a path) and random (sizes)')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """prompts: 'classes', a prompt for each class in label order, or 'captions', all distinct ones.
+  """Which prompts are encoded, and by what."""
 
-  template: what a class name is put into. padding: what stands behind a prompt's last token, and for
-  "no text": zeros, or ('encoded', as DeepFloyd IF has it) what the encoder makes of padding and of an
-  empty prompt. fsdp, tensor: axes of the mesh, to cut an encoder that is too large for one device.
-  """
-
+  # the data set whose classes or captions are the prompts
   dataset: DatasetConfig
+  # which prompts: 'classes' for one of each class, in label order, or 'captions' for all distinct captions
   prompts: Literal['classes', 'captions']
+  # the frozen network
   encoder: EncoderConfig
-  max_length: int
+  # the most tokens that a prompt may have, with the end of the text
+  max_length: Count
+  # the prompt of a class, with {} in the place of its name
   template: str = '{}'
+  # the states behind a prompt's last token, and those for "no text": 'zeros'; or 'encoded', what the encoder
+  # makes of padding and of an empty prompt, as DeepFloyd IF has it
   padding: Literal['zeros', 'encoded'] = 'zeros'
-  batch_size: int = 256
-  seed: int = 0
-  fsdp: int = 1
-  tensor: int = 1
+  # prompts that are encoded at a time, over all devices; rounded up to a multiple of their number
+  batch_size: Count = 256
+  # the seed of random weights
+  seed: Seed = 0
+  # devices that share the parameters
+  fsdp: Count = 1
+  # devices that share each matrix product
+  tensor: Count = 1
+
+  def check(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if the data set has no such prompts, or they are too long."""
+    if '{}' not in self.template:
+      raise Invalid('template', f'is {self.template!r}, must have {{}} in the place of the class name')
+    contents = self.dataset.contents(jobs.workdir, 'dataset')
+    if self.prompts == 'classes' and contents.class_names == ():
+      raise Invalid('prompts', f"is 'classes', but the data set {self.dataset.name} has none")
+    if self.prompts == 'captions' and contents.captions == ():
+      raise Invalid('prompts', f"is 'captions', but the data set {self.dataset.name} has none")
+    known = self.known_prompts(jobs)
+    if known and self.encoder.vocabulary is None:
+      try:
+        byte_tokens(known, self.max_length)
+      except InputError as error:
+        raise Invalid('max_length', f'is {self.max_length}: {error}') from None
+
+  def require_devices(self) -> None:
+    """Raises `Invalid` if the devices do not divide by fsdp x tensor."""
+    require_mesh(self.fsdp, self.tensor)
+
+  def files(self) -> dict[str, str]:
+    """Returns the files that must be there, by their dotted key."""
+    files = {'encoder.weights': self.encoder.weights, 'encoder.vocabulary': self.encoder.vocabulary}
+    return {key: path for key, path in files.items() if path is not None}
+
+  def text_shape(self) -> tuple[int, int] | None:
+    """Returns the shape [L, D] of each prompt's states; None if only the encoder's file tells it."""
+    public = None if self.encoder.size is None else PUBLIC_CONFIGS[self.encoder.size]
+    encoder = self.encoder.random or public
+    return None if encoder is None else (self.max_length, encoder.width)
+
+  def known_prompts(self, jobs: KnownJobs) -> tuple[str, ...] | None:
+    """Returns the prompts in order; None if only the data set tells them.
+
+    Raises:
+      Invalid: the template makes the same prompt of two classes, or the data set is not there.
+    """
+    contents = self.dataset.contents(jobs.workdir, 'dataset')
+    if self.prompts == 'captions' or contents.class_names is None:
+      return contents.captions
+    try:
+      return class_prompts(contents.class_names, self.template)
+    except InputError as error:
+      raise Invalid('template', f'is {self.template!r}: {error}') from None
 
 
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  source = open_dataset(config.dataset, folder)
-  prompts = _prompts(config, source)
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Encodes all prompts, writes their states, and returns the encoder, their number and the states' shape."""
+  prompts = _prompts(config, config.dataset.open(folder))
   tokens = _tokens(config, (*prompts, ''))
   states = _encode(config, tokens, folder.name)
   if config.padding == 'zeros':
     states = states * tokens.mask[..., None]
     states[-1] = 0
-  file = io.BytesIO()
-  np.savez(file, prompts=np.array(prompts), embeddings=states[:-1], null=states[-1])
-  write_atomic(folder.path / 'text_embeddings.npz', file.getvalue())
+  text = EmbeddedText(prompts, TextStates(states[:-1], states[-1]))
+  text.save(folder)
   return {'encoder': _described(config), 'num_prompts': len(prompts), 'shape': list(states[:-1].shape)}
 
 
 def _prompts(config: Config, source: Source) -> tuple[str, ...]:
+  """Returns the prompts of the data set, in order."""
   if config.prompts == 'classes':
-    if not source.class_names:
-      raise InputError(f'data set {config.dataset.name} has no classes to make prompts of')
     return class_prompts(source.class_names, config.template)
   if 'caption' not in source[0]:
     raise InputError(f'data set {config.dataset.name} has no captions')
@@ -93,9 +154,8 @@ def _tokens(config: Config, prompts: tuple[str, ...]) -> Tokens:
 
 
 def _encode(config: Config, tokens: Tokens, name: str) -> np.ndarray:
-  """States of all prompts, float32 [N, L, D]."""
+  """Returns the states of all prompts, float32 [N, L, D]."""
   mesh = make_mesh(config.fsdp, config.tensor)
-  check_batch_size(mesh, config.batch_size)
   encoder, params = _encoder(config)
   one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   boxed = jax.eval_shape(encoder.init, jax.random.key(0), one, jax.ShapeDtypeStruct((1, 1), bool))
@@ -108,21 +168,21 @@ def _encode(config: Config, tokens: Tokens, name: str) -> np.ndarray:
   )
   states = []
   with progress(len(tokens.ids), name, unit='prompt') as bar:
-    for start in range(0, len(tokens.ids), config.batch_size):
-      rows = np.arange(start, min(start + config.batch_size, len(tokens.ids)))
-      filled = np.resize(rows, config.batch_size)
-      states.append(np.asarray(encode(params, tokens.ids[filled], tokens.mask[filled]))[: len(rows)])
-      bar.update(len(rows))
+    num_shares = mesh.size // config.tensor
+    for rows, num_new in filled_batches(len(tokens.ids), config.batch_size, num_shares):
+      states.append(np.asarray(encode(params, tokens.ids[rows], tokens.mask[rows]))[:num_new])
+      bar.update(num_new)
   return np.concatenate(states)
 
 
 def _encoder(config: Config) -> tuple[T5Encoder, Any]:
+  """Returns the encoder and its parameters."""
   section = config.encoder
-  if (section.weights is None) == (section.random is None):
-    raise InputError('config: encoder needs exactly one of weights (a path) and random (sizes)')
   if section.weights is not None:
-    loaded = t5_weights.load(section.weights, PUBLIC_CONFIGS.get(section.size))
+    public = None if section.size is None else PUBLIC_CONFIGS[section.size]
+    loaded = t5_weights.load(section.weights, public)
     return T5Encoder(loaded.config, jnp.dtype(section.dtype)), loaded.params
+  assert section.random is not None
   say(_described(config))
   encoder = T5Encoder(section.random, jnp.dtype(section.dtype))
   ids = np.zeros((1, 1), np.int32)
@@ -131,6 +191,7 @@ def _encoder(config: Config) -> tuple[T5Encoder, Any]:
 
 
 def _described(config: Config) -> str:
+  """Returns a phrase that says where the encoder's weights come from."""
   if config.encoder.weights is not None:
     return f'T5 weights from {config.encoder.weights}'
   return f'T5 encoder with RANDOM weights (seed {config.seed}): it tells prompts apart, no more'

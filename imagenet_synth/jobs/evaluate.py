@@ -1,40 +1,72 @@
-"""evaluate: images -> FID, precision and recall, and Inception Score, at each size."""
+"""The evaluate job: FID, precision and recall, and the Inception Score of images, at each size."""
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Annotated, Any
 
-from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty
+from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data.pipeline import ExampleSource, Images
-from imagenet_synth.data.samples import open_samples
-from imagenet_synth.jobs.extractor import load_extractor
-from imagenet_synth.jobs.measure import References, in_batches, measure, observe, provenance
+from imagenet_synth.data.batches import Images
+from imagenet_synth.data.foreign_images import open_images
+from imagenet_synth.data.source import Examples
+from imagenet_synth.evaluation.extractors import ExtractorReference
+from imagenet_synth.evaluation.measuring import in_batches, measure, observe, provenance
+from imagenet_synth.evaluation.reference_statistics import References
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.samples import Samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """samples: a generate job; or a path, which has a / or ends with .npz: see `open_samples`. sizes: to
-  which they are brought, if they don't have them. num_splits: of the Inception Score."""
+  """Which images are measured, by what, and compared with what. They are either `samples` or at `path`."""
 
-  samples: str
-  sizes: tuple[int, ...]
-  extractor: str
+  # the sizes at which images are measured: for `samples`, sizes that are there; for `path`, those to which
+  # they are brought
+  sizes: Annotated[tuple[Count, ...], NotEmpty(), Distinct()]
+  # the network whose features and logits the figures are of
+  extractor: ExtractorReference
+  # what the images are compared with
   references: References
-  num_splits: int = 10
+  # the generate job whose images are measured
+  samples: Samples | None = None
+  # images that were made elsewhere: shards, files or ADM's npz, see `data.foreign_images`
+  path: str | None = None
+  # parts of the images over which the Inception Score's mean and deviation are taken
+  num_splits: Count = 10
+
+  def validate(self) -> None:
+    """Raises `Invalid` unless exactly one of `samples` and `path` is given."""
+    if (self.samples is None) == (self.path is None):
+      raise Invalid('samples', f'is {self.samples} and path is {self.path}; give one of the two')
+
+  def check(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if images or references are known not to be there."""
+    self.references.check(jobs, 'references')
+    if self.samples is not None:
+      for i, size in enumerate(self.sizes):
+        self.samples.require_size(size, jobs, f'sizes[{i}]')
+
+  def files(self) -> dict[str, str]:
+    """Returns the files that must be there, by their dotted key."""
+    own = {} if self.path is None else {'path': self.path}
+    return own | {f'references.{key}': path for key, path in self.references.files().items()}
 
 
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  """Also writes statistics_SIZE.npz, the moments of the images' features, as ADM has them."""
-  extractor = load_extractor(config.extractor, folder)
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Measures the images, and returns the figures.
+
+  The moments of their features are written into statistics_SIZE.npz, as ADM has them.
+  """
+  extractor = config.extractor.open(folder)
   sizes = {}
   with progress(len(config.sizes), folder.name, unit='size') as bar:
     for size in config.sizes:
       references = config.references.observed(extractor, size, folder)
-      data = Images(_source(config.samples, size, folder), size, lambda example: 0, cache=False)
+      data = Images(_images(config, size, folder), size, lambda example: 0, cache=False)
       observed = observe(extractor, in_batches(data, f'{folder.name} {size}x{size}'))
       observed.moments.save(folder.path / f'statistics_{size}.npz')
-      # what real images of the other split get: no generator need do better
+      # what real images of the validation split get: no generator need do better
       real = measure(references['validation'].observed, {'train': references['train']}, config.num_splits)
       sizes[size] = {
         **measure(observed, references, config.num_splits),
@@ -42,10 +74,18 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
         **provenance(extractor, references),
       }
       bar.update()
-  return {'samples': config.samples, 'sizes': sizes, 'extractor': extractor.described}
+  return {
+    'samples': config.path if config.samples is None else config.samples.name,
+    'finetuned': config.samples and config.samples.open(folder).is_finetuned,
+    'sizes': sizes,
+    'extractor': extractor.described,
+    'caveat': extractor.caveat,
+  }
 
 
-def _source(samples: str, size: int, folder: Folder) -> ExampleSource:
-  if '/' in samples or samples.endswith('.npz'):
-    return open_samples(pathlib.Path(samples).expanduser())
-  return open_samples(folder.input(samples) / str(size))
+def _images(config: Config, size: int, folder: JobFolder) -> Examples:
+  """Returns the images that are measured at a size."""
+  if config.samples is not None:
+    return config.samples.open(folder).images(size)
+  assert config.path is not None
+  return open_images(pathlib.Path(config.path).expanduser())

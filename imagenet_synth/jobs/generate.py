@@ -1,4 +1,4 @@
-"""generate: class-balanced images -> TFRecord shards of each size + manifest.json.
+"""The generate job: class-balanced images are drawn and written, as TFRecord shards of each size.
 
 Shard s is a pure function of (config, weights, s). It is written to a temporary name, synced and
 renamed, so it exists whole or not at all; running again makes what is missing. Several workers can share
@@ -6,85 +6,114 @@ the shards; the one that finds all of them there ends the job.
 """
 
 import dataclasses
-import hashlib
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from imagenet_synth import cascade
-from imagenet_synth.cascade import TrainedStage
+from imagenet_synth.cascade import TextStates, TrainedStage
 from imagenet_synth.core import images
-from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_atomic, write_json
-from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range, Seed
+from imagenet_synth.core.files import write_json
+from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
-from imagenet_synth.core.worker import Unfinished
-from imagenet_synth.data import tfds_metadata
-from imagenet_synth.data.folder import FolderSource
-from imagenet_synth.data.records import Record, shard_name, write_shard
-from imagenet_synth.data.sources import Source
-from imagenet_synth.jobs import card
-from imagenet_synth.jobs.inputs import DatasetConfig, StageUse, load_cascade, load_text, open_dataset
-from imagenet_synth.jobs.plan import class_plan
-from imagenet_synth.prompts import class_name_and_wnid
+from imagenet_synth.data import dataset_card, tfds_metadata
+from imagenet_synth.data.class_names import class_name_and_wnid
+from imagenet_synth.data.records import Record, shard_hash, write_shard
+from imagenet_synth.data.shard_plan import Shard, plan_shards
+from imagenet_synth.data.source import Source
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
+from imagenet_synth.inputs.text import Text
 
 Describe = Callable[[int], dict[str, Any]]
-"""label -> those fields of a record that all images of a class share."""
+"""A function of a label that returns those fields of a `Record` that all images of the class share."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """stages: the cascade. text: the embed job with a prompt for each class of `dataset`. per_class:
-  images of each class; or times_real: that many times as many as `dataset` has of it. shard_size:
-  images in a shard. keep: sizes that are written; all if not given.
-  image_format, quality: of the files in the records; quality is JPEG's, 1 to 95. license: what the data
-  set's card says of it.
-  """
+  """What is drawn, how many of each class (either `per_class` or `times_real`), and in what form."""
 
-  stages: tuple[StageUse, ...]
-  text: str
+  # the cascade, base first
+  stages: Annotated[tuple[StageUse, ...], NotEmpty()]
+  # the embed job with a prompt for each class of `dataset`
+  text: Text
+  # the real images whose classes are drawn
   dataset: DatasetConfig
-  shard_size: int
-  batch_size: int
-  per_class: int | None = None
-  times_real: int | None = None
-  keep: tuple[int, ...] | None = None
+  # images in a shard
+  shard_size: Count
+  # images sampled at a time, over all devices of a host
+  batch_size: Count
+  # the number of images of each class
+  per_class: Count | None = None
+  # the number of images of each class as a multiple of what `dataset` has of it
+  times_real: Count | None = None
+  # the sizes (of stages) that are written; those of all stages if not given
+  keep: Annotated[tuple[Count, ...], NotEmpty(), Distinct()] | None = None
+  # the format of the image files in the records
   image_format: Literal['png', 'jpeg'] = 'png'
-  quality: int = 95
+  # the quality of JPEG files
+  quality: Annotated[int, Range(low=1, high=95)] = 95
+  # the license that the data set's card states
   license: str = 'not stated'
-  seed: int = 0
+  # the seed of the images: each has a key of its own, made of this, the stage, its class and its index
+  seed: Seed = 0
+
+  def validate(self) -> None:
+    """Raises `Invalid` unless exactly one of `per_class` and `times_real` is given."""
+    if (self.per_class is None) == (self.times_real is None):
+      raise Invalid(
+        'per_class', f'is {self.per_class} and times_real is {self.times_real}; give one of the two'
+      )
+
+  def check(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if the stages, the text, the data and the sizes don't fit each other."""
+    made = [stage.size for stage in check_cascade(self.stages, self.text, jobs, 'stages')]
+    for i, size in enumerate(self.keep or ()):
+      if size not in made:
+        raise Invalid(f'keep[{i}]', f'is {size}, the cascade makes {", ".join(map(str, made))}')
+    contents = self.dataset.contents(jobs.workdir, 'dataset')
+    if contents.class_names == ():
+      raise Invalid('dataset.name', f'is {self.dataset.name!r}, which has no classes')
+    self.text.require_classes(contents.class_names, jobs, 'text')
+
+  def image_sizes(self, jobs: KnownJobs) -> tuple[int, ...]:
+    """Returns the sizes of the images that are written."""
+    return self.keep or tuple(use.weights.stage(jobs).size for use in self.stages)
+
+  def num_images(self, jobs: KnownJobs) -> int | None:
+    """Returns how many images of each size are made; None if only the data set tells it."""
+    contents = self.dataset.contents(jobs.workdir, 'dataset')
+    if self.times_real is not None:
+      return None if contents.num_examples is None else self.times_real * contents.num_examples
+    assert self.per_class is not None
+    return None if contents.class_names is None else self.per_class * len(contents.class_names)
 
 
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  text = load_text(config.text, folder)
-  source = open_dataset(config.dataset, folder)
-  names, counts = source.class_names, _class_counts(config, source, folder)
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Makes this worker's missing shards, writes the manifest, and returns its main parts.
+
+  Raises:
+    Unfinished: the other workers have not made their shards yet.
+  """
+  text = config.text.open(folder)
+  source = config.dataset.open(folder)
+  names, counts = source.class_names, _class_counts(config, source)
   stages, origins = load_cascade(config.stages, folder)
-  made = [trained.stage.size for trained in stages]
-  sizes = made if config.keep is None else list(config.keep)
-  unknown = [size for size in sizes if size not in made]
-  if unknown:
-    raise InputError(f'config: {folder.name}.keep has size {unknown[0]}, the cascade makes {made}')
+  sizes = list(config.keep or (trained.stage.size for trained in stages))
+  shards = plan_shards(folder.path, counts, sizes, config.shard_size)
 
-  labels, indices = class_plan(counts)
-  paths = shard_paths(folder.path, sizes, len(labels), config.shard_size)
-
-  def describe(label):
+  def describe(label: int) -> dict[str, Any]:
     class_name, wnid = class_name_and_wnid(names[label])
     return {'class_name': class_name, 'wnid': wnid, 'prompt': text.prompts[label], 'stages': origins}
 
-  _make_missing(config, folder, stages, text.states, paths, labels, indices, describe)
+  _make_missing(config, folder, stages, text.states, shards, describe)
   wait_for_all(folder.name)
-  missing = [files for files in paths if not _is_there(files)]
-  if missing:
-    raise Unfinished(
-      f'{folder.name}: worker {folder.worker.index} of {folder.worker.count} has made its '
-      f'part; {len(missing)} of {len(paths)} shards are left to the others'
-    )
+  folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
   manifest = {
     'origin': folder.origin,
     'seed': config.seed,
@@ -93,103 +122,63 @@ def run(config: Config, folder: Folder) -> dict[str, Any]:
     'class_names': list(names),
     'prompts': list(text.prompts),
     'class_counts': counts,
-    'num_images': len(labels),
+    'num_images': sum(counts),
     'shard_size': config.shard_size,
     'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
-    'shards': {str(size): {files[size].name: _hash(files[size]) for files in paths} for size in sizes},
+    'shards': {
+      str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards} for size in sizes
+    },
   }
   if is_first():
-    lengths = [
-      len(labels[start : start + config.shard_size]) for start in range(0, len(labels), config.shard_size)
-    ]
     for size in sizes:
+      lengths = [len(shard) for shard in shards]
       tfds_metadata.write(folder.path / str(size), lengths, stages[0].stage.channels, names)
     write_json(folder.path / 'manifest.json', manifest)
-    card.write(folder.path, manifest, config.license)
+    dataset_card.write(folder.path, manifest, config.license)
   return {key: manifest[key] for key in ('stages', 'sizes', 'class_counts', 'num_images', 'shards')}
 
 
-def _class_counts(config: Config, source: Source | FolderSource, folder: Folder) -> list[int]:
-  if (config.per_class is None) == (config.times_real is None):
-    raise InputError(f'config: {folder.name} needs one of per_class and times_real')
-  if config.times_real is None:
+def _class_counts(config: Config, source: Source) -> list[int]:
+  """Returns how many images of each class are made."""
+  if config.per_class is not None:
     return [config.per_class] * len(source.class_names)
+  assert config.times_real is not None
   return (config.times_real * source.class_counts()).tolist()
-
-
-def shard_paths(
-  path: pathlib.Path, sizes: list[int], num_images: int, shard_size: int
-) -> list[dict[int, pathlib.Path]]:
-  """For each shard, its file of each size."""
-  num_shards = -(-num_images // shard_size)
-  return [
-    {size: path / str(size) / shard_name(shard, num_shards) for size in sizes} for shard in range(num_shards)
-  ]
-
-
-def hash_path(shard: pathlib.Path) -> pathlib.Path:
-  """Where a shard's hash is kept, in the form that `sha256sum --check` reads."""
-  return shard.with_name(f'{shard.name}.sha256')
 
 
 def _make_missing(
   config: Config,
-  folder: Folder,
-  stages: list[TrainedStage],
-  text: cascade.TextStates,
-  paths: list[dict[int, pathlib.Path]],
-  labels: np.ndarray,
-  indices: np.ndarray,
+  folder: JobFolder,
+  stages: Sequence[TrainedStage],
+  text: TextStates,
+  shards: Sequence[Shard],
   describe: Describe,
 ) -> None:
-  """This worker's shards, but those that are there; the next is sampled while one is written."""
-  mine = folder.worker.part(range(len(paths)))
-  rows_of = lambda shard: slice(shard * config.shard_size, (shard + 1) * config.shard_size)
-  num_images = sum(len(labels[rows_of(shard)]) for shard in mine)
+  """Makes those of this worker's shards that are missing; one is written while the next one is sampled."""
+  mine = folder.worker.part(shards)
   written: Future[None] | None = None
-  with progress(num_images, folder.name) as bar, ThreadPoolExecutor(1) as writer:
+  with progress(sum(map(len, mine)), folder.name) as bar, ThreadPoolExecutor(1) as writer:
     for shard in mine:
-      rows, files = rows_of(shard), paths[shard]
-      if _is_there(files):
-        bar.update(len(labels[rows]))
+      if shard.is_there:
+        bar.update(len(shard))
         continue
       drawn = cascade.sample(
-        stages, text, config.seed, labels[rows], indices[rows], config.batch_size, on_batch=bar.update
+        stages, text, config.seed, shard.labels, shard.indices, config.batch_size, on_batch=bar.update
       )
-      drawn = {trained.stage.size: pictures for trained, pictures in zip(stages, drawn)}
+      of_size = {trained.stage.size: pictures for trained, pictures in zip(stages, drawn)}
       if written:
         written.result()
-      written = writer.submit(_write, config, files, drawn, labels[rows], indices[rows], describe)
+      written = writer.submit(_write, config, shard, of_size, describe)
     if written:
       written.result()
 
 
-def _write(
-  config: Config,
-  files: dict[int, pathlib.Path],
-  drawn: dict[int, np.ndarray],
-  labels: np.ndarray,
-  indices: np.ndarray,
-  describe: Describe,
-) -> None:
-  for size, path in files.items():
+def _write(config: Config, shard: Shard, drawn: dict[int, np.ndarray], describe: Describe) -> None:
+  """Writes a shard's files from the images that were drawn, float32 [n, S, S, C] in [-1, 1] by size."""
+  for size, path in shard.files.items():
     pictures = np.asarray(images.to_uint8(drawn[size]))
     records = [
       Record(picture, int(label), index=int(index), seed=config.seed, **describe(label))
-      for picture, label, index in zip(pictures, labels, indices)
+      for picture, label, index in zip(pictures, shard.labels, shard.indices)
     ]
-    digest = write_shard(path, records, config.image_format, config.quality)
-    write_atomic(hash_path(path), f'{digest}  {path.name}\n')
-
-
-def _is_there(files: dict[int, pathlib.Path]) -> bool:
-  return all(path.exists() for path in files.values())
-
-
-def _hash(path: pathlib.Path) -> str:
-  """As it was when the shard was written; computed where a kill came between the two."""
-  if hash_path(path).exists():
-    return hash_path(path).read_text().split()[0]
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  write_atomic(hash_path(path), f'{digest}  {path.name}\n')
-  return digest
+    write_shard(path, records, config.image_format, config.quality, keep_hash=True)

@@ -1,17 +1,20 @@
-"""import_weights: weights that others have published -> a checkpoint that the other jobs take."""
+"""The import_weights job: the weights of a published U-Net of DeepFloyd IF become those of a stage."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
+from imagenet_synth.cascade import Stage
 from imagenet_synth.core.checkpoint import save_ema
-from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.config import Invalid
 from imagenet_synth.core.files import tree_hash
-from imagenet_synth.core.folder import Folder
-from imagenet_synth.jobs.inputs import StageConfig, load_text, make_stage
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.stages import StageWeights
+from imagenet_synth.inputs.text import Text
 from imagenet_synth.models.deepfloyd import IFUNet
-from imagenet_synth.weights import deepfloyd, inception
+from imagenet_synth.weights import deepfloyd
 
 # an imported run has one checkpoint, of no training step
 _STEP = 0
@@ -19,36 +22,50 @@ _STEP = 0
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """kind: 'deepfloyd', a U-Net of IF as the `stage` of that size, conditioned on what the embed job
-  `text` has written; or 'inception', FID's Inception-v3, an extractor. path: the file or folder."""
+  """Which weights are imported, and the stage that they are of."""
 
-  kind: Literal['deepfloyd', 'inception']
+  # the folder of the published U-Net, with its config.json and safetensors files
   path: str
-  stage: StageConfig | None = None
-  text: str | None = None
+  # the stage that has its sizes, with a network of type 'deepfloyd'
+  stage: Stage
+  # the embed job whose text the stage is conditioned on
+  text: Text
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the stage cannot be one of DeepFloyd IF's."""
+    if not isinstance(self.stage.network, IFUNet):
+      raise Invalid('stage.network.type', "must be 'deepfloyd', whose weights are imported")
+    if not self.stage.learned_variance:
+      raise Invalid(
+        'stage.learned_variance', 'must be True, as the published networks have learned a variance'
+      )
+
+  def files(self) -> dict[str, str]:
+    """Returns the files that must be there, by their dotted key."""
+    return {'path': self.path}
+
+  def trained_stage(self, jobs: KnownJobs) -> Stage:
+    """Returns the stage that the weights are of."""
+    return self.stage
+
+  def trained_text(self, jobs: KnownJobs) -> Text:
+    """Returns the prompts that the stage is conditioned on."""
+    return self.text
 
 
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  params = inception.load(config.path) if config.kind == 'inception' else _deepfloyd(config, folder)
-  variables = {'params': params}
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Reads the published weights, writes them as a checkpoint, and returns it for `Weights.open`."""
+  text_size = config.text.open(folder).shape[1]
+  stage = config.stage
+  assert isinstance(stage.network, IFUNet)
+  in_channels = stage.channels * (1 if stage.low_res_size is None else 2)
+  variables = {'params': deepfloyd.load(config.path, stage.network, in_channels, text_size)}
   save_ema(folder.path / 'checkpoints', _STEP, variables, folder.origin)
-  return {
-    'step': _STEP,
-    'checkpoints': [_STEP],
+  weights = StageWeights(
+    folder.path, folder.name, folder.config['job'], _STEP, (_STEP,), folder.config['stage'], text_size
+  )
+  return weights.handed_on | {
     'source': config.path,
-    'num_params': sum(leaf.size for leaf in jax.tree.leaves(params)),
+    'num_params': sum(leaf.size for leaf in jax.tree.leaves(variables)),
     'checkpoint_hash': tree_hash(variables),
   }
-
-
-def _deepfloyd(config: Config, folder: Folder) -> dict[str, Any]:
-  if config.stage is None or config.text is None:
-    raise InputError(f'config: {folder.name} needs stage and text, as kind is deepfloyd')
-  text = load_text(config.text, folder)
-  stage = make_stage(config.stage, text.shape, f'{folder.name}.stage')
-  if not isinstance(stage.network, IFUNet) or not stage.learned_variance:
-    raise InputError(
-      f"config: {folder.name}.stage needs a network of type 'deepfloyd' and learned_variance=True"
-    )
-  in_channels = stage.channels * (1 if stage.low_res_size is None else 2)
-  return deepfloyd.load(config.path, stage.network, in_channels, stage.text_size)

@@ -1,74 +1,100 @@
-"""select: of a training run's checkpoints, the one whose samples have the best FID."""
+"""The select job: of a training run's checkpoints, the one whose samples have the best FID is chosen."""
 
 import dataclasses
 import shutil
 from typing import Any
 
-from imagenet_synth.cascade import SamplerSettings
+from imagenet_synth.cascade import SamplerSettings, Stage
+from imagenet_synth.core.config import Count, Seed
 from imagenet_synth.core.files import read_json, write_json
-from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress
-from imagenet_synth.jobs.drawing import Drawing
-from imagenet_synth.jobs.extractor import load_extractor
-from imagenet_synth.jobs.inputs import (
-  DatasetConfig,
+from imagenet_synth.data.class_plan import class_plan
+from imagenet_synth.evaluation.extractors import ExtractorReference
+from imagenet_synth.evaluation.fixed_samples import FixedSamples
+from imagenet_synth.evaluation.measuring import measure, observe, provenance
+from imagenet_synth.evaluation.reference_statistics import observe_real
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.stages import (
   StageUse,
-  find_run,
+  Weights,
+  check_cascade,
+  check_stage,
   load_cascade,
   load_stage,
-  load_text,
-  stage_of,
 )
-from imagenet_synth.jobs.measure import measure, observe, observe_real, provenance
-from imagenet_synth.jobs.plan import class_plan
+from imagenet_synth.inputs.text import Text
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """weights: the training job whose checkpoints are compared. sampler: the default settings (the
-  paper: Imagen's). below: the stages that feed it. reference: real images (the paper: validation).
-  per_class: samples of each class (the paper: 10K in all). prune: in the end, delete the checkpoints that
-  were not selected, but the last."""
+  """Which checkpoints are compared, on what samples, with what."""
 
-  weights: str
-  text: str
+  # the training job whose checkpoints are compared
+  weights: Weights
+  # the embed job with a prompt for each class
+  text: Text
+  # how the checkpoints are sampled (the paper: Imagen's default settings)
   sampler: SamplerSettings
-  extractor: str
+  # the network whose features FID is of
+  extractor: ExtractorReference
+  # the real images that samples are compared with (the paper: the validation set)
   reference: DatasetConfig
-  per_class: int
-  batch_size: int
+  # samples of each class (the paper: 10K in all)
+  per_class: Count
+  # images sampled at a time, over all devices
+  batch_size: Count
+  # the stages that feed the one that is compared, base first
   below: tuple[StageUse, ...] = ()
+  # whether the other checkpoints are deleted in the end, except for the last
   prune: bool = False
-  seed: int = 0
+  # the seed of the samples
+  seed: Seed = 0
+
+  def check(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if the stages, the text and the data don't fit each other."""
+    below = check_cascade(self.below, self.text, jobs, 'below')
+    use = StageUse(self.weights, self.sampler)
+    check_stage(use, below[-1] if below else None, self.text, jobs, '')
+    self.text.require_classes(None, jobs, 'text')
+    self.reference.contents(jobs.workdir, 'reference')
+
+  def trained_stage(self, jobs: KnownJobs) -> Stage:
+    """Returns the stage that the weights are of."""
+    return self.weights.stage(jobs)
+
+  def trained_text(self, jobs: KnownJobs) -> Text:
+    """Returns the prompts that the stage is conditioned on."""
+    return jobs.of(self.weights).trained_text(jobs)
 
 
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  text = load_text(config.text, folder).states
-  extractor = load_extractor(config.extractor, folder)
-  steps = read_json(folder.input(config.weights) / 'job.json')['result']['checkpoints']
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Samples and measures each checkpoint; returns the best one for `Weights.open`, and the figures of all."""
+  text = config.text.open(folder).states
+  extractor = config.extractor.open(folder)
+  weights = config.weights.open(folder)
   below, _ = load_cascade(config.below, folder)
   labels, indices = class_plan([config.per_class] * len(text.prompts))
-  drawing = Drawing(below, text, config.seed, labels, indices, config.batch_size, folder.path)
+  samples = FixedSamples(below, text, config.seed, labels, indices, config.batch_size, folder.path)
   path = folder.path / 'curve.json'
   curve = read_json(path) if path.exists() else []
   use = StageUse(config.weights, config.sampler)
-  size = stage_of(find_run(config.weights, folder), folder).size
-  references = {'validation': observe_real(extractor, config.reference, size, folder)}
-  with progress(len(labels) * len(steps), folder.name, start=len(labels) * len(curve)) as bar:
-    for step in steps[len(curve) :]:
+  references = {'validation': observe_real(extractor, config.reference, weights.stage.size, folder)}
+  num_images = len(labels) * len(weights.steps)
+  with progress(num_images, folder.name, start=len(labels) * len(curve)) as bar:
+    for step in weights.steps[len(curve) :]:
       trained, _ = load_stage(use, folder, step)
-      observed = observe(
-        extractor, (drawing.draw(trained, rows, bar.update) for rows in drawing.chunks(0, len(labels)))
-      )
+      chunks = samples.chunks(0, len(labels))
+      observed = observe(extractor, (samples.draw(trained, rows, bar.update) for rows in chunks))
       curve.append({'step': step, **measure(observed, references)})
       write_json(path, curve)
-  drawing.clean()
-  best = min(curve, key=lambda row: row['fid_validation'])
+  samples.clean()
+  best = min(curve, key=lambda row: row['fid_validation'])['step']
+  kept = weights.steps
   if config.prune:
-    for step in set(steps[:-1]) - {best['step']}:
-      shutil.rmtree(folder.input(config.weights) / 'checkpoints' / str(step), ignore_errors=True)
-  return {
-    'selected': {'weights': config.weights, 'step': best['step']},
-    'curve': curve,
-    **provenance(extractor, references),
-  }
+    kept = tuple(step for step in weights.steps if step in (best, weights.steps[-1]))
+    for step in set(weights.steps) - set(kept):
+      shutil.rmtree(weights.checkpoints / str(step), ignore_errors=True)
+  selected = weights._replace(step=best, steps=kept)
+  return selected.handed_on | {'curve': curve, **provenance(extractor, references)}

@@ -1,6 +1,6 @@
-"""sweep: a grid of sampler settings of one stage -> FID, IS, CAS of each -> the best.
+"""The sweep job: FID, IS and CAS of a grid of sampler settings of a stage, of which the best is chosen.
 
-All trials sample the same keys, so that differences come from the settings.
+All trials draw the same images from the same noise, so that differences come from the settings.
 """
 
 import csv
@@ -9,125 +9,180 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from imagenet_synth.cascade import SamplerSettings
-from imagenet_synth.core.config import build
+from imagenet_synth.core.config import Count, Invalid, NotEmpty, Range, Seed, build
+from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
-from imagenet_synth.core.folder import Folder
+from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import say
-from imagenet_synth.jobs.classify import Subject, score
-from imagenet_synth.jobs.drawing import Drawing
-from imagenet_synth.jobs.extractor import load_extractor
-from imagenet_synth.jobs.inputs import StageUse, load_cascade, load_text, open_dataset, tuned_settings
-from imagenet_synth.jobs.measure import References, provenance
-from imagenet_synth.jobs.plan import class_plan
-from imagenet_synth.jobs.trials import Trial, Trials
+from imagenet_synth.data.class_plan import class_plan
+from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_score
+from imagenet_synth.evaluation.extractors import ExtractorReference
+from imagenet_synth.evaluation.fixed_samples import FixedSamples
+from imagenet_synth.evaluation.measuring import provenance
+from imagenet_synth.evaluation.reference_statistics import References
+from imagenet_synth.evaluation.trials import Trial, Trials
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
+from imagenet_synth.inputs.text import Text
 
 SWEPT = ('guidance', 'logvar', 'num_steps', 'noise_augmentation', 'sampler', 'thresholding')
+"""Fields of SamplerSettings that a grid may have."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Halving:
-  """Successive halving (Jamieson & Talwalkar, 2016): few samples weed out, the rest go on to more.
+  """Successive halving (Jamieson & Talwalkar, 2016): trials are weeded out on few samples, the rest go on."""
 
-  per_class: samples of each class in each round but the last, ascending. keep: the share of trials that
-  goes on to the next round, rounded up.
-  """
-
-  per_class: tuple[int, ...]
-  keep: float = 1 / 3
+  # samples of each class at the end of each round but the last, ascending
+  per_class: Annotated[tuple[Count, ...], NotEmpty()]
+  # the share of trials that goes on to the next round; their number is rounded up
+  keep: Annotated[float, Range(above=0, below=1)] = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """stages: the last one is swept, the others feed it. grid: field of SamplerSettings -> values; all
-  combinations are tried. per_class: samples of each class in a trial. cas: how a classifier is trained
-  on a trial's samples; left out if not given. choose: what the best trial is best in. halving: the trials
-  are weeded out on the way; all are measured on all samples if not given."""
+  """What is swept, on what samples, and what the best trial is best in."""
 
-  stages: tuple[StageUse, ...]
-  text: str
-  grid: dict[str, tuple[Any, ...]]
-  extractor: str
+  # the cascade, base first; the last stage is swept, the others feed it
+  stages: Annotated[tuple[StageUse, ...], NotEmpty()]
+  # the embed job with a prompt for each class
+  text: Text
+  # the values that are tried of each swept field of SamplerSettings, in all combinations
+  grid: Annotated[dict[str, Annotated[tuple[Any, ...], NotEmpty()]], NotEmpty()]
+  # the network whose features and logits FID, IS, precision and recall are of
+  extractor: ExtractorReference
+  # what samples are compared with
   references: References
-  per_class: int
-  batch_size: int
+  # samples of each class in a trial
+  per_class: Count
+  # images sampled at a time, over all devices
+  batch_size: Count
+  # the figure by which the best trial is chosen: the lowest FID, or the highest CAS
   choose: Literal['fid_train', 'fid_validation', 'cas']
-  cas: Subject | None = None
+  # how a classifier is trained on a trial's samples, for CAS; CAS is left out if not given
+  cas: CasConfig | None = None
+  # how trials are weeded out on the way; all are measured on all samples if not given
   halving: Halving | None = None
-  seed: int = 0
+  # the seed of the samples
+  seed: Seed = 0
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the grid, the choice or the rounds are not possible."""
+    for name, values in self.grid.items():
+      if name not in SWEPT:
+        raise Invalid(f'grid.{name}', f'cannot be swept; known: {", ".join(SWEPT)}')
+      if len(set(values)) < len(values):
+        raise Invalid(f'grid.{name}', 'has a value twice')
+      for value in values:
+        try:
+          build(SamplerSettings, {name: value}, 'grid')
+        except InputError as error:
+          raise Invalid(f'grid.{name}', str(error).removeprefix(f'config: grid.{name} ')) from None
+    if self.choose == 'cas' and self.cas is None:
+      raise Invalid('choose', "is 'cas', but the section cas is missing")
+    if self.rounds != sorted(set(self.rounds)):
+      raise Invalid('halving.per_class', f'and per_class must ascend, they are {self.rounds}')
+
+  def check(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if the stages, the text and the data don't fit each other."""
+    stage = check_cascade(self.stages, self.text, jobs, 'stages')[-1]
+    self.text.require_classes(None, jobs, 'text')
+    self.references.check(jobs, 'references')
+    if None in self.grid.get('logvar', ()):
+      SamplerSettings(logvar=None).require_variance(stage, 'grid')
+    if self.cas is not None:
+      self.cas.check(stage.size, jobs, 'cas')
+
+  def require_devices(self) -> None:
+    """Raises `Invalid` if the devices cannot share a batch of the classifiers equally."""
+    if self.cas is not None:
+      require_batch_size(self.cas.recipe.batch_size, key='cas.recipe.batch_size')
+
+  def files(self) -> dict[str, str]:
+    """Returns the files that must be there, by their dotted key."""
+    return {f'references.{key}': path for key, path in self.references.files().items()}
+
+  @property
+  def rounds(self) -> list[int]:
+    """Returns the samples of each class at the end of each round."""
+    return [*(self.halving.per_class if self.halving else ()), self.per_class]
+
+  @property
+  def trials(self) -> list[Trial]:
+    """Returns all combinations of the grid."""
+    built = [
+      build(SamplerSettings, dict(zip(self.grid, values)), 'grid')
+      for values in itertools.product(*self.grid.values())
+    ]
+    return [{name: getattr(settings, name) for name in self.grid} for settings in built]
 
 
-def run(config: Config, folder: Folder) -> dict[str, Any]:
-  grid = _grid(config)
-  text = load_text(config.text, folder).states
+def run(config: Config, folder: JobFolder) -> dict[str, Any]:
+  """Measures this worker's part of the trials, and returns the figures of all and the settings of the best.
+
+  The figures are written into results.csv, too.
+
+  Raises:
+    Unfinished: the other workers have not measured theirs yet.
+  """
+  text = config.text.open(folder).states
   (*below, swept), origins = load_cascade(config.stages, folder)
   labels, indices = class_plan([config.per_class] * len(text.prompts))
-  drawing = Drawing(below, text, config.seed, labels, indices, config.batch_size, folder.path)
-  extractor = load_extractor(config.extractor, folder)
+  samples = FixedSamples(below, text, config.seed, labels, indices, config.batch_size, folder.path)
+  extractor = config.extractor.open(folder)
   references = config.references.observed(extractor, swept.stage.size, folder)
-  ends = [per_class * len(text.prompts) for per_class in _rounds(config)]
-  trials = Trials(folder, swept, drawing, ends, extractor, references, config.cas)
-  _say_cost(trials, grid, folder.name)
-  left, rows = grid, []
-  for end in ends:
-    ranked = sorted(trials.measured(left, end), key=lambda row: _loss(row, config.choose))
-    num_kept = 0 if end == ends[-1] else math.ceil(config.halving.keep * len(ranked))
-    rows += ranked[num_kept:]
-    left = [_trial(row, config) for row in ranked[:num_kept]]
-    for row in ranked[num_kept:]:
-      trials.clean(_trial(row, config))
-  drawing.clean()
-  rows.sort(key=lambda row: grid.index(_trial(row, config)))
+  ends = [per_class * len(text.prompts) for per_class in config.rounds]
+  trials = Trials(folder, swept, samples, ends, extractor, references, config.cas)
+  _say_cost(trials, config.trials, folder.name)
+  rows = _rows(config, trials)
+  samples.clean()
+  # only trials of the last round have been measured on all samples
+  last = [row for row in rows if row['num_samples'] == ends[-1]]
+  best = _trial(min(last, key=lambda row: _loss(row, config.choose)), config)
   write_atomic(folder.path / 'results.csv', _csv(rows))
-  best = _trial(ranked[0], config)
-  # with what earlier sweeps have found: a stage is tuned by the last one
-  settings = {**tuned_settings(config.stages[-1], folder), **best}
   result = {
     'best': best,
-    'settings': settings,
+    # with those that earlier sweeps have found: a stage names only the last sweep in `tuned_by`
+    'settings': {**config.stages[-1].tuned(folder), **best},
     'choose': config.choose,
     'rows': rows,
     'stages': origins,
     'num_drawn': sum(row['num_samples'] for row in rows),
-    'num_without_halving': len(grid) * len(labels),
+    'num_without_halving': len(config.trials) * len(labels),
     **provenance(extractor, references),
   }
   if config.cas:
     # what the same classifier gets from the real training images at this size
-    real = open_dataset(config.references.train, folder)
-    result['cas_real'] = score(config.cas, real, swept.stage.size, folder.path / 'real', folder)
+    real = config.references.train.open(folder)
+    result['cas_real'] = classification_accuracy_score(
+      config.cas, real, swept.stage.size, folder.path / 'real', folder
+    )
   return result
 
 
-def _grid(config: Config) -> list[Trial]:
-  unknown = [name for name in config.grid if name not in SWEPT]
-  if unknown:
-    raise InputError(f'config: grid.{unknown[0]} cannot be swept; known: {", ".join(SWEPT)}')
-  if config.choose == 'cas' and config.cas is None:
-    raise InputError("config: choose is 'cas', but the section cas is missing")
-  settings = [
-    build(SamplerSettings, dict(zip(config.grid, values)), 'grid')
-    for values in itertools.product(*config.grid.values())
-  ]
-  return [{name: getattr(of, name) for name in config.grid} for of in settings]
-
-
-def _rounds(config: Config) -> list[int]:
-  """Samples of each class at the end of each round."""
-  if config.halving is None:
-    return [config.per_class]
-  rounds = [*config.halving.per_class, config.per_class]
-  if sorted(set(rounds)) != rounds or rounds[0] < 1:
-    raise InputError(f'config: halving.per_class and per_class must ascend from 1 on, they are {rounds}')
-  if not 0 < config.halving.keep < 1:
-    raise InputError(f'config: halving.keep is {config.halving.keep}, must be between 0 and 1')
-  return rounds
+def _rows(config: Config, trials: Trials) -> list[dict[str, Any]]:
+  """Runs the rounds, and returns each trial's figures of its last one, in the order of the grid."""
+  grid = config.trials
+  left, rows = grid, []
+  for end in trials.ends:
+    ranked = sorted(trials.measured(left, end), key=lambda row: _loss(row, config.choose))
+    if config.halving is None or end == trials.ends[-1]:
+      num_kept = 0
+    else:
+      num_kept = math.ceil(config.halving.keep * len(ranked))
+    rows += ranked[num_kept:]
+    left = [_trial(row, config) for row in ranked[:num_kept]]
+    for row in ranked[num_kept:]:
+      trials.delete_images(_trial(row, config))
+  return sorted(rows, key=lambda row: grid.index(_trial(row, config)))
 
 
 def _say_cost(trials: Trials, grid: Sequence[Trial], name: str) -> None:
+  """Tells the user how many evaluations of the network the sweep takes."""
   costs = sorted(trials.cost([trial], trials.ends[-1]) for trial in grid)
   at_most = ' at most' if len(trials.ends) > 1 else ''
   say(
@@ -137,14 +192,17 @@ def _say_cost(trials: Trials, grid: Sequence[Trial], name: str) -> None:
 
 
 def _trial(row: dict[str, Any], config: Config) -> Trial:
+  """Returns the trial that a row of figures is of."""
   return {name: row[name] for name in config.grid}
 
 
 def _loss(row: dict[str, Any], choose: str) -> float:
+  """Returns the number by which trials are ranked: the lowest is the best."""
   return -row['cas']['top_1']['mean'] if choose == 'cas' else row[choose]
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
+  """Returns rows of figures as CSV, with the mean top-1 for CAS."""
   flat = [
     {key: value['top_1']['mean'] if key == 'cas' else value for key, value in row.items()} for row in rows
   ]

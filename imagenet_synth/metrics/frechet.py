@@ -8,11 +8,13 @@ made the features is the caller's business; here are only numpy arrays in float6
 import dataclasses
 import functools
 import os
+import pathlib
 import zipfile
 
 import numpy as np
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import write_arrays
 
 # The width of Inception's pooled features: with fewer samples their covariance is singular.
 MIN_SAMPLES = 2048
@@ -20,46 +22,52 @@ MIN_SAMPLES = 2048
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-  """Mean and spread of the `count` feature vectors seen so far.
+  """Mean and spread of the feature vectors seen so far."""
 
-  mean: [D] float64.
-  scatter: [D, D] float64, the sum of (x - mean)(x - mean)^T. Kept about the running mean, since a
-    sum of squares about zero loses its digits when the mean is large.
-  """
-
+  # how many they are
   count: int
+  # float64 [D]
   mean: np.ndarray
+  # float64 [D, D], the sum of (x - mean)(x - mean)^T; about the running mean, since a sum of squares about
+  # zero loses its digits when the mean is large
   scatter: np.ndarray
 
   @classmethod
   def zero(cls, num_features: int) -> 'Moments':
-    """The moments of no vector at all: where a stream starts."""
+    """Returns the moments of no vector at all, which a stream starts from."""
     return cls(0, np.zeros(num_features), np.zeros((num_features, num_features)))
 
   @property
   def covariance(self) -> np.ndarray:
-    """[D, D] float64, unbiased (divided by count - 1); InputError with fewer than 2 vectors."""
+    """Returns the unbiased covariance (divided by count - 1): float64 [D, D].
+
+    Raises:
+      InputError: there are fewer than 2 vectors.
+    """
     if self.count < 2:
       raise InputError(f'a covariance needs at least 2 samples, got {self.count}')
     return self.scatter / (self.count - 1)
 
-  def save(self, path: str | os.PathLike) -> None:
-    """Writes an npz of `mu`, `sigma` (the names that ADM's reference files use) and `count`.
+  def save(self, path: pathlib.Path) -> None:
+    """Writes an npz of mean `mu`, covariance `sigma` (the names in ADM's reference files) and `count`.
 
     The file appears under its name only when it is whole.
+
+    Raises:
+      InputError: there are fewer than 2 vectors.
     """
-    temporary = f'{os.fspath(path)}.{os.getpid()}.tmp'
-    with open(temporary, 'wb') as file:
-      np.savez(file, mu=self.mean, sigma=self.covariance, count=np.int64(self.count))
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_arrays(path, mu=self.mean, sigma=self.covariance, count=np.int64(self.count))
 
   @classmethod
-  def load(cls, path: str | os.PathLike, count: int | None = None) -> 'Moments':
-    """Reads what `save` wrote, or an ADM reference file (`mu` and `sigma`, other arrays ignored).
+  def load(cls, path: str | os.PathLike[str], count: int | None = None) -> 'Moments':
+    """Returns what `save` wrote, or the moments of an ADM reference file, whose other arrays are ignored.
 
-    count: number of samples behind a file that does not say, as ADM's do not; ignored if it does.
+    Args:
+      path: an npz of `mu` and `sigma`.
+      count: number of samples behind a file that does not say, as ADM's do not; ignored if it does.
+
+    Raises:
+      InputError: it is no such file, or its number of samples is not known.
     """
     arrays = _read_npz(path)
     if not {'mu', 'sigma'} <= arrays.keys():
@@ -76,7 +84,7 @@ class Moments:
     return cls(count, mean, covariance * (count - 1))
 
 
-def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   try:
     # np.load takes a lone array too, and returns it as such
     if not zipfile.is_zipfile(path):
@@ -88,7 +96,11 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def update(moments: Moments, features: np.ndarray) -> Moments:
-  """Adds `features` [N, D], any float type; InputError if they are not finite or not [N, D]."""
+  """Returns the moments of the vectors seen so far and of `features` [N, D], of any float type.
+
+  Raises:
+    InputError: the features are not finite or not [N, D].
+  """
   features = np.asarray(features, np.float64)
   if features.ndim != 2 or features.shape[1] != moments.mean.size:
     raise InputError(f'features have shape {features.shape}, expected [N, {moments.mean.size}]')
@@ -102,10 +114,13 @@ def update(moments: Moments, features: np.ndarray) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """The moments of both sets together, as when hosts have seen a part each.
+  """Returns the moments of both sets together, as when hosts have seen a part each.
 
   Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
   Variances", 1979, eq. 2.1, for vectors.
+
+  Raises:
+    InputError: their vectors are not of the same length.
   """
   if a.mean.size != b.mean.size:
     raise InputError(f'cannot merge moments of {a.mean.size} and {b.mean.size} features')
@@ -119,12 +134,15 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-  """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2): the squared 2-Wasserstein distance.
+  """Returns |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2), the squared 2-Wasserstein distance.
 
   The eigenvalues of S_a S_b are those of the symmetric S_a^1/2 S_b S_a^1/2, hence the squares of
   the singular values of R_a^T R_b where S = R R^T. Taking these directly avoids both the square
   root of a non-symmetric matrix and the square root of eigenvalues that are rounding noise, so
   covariances of less than full rank lose no digits: an error of order D * 1e-16 * |S|, not 1e-8.
+
+  Raises:
+    InputError: the vectors of both are not of the same length, not finite, or fewer than 2.
   """
   if a.mean.size != b.mean.size:
     raise InputError(f'cannot compare moments of {a.mean.size} and {b.mean.size} features')
@@ -137,7 +155,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 # each reference is compared with many sets
 @functools.lru_cache(maxsize=4)
 def _root(moments: Moments) -> np.ndarray:
-  """R [D, D] with R R^T = covariance; eigenvalues below zero are rounding and count as zero."""
+  """Returns R [D, D] with R R^T = covariance; eigenvalues below zero are rounding and count as zero."""
   covariance = moments.covariance
   if not np.isfinite(covariance).all() or not np.isfinite(moments.mean).all():
     raise InputError('feature statistics contain NaN or infinity')
@@ -146,7 +164,7 @@ def _root(moments: Moments) -> np.ndarray:
 
 
 def sample_warning(count: int) -> str | None:
-  """The sentence that a result must carry when it is from fewer than MIN_SAMPLES, else None."""
+  """Returns what must be said with a result from fewer than MIN_SAMPLES samples, else None."""
   if count >= MIN_SAMPLES:
     return None
   return (

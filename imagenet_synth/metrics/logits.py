@@ -1,8 +1,9 @@
-"""What a classifier's outputs say: Inception Score, accuracies, calibration.
+"""Figures of a classifier's outputs: Inception Score, accuracies, calibration.
 
 Everything takes logits [N, K] of any float type; log-probabilities are logits too (log-softmax
 leaves them as they are). Sums are in float64 and over blocks of rows, so that `logits` may be a
-memory map larger than memory. Accuracies are fractions in [0, 1].
+memory map larger than memory. Accuracies are fractions in [0, 1]. Logits that are not [N, K] or not
+finite, and labels that do not fit them, raise InputError.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ _LOG_ZERO = -800.0
 
 
 def inception_score(logits: np.ndarray, num_splits: int = 10) -> tuple[float, float]:
-  """exp(E_x KL(p(y|x) || p(y))) of [N, K] logits -> (mean, standard deviation) over splits.
+  """Returns mean and standard deviation over splits of exp(E_x KL(p(y|x) || p(y))), of logits [N, K].
 
   Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. As in the authors'
   code the splits are contiguous, split i holding rows floor(i N / n) to floor((i + 1) N / n), and
@@ -34,7 +35,7 @@ def inception_score(logits: np.ndarray, num_splits: int = 10) -> tuple[float, fl
 
 
 def _split_score(logits: np.ndarray) -> float:
-  """KL to the marginal, averaged, is the marginal's entropy less the mean entropy."""
+  """Returns the score of one split: the mean KL is the marginal's entropy less the mean entropy."""
   sum_probs, sum_entropy = np.zeros(logits.shape[1]), 0.0
   for _, log_probs in _log_prob_blocks(logits):
     sum_probs += np.exp(log_probs).sum(axis=0)
@@ -50,9 +51,9 @@ def _entropy(log_probs: np.ndarray) -> np.ndarray:
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray, top: Sequence[int] = (1, 5)) -> dict[int, float]:
-  """{k: fraction of rows whose label is among the k largest logits} for k in `top`.
+  """Returns {k: fraction of rows whose label is among the k largest logits} for each k in `top`.
 
-  logits [N, K], labels [N] integers in [0, K). Equal logits rank by class index, as argmax does:
+  Logits are [N, K], labels [N] integers in [0, K). Equal logits rank by class index, as argmax does:
   a network that says the same of every class is right by chance only. k >= K gives 1.
   """
   ranks = _label_ranks(*_checked_pair(logits, labels))
@@ -60,7 +61,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray, top: Sequence[int] = (1, 5)
 
 
 def _label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """[N] number of classes that come before the label's."""
+  """Returns how many classes come before the label's in each row: int64 [N]."""
   ranks = np.empty(len(labels), np.int64)
   classes = np.arange(logits.shape[1])
   for rows in _row_blocks(len(logits)):
@@ -72,7 +73,7 @@ def _label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """[K, K] int64: entry (i, j) counts the rows of class i whose largest logit is class j."""
+  """Returns int64 [K, K], whose entry (i, j) counts the rows of class i with the largest logit at j."""
   logits, labels = _checked_pair(logits, labels)
   num_classes = logits.shape[1]
   predictions = np.argmax(logits, axis=1)
@@ -81,17 +82,17 @@ def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def per_class_accuracy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """[K] float64 top-1 accuracy of each class's rows; NaN for a class that has none."""
+  """Returns the top-1 accuracy of each class's rows: float64 [K], NaN for a class that has none."""
   confusion = confusion_matrix(logits, labels)
   num_rows = confusion.sum(axis=1)
   return np.where(num_rows > 0, np.diag(confusion) / np.maximum(num_rows, 1), np.nan)
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
-  """Mean |accuracy - confidence| over equal bins of confidence, weighted by their rows; in [0, 1].
+  """Returns the mean |accuracy - confidence| of bins of confidence, weighted by their rows; in [0, 1].
 
-  Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 3; bin m is
-  ((m - 1) / num_bins, m / num_bins].
+  Guo et al., "On Calibration of Modern Neural Networks", 2017, eq. 3. The bins are equally wide: bin m
+  is ((m - 1) / num_bins, m / num_bins].
   """
   logits, labels = _checked_pair(logits, labels)
   if num_bins < 1:
@@ -111,7 +112,7 @@ def _row_blocks(num_rows: int) -> Iterator[slice]:
 
 
 def _log_prob_blocks(logits: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-  """(rows, log-softmax of these rows in float64)."""
+  """Yields (rows, log-softmax of these rows in float64)."""
   for rows in _row_blocks(len(logits)):
     block = np.asarray(logits[rows], np.float64)
     block = block - block.max(axis=1, keepdims=True)

@@ -14,20 +14,24 @@ _BLOCK_ROWS = 1024
 
 
 class PrecisionRecall(NamedTuple):
-  """precision: share of generated samples that are like real ones; recall: of real, like generated."""
+  """How far the generated samples are like the real ones, and the other way round; in [0, 1]."""
 
+  # share of the generated samples that are within the manifold of the real ones
   precision: float
+  # share of the real samples that are within the manifold of the generated ones
   recall: float
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> PrecisionRecall:
-  """Shares of each set within the other's manifold (equations 1 and 2).
+  """Returns the share of each set that is within the other's manifold (equations 1 and 2).
 
   A manifold is the union of balls around its samples, each as wide as to its k-th nearest neighbour in
   the same set.
 
   Args:
-    real: features [N, D]. generated: features [M, D]; numbers that compare want N = M.
+    real: features [N, D].
+    generated: features [M, D]. M should be N if the numbers are to be compared with others.
+    k: of the nearest neighbour that is on a ball's surface.
 
   Raises:
     InputError: a set has k samples or fewer.
@@ -49,7 +53,10 @@ def _share_within(queries: np.ndarray, centers: np.ndarray, k: int) -> float:
 
 
 def _squared_distances(queries: np.ndarray, centers: np.ndarray) -> Iterator[np.ndarray]:
-  """[rows, M] of a block of queries at a time, float64; from a sample to itself it is 0."""
+  """Yields the squared distances from a block of queries to all centers: float64 [rows, M].
+
+  Nothing is below 0, as rounding would have it of the distance from a sample to itself.
+  """
   centers = np.asarray(centers, np.float64)
   norms = np.sum(centers**2, axis=1)
   for start in range(0, len(queries), _BLOCK_ROWS):

@@ -15,12 +15,12 @@ def convolve(
   padding: str | Sequence[tuple[int, int]],
   **more: Any,
 ) -> jax.Array:
-  """`lax.conv_general_dilated` of x [B, H, W, C] and kernel [h, w, C, D], to be given to `nn.Conv`.
+  """Returns `lax.conv_general_dilated` of x [B, H, W, C] and kernel [h, w, C, D]; for use in `nn.Conv`.
 
-  The same sums, as a matrix product of patches where the kernel is 1x1 (on CPUs XLA is twice as fast so,
-  four times in the kernel's gradient) or larger than the image (there XLA exchanges the two, and on CPUs
-  runs plain loops: a hundred times slower). For convolutions without dilation and groups, and without
-  padding of 1x1 kernels.
+  The same sums are computed as a matrix product of patches where the kernel is 1x1 (on CPUs XLA is then
+  twice as fast, and four times in the kernel's gradient) or larger than the image (there XLA would
+  exchange the two, and on CPUs run plain loops, a hundred times slower). It is for convolutions without
+  dilation and groups, and without padding of 1x1 kernels.
   """
   size, window = x.shape[1:3], kernel.shape[:2]
   if window == (1, 1):

@@ -1,45 +1,71 @@
-"""The U-Nets of DeepFloyd IF, stages I and II, faithful to their published weights.
+"""The U-Nets of DeepFloyd IF, stages I and II, to be used with the published weights.
 
-The Imagen family as DeepFloyd built it (github.com/deep-floyd/IF; also `UNet2DConditionModel` of
-Hugging Face diffusers, whose parameter names are kept here). Unlike Imagen's own: text is prepended
-to the keys and values under a GroupNorm over all tokens, activations are exact gelus, and the output
-holds a second image, the interpolation of the log variance (Nichol & Dhariwal, 2021, eq. 15).
+They are of the Imagen family as DeepFloyd built it (github.com/deep-floyd/IF; also
+`UNet2DConditionModel` of Hugging Face diffusers, whose parameter names are kept here). Unlike in
+Imagen's own, text is prepended to the keys and values under a GroupNorm over all tokens, activations
+are exact gelus, and the output holds a second image, the interpolation of the log variance (Nichol &
+Dhariwal, 2021, eq. 15).
 """
 
 import math
-from typing import Any
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
+from imagenet_synth.core.config import Count, Invalid, NotEmpty
 from imagenet_synth.models.layers import attend, conv, dense, resample, split_heads
+from imagenet_synth.models.network import DiffusionNetwork
 
+# of all norms
 _NUM_GROUPS = 32
 _EPSILON = 1e-5
 # stage II divides the sum of a block and its shortcut by this
 _SR_SCALE = 1.4142271248762552
 
 
-class IFUNet(nn.Module):
-  """Stage I without, stage II with a low-resolution image.
+class IFUNet(DiffusionNetwork):
+  """A U-Net of DeepFloyd IF: stage I if it is called without a low-resolution image, stage II with one."""
 
-  channels, layers_per_block: per level, each at half the size of the one before. attention: per level,
-  whether its pixels attend to each other and to the text. cross_attention_size: width to which the
-  text is projected for that. head_size: channels per attention head; pool_heads: heads of the
-  attention that pools the text. only_cross_attention: pixels attend to the text alone. remat:
-  recompute blocks on the way back instead of keeping what they computed.
-  """
-
-  channels: tuple[int, ...]
-  layers_per_block: tuple[int, ...]
+  # width of each level; each is at half the size of the one before
+  channels: Annotated[tuple[Count, ...], NotEmpty()]
+  # residual blocks of each level on the way down, and one more on the way up
+  layers_per_block: tuple[Count, ...]
+  # whether the pixels of each level attend to each other and to the text
   attention: tuple[bool, ...]
-  cross_attention_size: int
-  head_size: int = 64
-  pool_heads: int = 64
+  # width to which the text is projected for attention
+  cross_attention_size: Count
+  # channels of an attention head
+  head_size: Count = 64
+  # heads of the attention that pools the text
+  pool_heads: Count = 64
+  # pixels attend to the text alone, not to each other
   only_cross_attention: bool = False
-  remat: bool = False
-  dtype: str = 'float32'
+
+  @property
+  @nn.nowrap
+  def size_divisor(self) -> int:
+    """Returns what images' sizes must be multiples of: every level but the first halves the size."""
+    return 2 ** (len(self.channels) - 1)
+
+  @nn.nowrap
+  def validate(self) -> None:
+    """Raises `Invalid` if the levels of the fields differ, or channels don't divide into groups or heads."""
+    self.require_per_level(len(self.channels), 'layers_per_block', 'attention')
+    for features, attends in zip(self.channels, self.attention):
+      if features % _NUM_GROUPS:
+        raise Invalid('channels', f'has {features}, must be multiples of {_NUM_GROUPS}')
+      if attends and features % self.head_size:
+        raise Invalid('head_size', f'is {self.head_size}, must divide {features}')
+    # the middle attends whatever its level does
+    if self.channels[-1] % self.head_size:
+      raise Invalid('head_size', f'is {self.head_size}, must divide {self.channels[-1]}')
+    if self.cross_attention_size % _NUM_GROUPS:
+      raise Invalid(
+        'cross_attention_size', f'is {self.cross_attention_size}, must be a multiple of {_NUM_GROUPS}'
+      )
 
   @nn.compact
   def __call__(
@@ -52,14 +78,15 @@ class IFUNet(nn.Module):
     *,
     train: bool = False,
   ) -> jax.Array:
-    """Estimates of the noise and of the variance.
+    """Returns estimates of the noise and of the variance.
 
     Args:
       x_t: [B, H, W, C], the noisy image.
       logsnr: [B], of the schedule 'iddpm'.
       text: [B, L, D], states of T5, those at padding included.
-      low_res: [B, H, W, C], already upsampled and noised, and aug_logsnr [B]: stage II.
-      train: there is no dropout, so it changes nothing.
+      low_res: [B, H, W, C], the image that stage II enlarges, already upsampled and noised.
+      aug_logsnr: [B], of `low_res`.
+      train: has no effect, as there is no dropout.
 
     Returns:
       float32 [B, H, W, 2 C]: eps, and v in [-1, 1] with log variance (v + 1) / 2 log(upper) +
@@ -75,10 +102,10 @@ class IFUNet(nn.Module):
       (nn.remat(_ResNet), nn.remat(_Attention)) if self.remat else (_ResNet, _Attention)
     )
 
-    def resnet(x, features, name, how='none'):
+    def resnet(x: jax.Array, features: int, name: str, how: str = 'none') -> jax.Array:
       return resnet_class(features, scale, not is_sr, how, self.dtype, name=name)(x, vector)
 
-    def attention(x, name):
+    def attention(x: jax.Array, name: str) -> jax.Array:
       return attention_class(self.head_size, self.only_cross_attention, self.dtype, name=name)(x, tokens)
 
     x = x_t if low_res is None else jnp.concatenate([x_t, low_res], axis=-1)
@@ -112,12 +139,12 @@ class IFUNet(nn.Module):
     return conv(2 * x_t.shape[-1], zero=True, name='conv_out')(x.astype(jnp.float32))
 
   def _conditioning(self, logsnr: jax.Array, text: jax.Array, aug_logsnr: jax.Array | None) -> jax.Array:
-    """Noise level, pooled text and (stage II) noise level of the low-resolution image: [B, F]."""
+    """Returns [B, F] of noise level, pooled text and (stage II) noise level of the low-resolution image."""
     features = 4 * self.channels[0] if aug_logsnr is None else self.channels[-1]
 
-    embed = lambda logsnr, name: _StepMlp(self.channels[0], features, self.dtype, name=name)(
-      diffusion_step(logsnr)
-    )
+    def embed(logsnr: jax.Array, name: str) -> jax.Array:
+      return _StepMlp(self.channels[0], features, self.dtype, name=name)(diffusion_step(logsnr))
+
     vector = embed(logsnr, 'time_embedding')
     if aug_logsnr is not None:
       vector += embed(aug_logsnr, 'class_embedding')
@@ -125,7 +152,7 @@ class IFUNet(nn.Module):
 
 
 def diffusion_step(logsnr: jax.Array) -> jax.Array:
-  """logsnr of the schedule 'iddpm' -> the step in [0, 999] that the networks were trained on.
+  """Returns the step in [0, 999] that the networks know logsnr [B] of the schedule 'iddpm' by: [B].
 
   Step t is at time u = (t + 1) / 1000 of alpha^2 = cos^2(pi / 2 (u + s) / (1 + s)) / cos^2(pi / 2 s /
   (1 + s)), s = 0.008 (Nichol & Dhariwal, 2021, eq. 17). Between steps it is not a whole number.
@@ -137,11 +164,11 @@ def diffusion_step(logsnr: jax.Array) -> jax.Array:
 
 
 class _StepMlp(nn.Module):
-  """step [B] -> [B, features] by sinusoids of `size` frequencies and phases."""
+  """Step [B] -> [B, features], by `size` sinusoids and an MLP."""
 
   size: int
   features: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, step: jax.Array) -> jax.Array:
@@ -153,11 +180,11 @@ class _StepMlp(nn.Module):
 
 
 class _TextEmbedding(nn.Module):
-  """Text [B, L, D], raw, -> one vector [B, features]."""
+  """Text [B, L, D], as T5 returns it -> one vector [B, features]."""
 
   features: int
   num_heads: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, text: jax.Array) -> jax.Array:
@@ -167,10 +194,10 @@ class _TextEmbedding(nn.Module):
 
 
 class _Pool(nn.Module):
-  """[B, L, D] -> [B, D]: a query made of the mean token attends to it and to all tokens."""
+  """Tokens [B, L, D] -> [B, D]: a query made of the mean token attends to it and to all tokens."""
 
   num_heads: int
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -187,10 +214,13 @@ class _ResNet(nn.Module):
   """Two convolutions, each after norm and gelu, with the conditioning as scale and shift."""
 
   features: int
+  # divisor of the sum of branch and shortcut
   scale: float
+  # whether the conditioning goes through a gelu first
   activate_vector: bool
+  # see `layers.resample`
   how: str
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array, vector: jax.Array) -> jax.Array:
@@ -208,11 +238,11 @@ class _ResNet(nn.Module):
 
 
 class _Attention(nn.Module):
-  """Pixels [B, H, W, C] attend to the text tokens [B, L, E] and, if wanted, to all pixels."""
+  """Pixels [B, H, W, C] attend to the text tokens [B, L, E] and, unless `only_cross`, to all pixels."""
 
   head_size: int
   only_cross: bool
-  dtype: Any
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -236,9 +266,9 @@ def _gelu(x: jax.Array) -> jax.Array:
   return jax.nn.gelu(x, approximate=False)
 
 
-def _group_norm(dtype: Any, name: str) -> nn.GroupNorm:
+def _group_norm(dtype: DTypeLike, name: str) -> nn.GroupNorm:
   return nn.GroupNorm(_NUM_GROUPS, epsilon=_EPSILON, dtype=dtype, name=name)
 
 
-def _layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+def _layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
   return nn.LayerNorm(epsilon=_EPSILON, dtype=dtype, name=name)

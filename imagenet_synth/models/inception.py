@@ -1,4 +1,4 @@
-"""Inception-v3 as FID and IS use it: TensorFlow's graph of 2015-12-05, quirks and all.
+"""Inception-v3 as FID and Inception Score (IS) use it: TensorFlow's graph of 2015-12-05, quirks and all.
 
 Szegedy et al., "Rethinking the Inception Architecture" (2016), with the pooling of that graph: average
 pools count no padding, and the last block pools by maximum. Batch norms are folded into the
@@ -6,6 +6,7 @@ convolutions (`weights.inception`), as the network is never trained here.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,7 +25,7 @@ class InceptionV3(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
-    """Features of pictures, as torch-fidelity numbers them.
+    """Returns the features of pictures, by the names that torch-fidelity gives them.
 
     Args:
       images: [B, H, W, 3] in [0, 255], uint8 or float; resized to 299x299 here.
@@ -34,12 +35,15 @@ class InceptionV3(nn.Module):
       the second pool and Mixed_6e; '2048' [B, 2048], what FID uses; 'logits_unbiased' [B, 1008],
       without the last bias, what IS uses; 'logits' [B, 1008].
     """
-    conv = lambda x, features, size, name, **more: _Conv(features, size, dtype=self.dtype, name=name, **more)(
-      x
-    )
+
+    def conv(x: jax.Array, features: int, size: tuple[int, int], name: str, **more: Any) -> jax.Array:
+      return _Conv(features, size, dtype=self.dtype, name=name, **more)(x)
+
+    def mean(x: jax.Array) -> jax.Array:
+      return x.astype(jnp.float32).mean(axis=(1, 2))
+
     x = ((resize(images.astype(jnp.float32), INPUT_SIZE) - 128) / 128).astype(self.dtype)
     outputs = {}
-    mean = lambda x: x.astype(jnp.float32).mean(axis=(1, 2))
     x = conv(x, 32, (3, 3), 'Conv2d_1a_3x3', stride=2, padding='VALID')
     x = conv(x, 32, (3, 3), 'Conv2d_2a_3x3', padding='VALID')
     x = conv(x, 64, (3, 3), 'Conv2d_2b_3x3')
@@ -65,7 +69,7 @@ class InceptionV3(nn.Module):
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-  """float [B, H, W, C] -> [B, size, size, C] by TensorFlow 1's bilinear rule.
+  """Returns images of another size by TensorFlow 1's bilinear rule: [B, H, W, C] -> [B, size, size, C].
 
   Output pixel i is taken at i * H / size: neither the corners nor the centres of pixels are aligned,
   and nothing is antialiased.
@@ -75,7 +79,7 @@ def resize(images: jax.Array, size: int) -> jax.Array:
 
 
 def _interpolation(length: int, size: int) -> np.ndarray:
-  """float32 [size, length]: a row holds the weights of the two pixels that an output is between."""
+  """Returns float32 [size, length]: a row has the weights of the two pixels that an output is between."""
   position = np.arange(size, dtype=np.float32) * np.float32(length / size)
   low = position.astype(np.int32)
   high = np.minimum(low + 1, length - 1)
@@ -110,7 +114,7 @@ class _Conv(nn.Module):
 
 
 class _Block35(nn.Module):
-  """At 35x35."""
+  """A block at 35x35 pixels."""
 
   pool_features: int
   dtype: str
@@ -132,7 +136,7 @@ class _Block35(nn.Module):
 
 
 class _Reduce35(nn.Module):
-  """From 35x35 to 17x17."""
+  """The block from 35x35 to 17x17 pixels."""
 
   dtype: str
 
@@ -156,7 +160,7 @@ class _Reduce35(nn.Module):
 
 
 class _Block17(nn.Module):
-  """At 17x17: convolutions of 7 pixels in one direction at a time."""
+  """A block at 17x17 pixels, with convolutions of 7 pixels in one direction at a time."""
 
   features: int
   dtype: str
@@ -183,7 +187,7 @@ class _Block17(nn.Module):
 
 
 class _Reduce17(nn.Module):
-  """From 17x17 to 8x8."""
+  """The block from 17x17 to 8x8 pixels."""
 
   dtype: str
 
@@ -208,7 +212,7 @@ class _Reduce17(nn.Module):
 
 
 class _Block8(nn.Module):
-  """At 8x8: the last convolutions fan out into a row and a column."""
+  """A block at 8x8 pixels, where the last convolutions fan out into a row and a column."""
 
   pool: Callable[[jax.Array], jax.Array]
   dtype: str
@@ -232,9 +236,12 @@ class _Block8(nn.Module):
 
 
 def _chain(dtype: str) -> Callable[..., jax.Array]:
-  """(x, (name, features, size), ...) -> x after these convolutions; keywords are for the last."""
+  """Returns a function of x and (name, features, size), ...: x after these convolutions.
 
-  def chain(x, *convs, **last):
+  Its keywords are for the last of them.
+  """
+
+  def chain(x: jax.Array, *convs: tuple[str, int, tuple[int, int]], **last: Any) -> jax.Array:
     for i, (name, features, size) in enumerate(convs):
       more = last if i == len(convs) - 1 else {}
       x = _Conv(features, size, dtype=dtype, name=name, **more)(x)

@@ -1,17 +1,17 @@
-"""What the base and the super-resolution U-Nets are made of.
+"""The layers that the base and the super-resolution U-Nets are made of.
 
 Activations are [B, H, W, C]; text is [B, L, D] with zeros at padding, and all zeros for "no text".
 Computation is in `dtype`, parameters and norm statistics in float32. Parameters carry logical axis
-names; `core/mesh.py` says how these are laid over devices.
+names; `core/devices.py` says how these are laid over devices.
 """
 
 import functools
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from imagenet_synth.models.convolution import convolve
 
@@ -24,10 +24,10 @@ def conv(
   kernel_size: int = 3,
   stride: int = 1,
   zero: bool = False,
-  dtype: Any = jnp.float32,
+  dtype: DTypeLike = jnp.float32,
   name: str | None = None,
 ) -> nn.Conv:
-  """A convolution with 'SAME' padding; `zero` starts it at 0, so that its branch adds nothing."""
+  """Returns a convolution with 'SAME' padding; `zero` starts it at 0, so that its branch adds nothing."""
   return nn.Conv(
     features,
     (kernel_size, kernel_size),
@@ -43,11 +43,11 @@ def conv(
 
 
 def dense(
-  features: int, zero: bool = False, use_bias: bool = True, dtype: Any = jnp.float32, name: str | None = None
+  features: int, zero: bool = False, dtype: DTypeLike = jnp.float32, name: str | None = None
 ) -> nn.Dense:
+  """Returns a linear layer; `zero` starts it at 0, so that its branch adds nothing."""
   return nn.Dense(
     features,
-    use_bias=use_bias,
     dtype=dtype,
     name=name,
     kernel_init=nn.with_logical_partitioning(_zeros if zero else _fan_in, ('embed', 'mlp')),
@@ -55,8 +55,8 @@ def dense(
   )
 
 
-def group_norm(features: int, dtype: Any = jnp.float32, name: str | None = None) -> nn.GroupNorm:
-  """32 groups; fewer in small networks, whose groups would else be single channels."""
+def group_norm(features: int, dtype: DTypeLike = jnp.float32, name: str | None = None) -> nn.GroupNorm:
+  """Returns a GroupNorm of 32 groups; of fewer in small networks, where they would be single channels."""
   return nn.GroupNorm(
     math.gcd(32, max(features // 4, 1)),
     dtype=dtype,
@@ -66,7 +66,8 @@ def group_norm(features: int, dtype: Any = jnp.float32, name: str | None = None)
   )
 
 
-def layer_norm(dtype: Any = jnp.float32, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(dtype: DTypeLike = jnp.float32, name: str | None = None) -> nn.LayerNorm:
+  """Returns a LayerNorm over the last axis."""
   return nn.LayerNorm(
     dtype=dtype,
     name=name,
@@ -76,7 +77,7 @@ def layer_norm(dtype: Any = jnp.float32, name: str | None = None) -> nn.LayerNor
 
 
 def noise_embedding(logsnr: jax.Array, size: int) -> jax.Array:
-  """logsnr [B] -> sinusoids [B, size] of the angle whose tangent is sigma / alpha.
+  """Returns sinusoids [B, size] of the angle whose tangent is sigma / alpha, given logsnr [B].
 
   The angle runs from 0 to pi/2 over any schedule; scaled to [0, 1000] it takes the place of the
   step number in the sinusoidal embedding (Vaswani et al., 2017, section 3.5).
@@ -93,7 +94,7 @@ class AttentionPool(nn.Module):
 
   features: int
   head_size: int = 64
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, text: jax.Array) -> jax.Array:
@@ -109,14 +110,17 @@ class AttentionPool(nn.Module):
 
 
 class Conditioning(nn.Module):
-  """Noise level, pooled text and (SR) noise level of the low-resolution image -> vector [B, F]."""
+  """Noise level, pooled text and (SR) noise level of the low-resolution image -> vector [B, features].
+
+  logsnr and aug_logsnr are [B], text is [B, L, D].
+  """
 
   features: int
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, logsnr: jax.Array, text: jax.Array, aug_logsnr: jax.Array | None) -> jax.Array:
-    def mlp(x, name):
+    def mlp(x: jax.Array, name: str) -> jax.Array:
       x = nn.swish(dense(self.features, dtype=self.dtype, name=f'{name}_in')(x))
       return dense(self.features, dtype=self.dtype, name=f'{name}_out')(x)
 
@@ -127,15 +131,17 @@ class Conditioning(nn.Module):
 
 
 class ResBlock(nn.Module):
-  """GroupNorm, swish, conv, twice, with the conditioning as scale and shift of the second norm.
+  """GroupNorm, swish and conv, twice, with the conditioning as scale and shift of the second norm.
 
-  `resample` of 'down' or 'up' halves or doubles H and W inside the block, as in BigGAN.
+  x [B, H, W, C] and the conditioning [B, F] -> [B, H', W', features].
   """
 
   features: int
+  # 'down' halves H and W inside the block, 'up' doubles them, as in BigGAN; see `resample`
   resample: str = 'none'
+  # probability of dropout before the second convolution
   dropout: float = 0.0
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, vector: jax.Array, train: bool) -> jax.Array:
@@ -153,16 +159,17 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-  """Pixels attend to pixels and to the text, whose keys and values are appended (Imagen, D.3.1).
+  """Pixels [B, H, W, C] attend to pixels and to the text [B, L, D] (Imagen, D.3.1).
 
-  With `self_attention` off they attend to the text alone. `hidden_size` is the width of all heads
-  together.
+  The text's keys and values are appended to those of the pixels.
   """
 
   num_heads: int
+  # width of all heads together
   hidden_size: int
+  # whether pixels attend to pixels; if not, to the text alone
   self_attention: bool = True
-  dtype: Any = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, text: jax.Array) -> jax.Array:
@@ -170,7 +177,10 @@ class Attention(nn.Module):
     pixels = group_norm(features, self.dtype, 'norm')(x).reshape(batch_size, -1, features)
     text = layer_norm(self.dtype, 'text_norm')(text)
     heads = functools.partial(split_heads, num_heads=self.num_heads)
-    project = lambda name, y: heads(dense(self.hidden_size, dtype=self.dtype, name=name)(y))
+
+    def project(name: str, y: jax.Array) -> jax.Array:
+      return heads(dense(self.hidden_size, dtype=self.dtype, name=name)(y))
+
     keys, values = project('text_key', text), project('text_value', text)
     if self.self_attention:
       keys = jnp.concatenate([project('key', pixels), keys], axis=1)
@@ -182,18 +192,18 @@ class Attention(nn.Module):
     return x + out.reshape(x.shape)
 
 
-def rematerialised(remat: bool) -> tuple[type[nn.Module], type[nn.Module]]:
-  """`ResBlock` and `Attention`; if `remat`, what they compute isn't kept for the way back."""
+def rematerialised(remat: bool) -> tuple[type[ResBlock], type[Attention]]:
+  """Returns `ResBlock` and `Attention`; if `remat`, what they compute isn't kept for the gradient."""
   if not remat:
     return ResBlock, Attention
   return nn.remat(ResBlock, static_argnums=(3,)), nn.remat(Attention)
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  """softmax(q k / sqrt(D)) v: [B, L, H, D], [B, M, H, D] twice -> [B, L, H, D].
+  """Returns softmax(q k / sqrt(D)) v, [B, L, H, D], of q [B, L, H, D] and k, v [B, M, H, D].
 
-  On a GPU by cuDNN's fused kernel, where that takes the shapes: 16 bits, D a multiple of 8 up to 128,
-  even lengths.
+  On a GPU it is computed by cuDNN's fused kernel, where that takes the arguments: 16 bits, D a multiple
+  of 8 up to 128, even lengths.
   """
   fused = (
     jax.default_backend() == 'gpu'
@@ -207,12 +217,12 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
-  """[..., F] -> [..., num_heads, F / num_heads]."""
+  """Returns [..., F] as [..., num_heads, F / num_heads]."""
   return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
 
 
 def resample(x: jax.Array, how: str) -> jax.Array:
-  """[B, H, W, C] at half ('down', mean of 2x2), twice ('up', nearest) or the same ('none') size."""
+  """Returns [B, H, W, C] at half ('down', mean of 2x2), twice ('up', nearest) or the same ('none') size."""
   if how == 'down':
     return nn.avg_pool(x, (2, 2), (2, 2))
   return x.repeat(2, axis=1).repeat(2, axis=2) if how == 'up' else x

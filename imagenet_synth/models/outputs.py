@@ -1,4 +1,4 @@
-"""What every classifier returns."""
+"""The type of what a classifier returns."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,9 @@ import jax
 
 
 class Outputs(NamedTuple):
-  """The classes' scores and the vector they are read from, whatever the network's dtype."""
+  """What a classifier returns for a batch, in float32 whatever it computes in."""
 
-  logits: jax.Array  # float32 [B, K], not normalized.
-  features: jax.Array  # float32 [B, D], the input of the last linear layer.
+  # [B, K], not normalized
+  logits: jax.Array
+  # [B, D], the input of the last linear layer
+  features: jax.Array

@@ -1,22 +1,24 @@
-"""ResNet classifiers (He et al., 2016) in the v1.5 variant that the field compares, and ResNet-RS.
+"""ResNet classifiers (He et al., 2016), in the variant v1.5 that papers compare with, and ResNet-RS.
 
 v1.5 has the stride of a bottleneck in its 3x3 convolution, where the paper has it in the first 1x1.
 ResNet-RS (Bello et al., 2021) adds a deep stem, pooling in the shortcuts, squeeze-and-excitation,
 dropout and stochastic depth.
+
 Convolutions run in `dtype`; parameters, the norms' arithmetic, features and logits are float32.
-Parameters carry logical axis names; `core/mesh.py` says how these are laid over devices.
+Parameters carry logical axis names; `core/devices.py` says how these are laid over devices.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.config import Count, NonNegative, NotEmpty, Rate
 from imagenet_synth.models.convolution import convolve
+from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
 
 _BOTTLENECK_EXPANSION = 4
@@ -27,7 +29,7 @@ _head_init = nn.initializers.normal(stddev=0.01)
 
 
 def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: str) -> nn.Conv:
-  """A convolution without bias.
+  """Returns a convolution without bias.
 
   Its padding is the same on all sides: 'SAME' would, at stride 2 and even sizes, pad only the far
   ones and not agree with the published weights.
@@ -46,10 +48,10 @@ def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: 
 
 
 def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str, zero: bool = False) -> jax.Array:
-  """Normalizes x [..., C] by the batch (`train`) or by the running mean and variance.
+  """Returns x [..., C], normalized by the batch (`train`) or by the running mean and variance.
 
-  Under `jax.jit` with the batch sharded over devices, the mean is that of the global batch: the
-  program means one array, and the compiler adds the reduction. `zero` starts the scale at 0.
+  Under `jax.jit` with the batch sharded over devices, the mean is that of the global batch: to the
+  program it is one array, and the compiler adds the reduction. `zero` starts the scale at 0.
   """
   scale_init = nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
   return nn.BatchNorm(
@@ -64,10 +66,13 @@ def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str, zero: bool =
 
 
 class Branch(NamedTuple):
-  """What ResNet-RS changes of a block; see `ResNet`."""
+  """What ResNet-RS changes of a block."""
 
+  # as in `ResNet`
   squeeze_ratio: float
+  # probability that the block's branch is dropped
   drop_path_rate: float
+  # as in `ResNet`
   pooled_shortcut: bool
 
 
@@ -110,8 +115,10 @@ class BottleneckBlock(nn.Module):
     return _joined(self, x, h, norm, train)
 
 
-def _joined(block, x, h, norm, train):
-  """What both kinds of blocks end with: branch h and input x added. Creates submodules of the block."""
+def _joined(
+  block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, norm: Callable[..., jax.Array], train: bool
+) -> jax.Array:
+  """Returns branch h and input x, added: the end of both kinds of blocks. Makes submodules of the block."""
   squeeze_ratio, drop_path_rate, _ = block.branch
   if squeeze_ratio:
     h = h * _excitation(h, squeeze_ratio)
@@ -120,21 +127,23 @@ def _joined(block, x, h, norm, train):
   return nn.relu(h + _shortcut(block, x, h.shape[-1], norm))
 
 
-def _shortcut(block, x, features, norm):
-  """The input, projected where the block changes its shape."""
+def _shortcut(
+  block: BasicBlock | BottleneckBlock, x: jax.Array, features: int, norm: Callable[..., jax.Array]
+) -> jax.Array:
+  """Returns the input, projected where the block changes its shape."""
   if block.stride == 1 and x.shape[-1] == features:
     return x
   stride = block.stride
   if block.branch.pooled_shortcut and stride > 1:
-    # uneven sizes: what hangs over the edge does not count
+    # at uneven sizes a window reaches over the edge; what is outside does not count
     x, stride = nn.avg_pool(x, (2, 2), (2, 2), padding='SAME', count_include_pad=False), 1
   return norm(conv(features, 1, stride, dtype=block.dtype, name='shortcut')(x), name='shortcut_norm')
 
 
-def _excitation(h, squeeze_ratio):
-  """A gate in (0, 1) for each channel: [B, 1, 1, C] of h [B, H, W, C] (Hu et al., 2018)."""
+def _excitation(h: jax.Array, squeeze_ratio: float) -> jax.Array:
+  """Returns a gate in (0, 1) for each channel of h [B, H, W, C]: [B, 1, 1, C] (Hu et al., 2018)."""
 
-  def dense(features, axes, name):
+  def dense(features: int, axes: tuple[str, str], name: str) -> nn.Dense:
     return nn.Dense(
       features,
       dtype=h.dtype,
@@ -150,41 +159,43 @@ def _excitation(h, squeeze_ratio):
 
 
 _BLOCKS = {'basic': BasicBlock, 'bottleneck': BottleneckBlock}
-_STEMS = ('imagenet', 'deep', 'small')
 
 
 class ResNet(nn.Module):
-  """A residual network; `batch_stats` is a mutable collection in training.
+  """A residual network.
 
-  stage_sizes: blocks a stage, each stage at half the size and twice the width of the one before.
-  block: 'bottleneck' (50 layers and more) or 'basic'.
-  width: channels of the first stage, before the bottleneck's expansion.
-  stem: 'imagenet' (7x7 at stride 2, then a 3x3 max-pool at stride 2), 'deep' (ResNet-RS: four 3x3, the
-    first and the last at stride 2) or 'small' (one 3x3, for images of 8 to 64 pixels).
-  stem_stride: stride of the small stem; 2 costs a fourth, and suits images from 16 pixels on.
-  squeeze_ratio: width of squeeze-and-excitation relative to the channels; 0 for none.
-  pooled_shortcut: shortcuts shrink by averaging, not by leaving out pixels.
-  drop_path_rate: of the last block, rising linearly from 0 at the first (stochastic depth).
-  dropout_rate: of the features. Above 0, both need the 'dropout' rng in training.
+  In training, `batch_stats` is a mutable collection, and drop path and dropout need the 'dropout' rng
+  where they are above 0.
   """
 
-  stage_sizes: Sequence[int]
-  num_classes: int
-  block: str = 'bottleneck'
-  width: int = 64
-  stem: str = 'imagenet'
-  stem_stride: int = 1
-  squeeze_ratio: float = 0.0
+  # blocks of each stage; each stage is at half the size and twice the width of the one before
+  stage_sizes: Annotated[tuple[Count, ...], NotEmpty()]
+  # classes of the last layer
+  num_classes: Count
+  # 'bottleneck' for networks of 50 layers and more
+  block: Literal['basic', 'bottleneck'] = 'bottleneck'
+  # channels of the first stage, before the bottleneck's expansion
+  width: Count = 64
+  # 'imagenet': 7x7 at stride 2, then a 3x3 max-pool at stride 2; 'deep' (ResNet-RS): four 3x3, the first and
+  # the last at stride 2; 'small': one 3x3, for images of 8 to 64 pixels
+  stem: Literal['imagenet', 'deep', 'small'] = 'imagenet'
+  # stride of the small stem; 2 costs a fourth, and suits images from 16 pixels on
+  stem_stride: Count = 1
+  # width of squeeze-and-excitation relative to the channels; 0 for none
+  squeeze_ratio: NonNegative = 0.0
+  # shortcuts shrink by averaging, not by leaving out pixels
   pooled_shortcut: bool = False
-  drop_path_rate: float = 0.0
-  dropout_rate: float = 0.0
-  dtype: str = 'float32'
+  # probability that the last block's branch is dropped, rising linearly from 0 at the first (stochastic
+  # depth)
+  drop_path_rate: Rate = 0.0
+  # probability of dropout of the features, before the last layer
+  dropout_rate: Rate = 0.0
+  # what layers compute in; parameters, statistics and the head are float32
+  dtype: DType = 'float32'
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
-    """Classifies images x float32 [B, H, W, C] in [-1, 1]; the features are the pooled vector."""
-    if self.block not in _BLOCKS:
-      raise InputError(f'resnet block {self.block!r} is none of {", ".join(_BLOCKS)}')
+    """Returns logits and features, the pooled vector, of images x float32 [B, H, W, C] in [-1, 1]."""
     x = self._stem(x, train)
     blocks = [(stage, i) for stage, num in enumerate(self.stage_sizes) for i in range(num)]
     for number, (stage, i) in enumerate(blocks):
@@ -205,10 +216,7 @@ class ResNet(nn.Module):
     return Outputs(head(dropped), features)
 
   def _stem(self, x: jax.Array, train: bool) -> jax.Array:
-    if self.stem not in _STEMS:
-      raise InputError(f'resnet stem {self.stem!r} is none of {", ".join(_STEMS)}')
-
-    def layer(x, features, kernel_size, stride, suffix=''):
+    def layer(x: jax.Array, features: int, kernel_size: int, stride: int, suffix: str = '') -> jax.Array:
       x = conv(features, kernel_size, stride, dtype=self.dtype, name=f'stem{suffix}')(x)
       return nn.relu(batch_norm(x, train=train, dtype=self.dtype, name=f'stem_norm{suffix}'))
 

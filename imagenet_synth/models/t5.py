@@ -1,34 +1,46 @@
-"""The encoder of T5 v1.1 and ByT5: token ids to text states.
+"""The encoder of T5 v1.1 and ByT5, which turns token ids into text states.
 
-Raffel et al. 2020 (arXiv:1910.10683) with the gated tanh-gelu of T5 v1.1; no bias anywhere, no
-1/sqrt(d) in the attention. ByT5 (arXiv:2105.13626) is the same network over bytes. Parameters have
-the names that T5X gives them, and its logical axes.
+It is that of Raffel et al., 2020 (arXiv:1910.10683), with the gated tanh-gelu of T5 v1.1; there is no
+bias anywhere, and no 1/sqrt(d) in the attention. ByT5 (arXiv:2105.13626) is the same network over
+bytes. Parameters have the names that T5X gives them, and its logical axes.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
+
+from imagenet_synth.core.config import Count, Range
 
 NORM_EPSILON = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-  """Sizes of an encoder. `head_size` is free: num_heads * head_size need not be `width`."""
+  """Sizes of an encoder."""
 
-  vocab_size: int
-  width: int
-  num_layers: int
-  num_heads: int
-  head_size: int
-  mlp_size: int
-  relative_buckets: int = 32
-  relative_max_distance: int = 128
+  # tokens that it knows
+  vocab_size: Count
+  # channels of a token
+  width: Count
+  # blocks
+  num_layers: Count
+  # attention heads of a block
+  num_heads: Count
+  # channels of an attention head; all heads together need not have `width`
+  head_size: Count
+  # width of a block's hidden layer
+  mlp_size: Count
+  # buckets of the relative positions, half of them for keys after the query
+  relative_buckets: Annotated[int, Range(low=4)] = 32
+  # the distance from which on all keys fall into the last bucket
+  relative_max_distance: Count = 128
 
 
 def _t5_v1_1(width: int, num_layers: int, num_heads: int, mlp_size: int) -> T5Config:
@@ -41,7 +53,11 @@ def _byt5(width: int, num_layers: int, num_heads: int, mlp_size: int) -> T5Confi
 
 # github.com/google-research/t5x: t5x/examples/t5/t5_1_1/*.gin and t5x/examples/t5/byt5/*.gin, where
 # the vocabulary is rounded up to a multiple of 128 and so is larger than the tokenizer's.
-PUBLIC_CONFIGS = {
+T5Size = Literal[
+  't5_v1_1_small', 't5_v1_1_base', 't5_v1_1_large', 't5_v1_1_xl', 't5_v1_1_xxl', 'byt5_small', 'byt5_base'
+]
+
+PUBLIC_CONFIGS: dict[T5Size, T5Config] = {
   't5_v1_1_small': _t5_v1_1(512, 8, 6, 1024),
   't5_v1_1_base': _t5_v1_1(768, 12, 12, 2048),
   't5_v1_1_large': _t5_v1_1(1024, 24, 16, 2816),
@@ -53,11 +69,11 @@ PUBLIC_CONFIGS = {
 
 
 def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:
-  """Bucket of key minus query position, int32 [query, key] (arXiv:1910.10683, section 2.1).
+  """Returns the bucket of each key's position relative to each query's: int32 [length, length].
 
-  Half of the buckets are for keys after the query. In each half, half of the buckets hold one
-  distance each, the rest are spaced by logarithm up to `max_distance` and the last one takes all
-  beyond it.
+  The first axis is that of the queries. Half of the buckets are for keys after the query. In each half,
+  half of the buckets hold one distance each, the rest are spaced by logarithm up to `max_distance` and
+  the last one takes all beyond it (arXiv:1910.10683, section 2.1).
   """
   position = np.arange(length)
   offset = position[None, :] - position[:, None]
@@ -71,46 +87,45 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.nda
   return (np.where(distance < num_exact, distance, far) + half * (offset > 0)).astype(np.int32)
 
 
-def _normal(variance: float, *axes: str) -> Callable[..., jax.Array]:
-  """Kernel initialiser: normal of variance `variance / fan_in`, with logical axis names."""
+def _normal(variance: float, *axes: str) -> Callable[..., Any]:
+  """Returns an initialiser of kernels: normal of variance `variance / fan_in`, with logical axis names."""
   init = nn.initializers.variance_scaling(variance, 'fan_in', 'normal')
   return nn.with_logical_partitioning(init, axes)
 
 
-def _norm(name: str, dtype: jnp.dtype) -> nn.RMSNorm:
+def _norm(name: str, dtype: DTypeLike) -> nn.RMSNorm:
   ones = nn.with_logical_partitioning(nn.initializers.ones, ('embed',))
   return nn.RMSNorm(NORM_EPSILON, dtype=dtype, scale_init=ones, name=name)
 
 
 class RelativePositionBias(nn.Module):
-  """Additive attention bias by relative position, one for all layers: float32 [1, heads, L, L]."""
+  """The bias that all layers add to their attention, by relative position: float32 [1, heads, L, L]."""
 
   config: T5Config
 
   @nn.compact
   def __call__(self, length: int) -> jax.Array:
     config = self.config
-    init = nn.initializers.normal(config.width**-0.5)
-    rel_embedding = self.param(
-      'rel_embedding',
-      nn.with_logical_partitioning(init, ('heads', 'relpos_buckets')),
-      (config.num_heads, config.relative_buckets),
-    )
+    normal = nn.initializers.normal(config.width**-0.5)
+    # not the box that this returns, as its type says: `param` opens it
+    init: Callable[..., Any] = nn.with_logical_partitioning(normal, ('heads', 'relpos_buckets'))
+    rel_embedding = self.param('rel_embedding', init, (config.num_heads, config.relative_buckets))
     buckets = relative_buckets(length, config.relative_buckets, config.relative_max_distance)
     return rel_embedding[None, :, buckets]
 
 
 class SelfAttention(nn.Module):
-  """Unscaled attention: x [B, L, width], bias [1, heads, L, L], mask of keys bool [B, L]."""
+  """Unscaled attention of x [B, L, width], with bias [1, heads, L, L] and mask of keys bool [B, L]."""
 
   config: T5Config
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array, bias: jax.Array, mask: jax.Array) -> jax.Array:
     config = self.config
 
-    def project(name: str, variance: float) -> jax.Array:  # [B, L, heads, kv]
+    def project(name: str, variance: float) -> jax.Array:
+      """Returns queries, keys or values: [B, L, heads, head_size]."""
       return nn.DenseGeneral(
         (config.num_heads, config.head_size),
         use_bias=False,
@@ -135,10 +150,10 @@ class SelfAttention(nn.Module):
 
 
 class GatedMlp(nn.Module):
-  """gelu(x wi_0) * (x wi_1), then wo; gelu by its tanh approximation. [B, L, width] -> the same."""
+  """(gelu(x wi_0) * (x wi_1)) wo of x [B, L, width], with the tanh approximation of gelu."""
 
   config: T5Config
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -155,7 +170,7 @@ class EncoderLayer(nn.Module):
   """Attention and MLP, each after its norm and added to the float32 stream x [B, L, width]."""
 
   config: T5Config
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, x: jax.Array, bias: jax.Array, mask: jax.Array) -> jax.Array:
@@ -166,26 +181,21 @@ class EncoderLayer(nn.Module):
 
 
 class T5Encoder(nn.Module):
-  """Encoder of T5 v1.1 or ByT5, without dropout: it is only ever used frozen.
-
-  `dtype` is that of the matrix products. Parameters, the statistics of the norms, the softmax and
-  the residual stream are float32 whatever it is.
-  """
+  """The encoder of T5 v1.1 or ByT5, without dropout: it is only ever used frozen."""
 
   config: T5Config
-  dtype: jnp.dtype = jnp.float32
+  # what matrix products are computed in; parameters, the statistics of the norms, the softmax and the
+  # residual stream are float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Text states of a batch of tokens.
+    """Returns the text states of a batch of tokens: float32 [B, L, width].
 
     Args:
       ids: int32 [B, L], each in [0, vocab_size).
       mask: bool [B, L], True where there is a token. Nothing attends to a False position, but its
         own state is still computed.
-
-    Returns:
-      float32 [B, L, width].
     """
     config = self.config
     init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ('vocab', 'embed'))

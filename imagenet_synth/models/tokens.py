@@ -1,4 +1,4 @@
-"""Text to the token ids of T5 encoders: bytes (ByT5), or pieces of a vocabulary file (T5 v1.1)."""
+"""Turns text into the token ids of T5 encoders: bytes (ByT5), or pieces of a vocabulary (T5 v1.1)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +11,23 @@ from imagenet_synth.core.errors import InputError
 
 PAD_ID = 0
 EOS_ID = 1
-# Ids 0, 1 and 2 are padding, end of sequence and unknown; bytes start after them.
+# Ids 0, 1 and 2 are padding, end of sequence and unknown; bytes come after them.
 BYTE_OFFSET = 3
 
 
 class Tokens(NamedTuple):
-  """Padded token ids int32 [N, L] and mask bool [N, L], True on tokens and False on padding."""
+  """The tokens of several texts, padded to one length."""
 
+  # int32 [N, L]
   ids: np.ndarray
+  # bool [N, L], True on tokens and False on padding
   mask: np.ndarray
 
 
 def byte_tokens(prompts: Sequence[str], max_length: int) -> Tokens:
-  """UTF-8 bytes of each prompt plus 3, then the end token 1, padded with 0 to `max_length`.
+  """Returns the UTF-8 bytes of each prompt plus 3, then the end token 1, padded with 0 to `max_length`.
 
-  The tokens of ByT5 (arXiv:2105.13626): no vocabulary file, any text in any language.
+  These are the tokens of ByT5 (arXiv:2105.13626), which need no vocabulary and take any text.
 
   Raises:
     InputError: a prompt and its end token are longer than `max_length`. Nothing is cut.
@@ -34,9 +36,11 @@ def byte_tokens(prompts: Sequence[str], max_length: int) -> Tokens:
 
 
 def piece_tokens(prompts: Sequence[str], max_length: int, vocabulary: str | Path) -> Tokens:
-  """SentencePiece tokens (arXiv:1808.06226), then the end token 1, padded with 0 to `max_length`.
+  """Returns SentencePiece tokens (arXiv:1808.06226), then the end token 1, padded with 0 to `max_length`.
 
   Args:
+    prompts: the texts.
+    max_length: tokens of each text, end and padding included.
     vocabulary: the model's own file, `spiece.model` beside the weights of T5 v1.1.
 
   Raises:

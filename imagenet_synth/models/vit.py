@@ -1,19 +1,23 @@
-"""Vision transformers: ViT (Dosovitskiy et al., 2021), and DeiT (Touvron et al., 2021) undistilled.
+"""Vision transformers: ViT (Dosovitskiy et al., 2021) and DeiT (Touvron et al., 2021, not distilled).
 
 The two are one network; they differ in how it is trained. Matrix products run in `dtype`;
 parameters, the norms' arithmetic, features and logits are float32. Parameters carry logical axis
-names; `core/mesh.py` says how these are laid over devices.
+names; `core/devices.py` says how these are laid over devices.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagenet_synth.core.config import Count, Invalid, Rate
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.layers import layer_norm
+from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
 
 # Glorot's rule, as the ViT paper's own code has it: DeiT's constant 0.02 is near it at a width of
@@ -34,7 +38,7 @@ def _dense(features: int, axes: tuple[str, str], dtype: str, name: str) -> nn.De
 
 
 class Attention(nn.Module):
-  """Tokens [B, N, D] attend to each other. The 'heads' axis of a kernel is heads x head size."""
+  """Tokens [B, N, D] attend to each other. The axis 'heads' of a kernel is heads times head size long."""
 
   num_heads: int
   dtype: str
@@ -43,7 +47,7 @@ class Attention(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     batch_size, num_tokens, width = x.shape
 
-    def heads(name):
+    def heads(name: str) -> jax.Array:
       projected = _dense(width, ('embed', 'heads'), self.dtype, name)(x)
       return projected.reshape(batch_size, num_tokens, self.num_heads, width // self.num_heads)
 
@@ -52,10 +56,12 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """Pre-norm attention and MLP on tokens [B, N, D], each dropped whole at `drop_path_rate`."""
+  """Pre-norm attention and MLP on tokens [B, N, D]."""
 
   num_heads: int
+  # width of the hidden layer over that of a token
   mlp_ratio: int
+  # probability that attention is dropped as a whole; the same for the MLP
   drop_path_rate: float
   dtype: str
 
@@ -77,26 +83,43 @@ class Block(nn.Module):
 class ViT(nn.Module):
   """A vision transformer with a class token and learned positions.
 
-  patch_size: pixels a side; the image's size is a multiple of it, and stays what it was at init.
-  width, depth, num_heads, mlp_ratio: of the transformer.
-  drop_path_rate: of the last block, rising linearly from 0 at the first (stochastic depth).
-    Above 0, training needs the 'dropout' rng.
+  Images must be of the size that they had at `init`. In training, drop path needs the 'dropout' rng
+  where it is above 0.
   """
 
-  patch_size: int
-  width: int
-  depth: int
-  num_heads: int
-  num_classes: int
-  mlp_ratio: int = 4
-  drop_path_rate: float = 0.0
-  dtype: str = 'float32'
+  # height and width of a patch in pixels; the image's size is a multiple of it
+  patch_size: Count
+  # channels of a token
+  width: Count
+  # blocks
+  depth: Count
+  # attention heads of a block; they divide the width
+  num_heads: Count
+  # classes of the last layer
+  num_classes: Count
+  # width of a block's hidden layer over that of a token
+  mlp_ratio: Count = 4
+  # probability that the last block's branches are dropped, rising linearly from 0 at the first (stochastic
+  # depth)
+  drop_path_rate: Rate = 0.0
+  # what blocks compute in; parameters, norms and the head are float32
+  dtype: DType = 'float32'
+
+  @property
+  @nn.nowrap
+  def size_divisor(self) -> int:
+    """Returns what images' sizes must be multiples of."""
+    return self.patch_size
+
+  @nn.nowrap
+  def validate(self) -> None:
+    """Raises `Invalid` if the heads don't divide the width."""
+    if self.width % self.num_heads:
+      raise Invalid('num_heads', f'is {self.num_heads}, must divide the width {self.width}')
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
-    """Classifies images x float32 [B, H, W, C] in [-1, 1]; the features are the class token."""
-    if self.width % self.num_heads:
-      raise InputError(f'vit width {self.width} is not divisible by num_heads {self.num_heads}')
+    """Returns logits and features, the class token, of images x float32 [B, H, W, C] in [-1, 1]."""
     x = self._add_class_and_position(self._patches(x))
     for i in range(self.depth):
       rate = self.drop_path_rate * i / max(self.depth - 1, 1)
@@ -106,7 +129,7 @@ class ViT(nn.Module):
     return Outputs(logits, features)
 
   def _patches(self, x: jax.Array) -> jax.Array:
-    """Images [B, H, W, C] -> tokens [B, N, width], row by row."""
+    """Returns tokens [B, N, width] of images [B, H, W, C], row by row."""
     batch_size, height, width, _ = x.shape
     if height % self.patch_size or width % self.patch_size:
       raise InputError(
@@ -127,9 +150,10 @@ class ViT(nn.Module):
     return x.reshape(batch_size, -1, self.width)
 
   def _add_class_and_position(self, tokens: jax.Array) -> jax.Array:
-    """Tokens [B, N, D] -> [B, 1 + N, D], the class token first."""
+    """Returns tokens [B, N, D] with positions added, and the class token before them: [B, 1 + N, D]."""
     batch_size, num_patches, _ = tokens.shape
-    init = nn.with_logical_partitioning(_token_init, (None, None, 'embed'))
+    # not the box that this returns, as its type says: `param` opens it
+    init: Callable[..., Any] = nn.with_logical_partitioning(_token_init, (None, None, 'embed'))
     class_token = self.param('class_token', init, (1, 1, self.width))
     positions = self.param('positions', init, (1, 1 + num_patches, self.width))
     class_token = jnp.tile(class_token, (batch_size, 1, 1)).astype(tokens.dtype)
@@ -142,7 +166,7 @@ ViT_L16 = functools.partial(ViT, patch_size=16, width=1024, depth=24, num_heads=
 
 
 def resize_positions(positions: jax.Array, num_patches: int) -> jax.Array:
-  """Positions [1, 1 + n, D] for images of another size: [1, 1 + num_patches, D].
+  """Returns positions [1, 1 + n, D] for images of another size: [1, 1 + num_patches, D].
 
   The grid of patches is resized bicubically, as DeiT does before it is fine-tuned at 384 pixels
   (Touvron et al., 2021, section 6); the class token keeps its own. Images are square.

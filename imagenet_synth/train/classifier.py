@@ -1,10 +1,9 @@
-"""Training a classifier and asking it: what CAS, the extractors and the studies share."""
+"""Training of a classifier, and its predictions: what CAS, the extractors and the studies share."""
 
 import dataclasses
 import functools
-import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,107 +14,50 @@ import optax
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
-from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.mesh import check_batch_size, make_mesh
-from imagenet_synth.core.parallel import map_rows, over_devices
-from imagenet_synth.data.augment import (
-  Draws,
-  center_part,
-  random_crop,
-  random_erasing,
-  random_flip,
-  random_part,
-  random_resized_crop,
-)
-from imagenet_synth.data.pipeline import Images, Joined, batches
-from imagenet_synth.data.randaugment import RandAugment, randaugment
+from imagenet_synth.core.devices import make_mesh, map_rows, over_devices
+from imagenet_synth.data.augment import Draws, center_part
+from imagenet_synth.data.batches import Images, Joined, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
 from imagenet_synth.train.loop import Writer, fit, restore_or_init
 from imagenet_synth.train.mixing import mix, own_share
-from imagenet_synth.train.optim import Optimizer
-from imagenet_synth.train.state import make_trainer
+from imagenet_synth.train.recipe import Recipe, augment
+from imagenet_synth.train.state import Batch, TrainState, make_trainer
 
-# images in memory at a time
+# images that `predict_labelled` has in memory at a time
 _PREDICTED = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-  """How a classifier is trained: the same for real, synthetic and joined data.
-
-  num_steps: of batch_size images each, whatever the size of the training set; or else epochs: over
-  the training set. crop_padding: pixels by which an image is shifted at random.
-  random_resized_crop: a random part of an image, brought to the network's size. flip: mirror at random.
-  erasing: the probability of noise in place of a part. mixup_alpha, cutmix_alpha: two images at once, see
-  `train.mixing`; 0 for none. label_smoothing: in [0, 1). ema_decay: of the average of weights and
-  batch statistics that is evaluated; 0 for the latest.
-
-  Raises:
-    InputError: both or neither of num_steps and epochs are given.
-  """
-
-  optimizer: Optimizer
-  batch_size: int
-  num_steps: int | None = None
-  epochs: float | None = None
-  crop_padding: int = 0
-  random_resized_crop: bool = False
-  flip: bool = False
-  randaugment: RandAugment | None = None
-  erasing: float = 0.0
-  mixup_alpha: float = 0.0
-  cutmix_alpha: float = 0.0
-  label_smoothing: float = 0.0
-  ema_decay: float = 0.0
-
-  def __post_init__(self):
-    if (self.num_steps is None) == (self.epochs is None):
-      raise InputError(
-        f'recipe: num_steps is {self.num_steps} and epochs is {self.epochs}; give one of the two'
-      )
-
-  def steps(self, num_examples: int) -> int:
-    """Of a run on a training set; the last epoch is filled up to a whole batch."""
-    if self.num_steps is not None:
-      return self.num_steps
-    return math.ceil(self.epochs * num_examples / self.batch_size)
-
-
-def augment(batch: np.ndarray, draws: Draws, recipe: Recipe, size: int) -> np.ndarray:
-  """What a recipe does to images uint8 [B, S, S, C] before they are mixed -> [B, size, size, C]."""
-  batch = random_crop(batch, recipe.crop_padding, draws)
-  if recipe.random_resized_crop:
-    batch = random_resized_crop(batch, draws, size)
-  elif batch.shape[1] > size:
-    batch = random_part(batch, draws, size)
-  if recipe.flip:
-    batch = random_flip(batch, draws)
-  if recipe.randaugment is not None:
-    batch = randaugment(batch, recipe.randaugment, draws)
-  return random_erasing(batch, recipe.erasing, draws)
-
-
-@dataclasses.dataclass(frozen=True)
 class ClassifierObjective:
-  """Cross-entropy of a classifier: see `train.state.Objective`.
+  """The cross-entropy of a classifier: an `Objective` of `train.state`."""
 
-  Batches hold `image` uint8 [B, S, S, C] and `label` int32 [B]. The accuracy is that of the images'
-  own labels, also where images are mixed.
-  """
-
+  # the network: `apply(variables, images [B, S, S, C], train=...)` returns `Outputs`
   model: nn.Module
+  # S, height and width of the images
   size: int
+  # C, 1 (grey) or 3 (RGB)
   channels: int
+  # share of a label that is spread over all classes
   label_smoothing: float = 0.0
+  # of the Beta distribution of Mixup, see `train.mixing`; 0 for none
   mixup_alpha: float = 0.0
+  # of the Beta distribution of CutMix, see `train.mixing`; 0 for none
   cutmix_alpha: float = 0.0
 
-  def init(self, key: jax.Array) -> dict[str, Any]:
+  def init(self, key: jax.Array) -> Mapping[str, Any]:
+    """Returns fresh variables, with 'params' boxed in logical axis names."""
     x = jnp.zeros((1, self.size, self.size, self.channels))
     return self.model.init(key, x, train=False)
 
-  def loss(self, variables, batch, context, key):
+  def loss(
+    self, variables: Mapping[str, Any], batch: Batch, context: Any, key: jax.Array
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
+    """Returns (scalar loss, ({'loss', 'accuracy'}, updated batch statistics)).
+
+    Batches hold `image` uint8 [B, S, S, C] and `label` int32 [B]; the context is not used. The accuracy is
+    that of the images' own labels, also where images are mixed.
+    """
     del context
     x, share = images.to_float(batch['image']), None
     if self.mixup_alpha or self.cutmix_alpha:
@@ -145,38 +87,47 @@ def train(
   what: str,
   start: Any = None,
 ) -> Any:
-  """Trains to the end, from the latest checkpoint in `path`, if any; -> the variables.
+  """Trains a classifier to the end, or on from the latest checkpoint, and returns its (averaged) variables.
 
-  size: of what the network sees; the images of `data` may be larger. start: variables to begin with, also
-  of another size; random ones if not given.
+  Args:
+    model: the network.
+    recipe: how it is trained.
+    data: labelled images uint8 [S, S, C], S >= size.
+    size: height and width of what the network sees.
+    seed: of weights, batches and augmentation.
+    path: the folder of the run; its checkpoints are in `path`/checkpoints.
+    origin: where the weights come from, kept with each checkpoint.
+    make_writer: makes what the metrics are written with, from `path` and the step that training goes on from.
+    what: names the run in the progress bar and in errors.
+    start: variables to begin with, also of another image size; random ones if not given.
+
+  Raises:
+    InputError: the loss is not finite, or the checkpoint does not fit the network.
+    Stopped: SIGTERM came; the step that was reached is saved.
   """
   sample, _ = data.take(np.arange(1))
   objective = ClassifierObjective(
     model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha
   )
   mesh = make_mesh()
-  check_batch_size(mesh, recipe.batch_size)
   num_steps = recipe.steps(len(data))
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh)
   checkpoints = Checkpoints(path / 'checkpoints')
-  fresh = lambda: (
-    trainer.init(seed) if start is None else trainer.start_from(_of_size(start, objective), seed)
-  )
+
+  def fresh() -> TrainState:
+    if start is None:
+      return trainer.init(seed)
+    return trainer.start_from(_of_size(start, objective), seed)
+
+  def augmented(pictures: np.ndarray, draws: Draws) -> np.ndarray:
+    return augment(pictures, draws, recipe, size)
+
   state = restore_or_init(trainer, checkpoints, fresh)
   writer = make_writer(path, int(state.step))
   state = fit(
     trainer,
     state,
-    lambda start, stop, rows: batches(
-      data,
-      'label',
-      seed,
-      recipe.batch_size,
-      start,
-      stop,
-      rows,
-      functools.partial(augment, recipe=recipe, size=size),
-    ),
+    lambda first, stop, rows: batches(data, 'label', seed, recipe.batch_size, first, stop, rows, augmented),
     {},
     num_steps,
     batch_size=recipe.batch_size,
@@ -192,7 +143,7 @@ def train(
 
 
 def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
-  """The variables for images of the objective's size: a transformer's positions are resized."""
+  """Returns the variables for images of the objective's size: a transformer's positions are resized."""
   params = variables['params']
   if 'positions' not in params:
     return variables
@@ -202,7 +153,11 @@ def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
 
 
 def load(model: nn.Module, size: int, channels: int, path: pathlib.Path) -> Any:
-  """The variables that `train` saved under `path` last."""
+  """Returns the variables of the latest checkpoint that `train` has saved in `path`.
+
+  Raises:
+    InputError: there is no checkpoint, or it does not fit the network.
+  """
   like = jax.eval_shape(ClassifierObjective(model, size, channels).init, jax.random.key(0))
   checkpoints = path / 'checkpoints'
   return load_ema(checkpoints, latest_step(checkpoints), nn.unbox(like))
@@ -210,18 +165,26 @@ def load(model: nn.Module, size: int, channels: int, path: pathlib.Path) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _forward(model: nn.Module) -> Callable[[Any, jax.Array], Outputs]:
+  """Returns the program of `predict`; an equal model gets the same one, which is compiled once."""
   return over_devices(lambda variables, x: model.apply(variables, images.to_float(x), train=False))
 
 
 def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: int = 200) -> Outputs:
-  """uint8 [N, S, S, C] -> logits float32 [N, K], features float32 [N, D], in evaluation mode."""
+  """Returns what a classifier says of images uint8 [N, S, S, C], in evaluation mode: see `Outputs`.
+
+  Args:
+    model: the network.
+    variables: its weights and batch statistics.
+    inputs: the images.
+    batch_size: images at a time, over all devices of this host.
+  """
   return map_rows(_forward(model), variables, inputs, batch_size)
 
 
 def predict_labelled(
   model: nn.Module, variables: Any, data: Images, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N]."""
+  """Returns logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N]."""
   logits, labels = [], []
   for start in range(0, len(data), _PREDICTED):
     pictures, numbers = data.take(np.arange(start, min(start + _PREDICTED, len(data))))

@@ -9,26 +9,34 @@ import jax
 import numpy as np
 
 from imagenet_synth.core.checkpoint import Checkpoints
+from imagenet_synth.core.devices import batch_sharding, replicated
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.mesh import batch_sharding, replicated
 from imagenet_synth.core.processes import Stopped, StopSignal, own_rows, put_rows
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data.pipeline import Ahead
+from imagenet_synth.data.batches import Ahead
 from imagenet_synth.train.state import Trainer, TrainState
 
 
 class Writer(Protocol):
-  """The part of a clu MetricWriter that the loop uses."""
+  """The part of clu's MetricWriter that training needs."""
 
-  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None: ...
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Takes the metrics of a step."""
+    ...
 
-  def flush(self) -> None: ...
+  def flush(self) -> None:
+    """Writes to disk what it has taken."""
+    ...
+
+  def close(self) -> None:
+    """Writes the rest to disk, and takes nothing more."""
+    ...
 
 
 def restore_or_init(
   trainer: Trainer, checkpoints: Checkpoints, fresh: Callable[[], TrainState]
 ) -> TrainState:
-  """The latest checkpoint's state, or `fresh()` if there is none yet."""
+  """Returns the state of the latest checkpoint, or `fresh()` if there is none yet."""
   if checkpoints.latest is None:
     return fresh()
   return checkpoints.restore(checkpoints.latest, trainer.like())
@@ -50,23 +58,25 @@ def fit(
   on_checkpoint: Callable[[int, TrainState], None] = lambda step, state: None,
   log_every: int = 50,
 ) -> TrainState:
-  """Trains from `state.step` to `num_steps`.
+  """Trains from `state.step` to `num_steps`, and returns the state at the end.
 
   Args:
     trainer: the compiled step.
-    state: where to go on.
-    batches: (start, stop, rows) -> these rows, this process's, of the batches (dicts of numpy arrays) of
-      steps start .. stop - 1; a function of the step, so that a resumed run sees what an uninterrupted one
-      would have seen, on however many processes. They are made in a thread; the progress bar has, beside
-      the images trained on per second, those of this thread: what the input pipeline could keep up with.
+    state: where training goes on; it is used up.
+    batches: called with (start, stop, rows), gives the batches of steps start .. stop - 1: dicts of numpy
+      arrays with these rows, which are this process's. They must be a function of the step, so that a resumed
+      run sees what an uninterrupted one would have seen, on however many processes. They are made in a
+      thread. Beside the images trained on per second, the progress bar shows how many this thread makes.
     context: arrays that every step reads whole.
-    num_steps: of the whole run.
-    batch_size: rows of a whole batch.
-    checkpoints: where the state is saved, every `checkpoint_every` steps and at the end.
-    origin: saved with each checkpoint.
-    writer: takes the metrics, every `log_every` steps.
+    num_steps: steps of the whole run, with those that are done.
+    batch_size: rows of a whole batch, over all processes.
+    checkpoints: where the state is saved.
+    checkpoint_every: steps between saves; the last step is saved, too.
+    origin: where the weights come from, saved with each checkpoint.
+    writer: takes the metrics.
     what: names the run in the progress bar and in errors.
     on_checkpoint: called with (step, state) after each save.
+    log_every: steps between metrics; those of steps that are saved are written, too.
 
   Raises:
     InputError: the loss is not finite; checkpoints of earlier steps stay.
@@ -106,6 +116,7 @@ def fit(
 
 
 def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str) -> None:
+  """Writes the metrics; raises InputError if one is not finite."""
   values = {name: float(value) for name, value in metrics.items()}
   for name, value in values.items():
     if not math.isfinite(value):

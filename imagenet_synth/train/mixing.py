@@ -1,7 +1,7 @@
-"""Images that are two at once, with their labels: Mixup and CutMix.
+"""Mixtures of two images and of their labels: Mixup and CutMix.
 
-Each image of a batch is mixed with the one before it: batches are in random order, and devices need
-exchange one image only.
+Each image of a batch is mixed with the one before it: batches are in random order, and each device has to
+get only one image from another.
 """
 
 import jax
@@ -9,12 +9,19 @@ import jax.numpy as jnp
 
 
 def own_share(key: jax.Array, size: int, mixup_alpha: float, cutmix_alpha: float) -> jax.Array:
-  """How much of each pixel stays an image's own: float32 [1, size, size, 1] in [0, 1].
+  """Returns how much of each pixel stays an image's own: float32 [1, size, size, 1] in [0, 1].
 
-  A batch has one. Mixup (Zhang et al., 2018): the same for all pixels, from Beta(alpha, alpha).
-  CutMix (Yun et al., 2019): 0 in a square of the share 1 - lambda of the area, anywhere, cut off
-  at the border; 1 elsewhere; lambda from Beta(alpha, alpha). An alpha of 0 is off. With both on, a
-  coin says which, as in DeiT (Touvron et al., 2021).
+  It is the same for all images of a batch. With Mixup (Zhang et al., 2018) it is the same for all pixels,
+  drawn from Beta(alpha, alpha). With CutMix (Yun et al., 2019) it is 0 in a square that is 1 - lambda of the
+  area, anywhere, cut off at the border, and 1 elsewhere; lambda is drawn from Beta(alpha, alpha). An alpha of
+  0 turns one of them off; at least one must be on. With both on, a coin says which, as in DeiT (Touvron et
+  al., 2021).
+
+  Args:
+    key: for the draws.
+    size: height and width of the images.
+    mixup_alpha: of Mixup's Beta distribution.
+    cutmix_alpha: of CutMix's.
   """
   coin_key, mixup_key, cutmix_key = jax.random.split(key, 3)
   if not cutmix_alpha:
@@ -29,9 +36,10 @@ def own_share(key: jax.Array, size: int, mixup_alpha: float, cutmix_alpha: float
 
 
 def mix(x: jax.Array, share: jax.Array) -> jax.Array:
-  """[B, ...] with `share` (scalar or of x's rank) of each row's own and the rest of the one before.
+  """Returns `share` of each row of x [B, ...] plus 1 - `share` of the row before it.
 
-  Images take the shares of `own_share`; labels [B, K] their mean.
+  The share is a scalar or has x's rank. That of images is made by `own_share`; that of their labels
+  [B, K] is its mean.
   """
   return share * x + (1 - share) * jnp.roll(x, 1, axis=0)
 

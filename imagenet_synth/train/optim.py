@@ -1,48 +1,55 @@
-"""Optimizers by configuration."""
+"""Optimizers and their learning rates, as a config describes them."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import optax
 
-from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.config import Invalid, NonNegative, NonNegativeInt, Positive, Range, Rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """An optimizer and its learning rate over time.
+  """An optimizer and its learning rate over time."""
 
-  name: 'adafactor' (Imagen's base), 'adam' (its SR stages), 'adamw' or 'momentum' (classifiers).
-  learning_rate: the peak. schedule: 'constant'; 'cosine', to 0 at `num_steps`; 'step', divided by 10
-  at each fraction of `num_steps` in `drops`. warmup_steps: linear from 0; warmup: the same as a
-  fraction of `num_steps`. weight_decay: times the learning rate for 'adamw'; in the gradient for
-  'momentum'. decay_all: it is of all parameters; else of kernels alone, not of biases, norms, class
-  tokens and positions.
-  scale_by_parameter: Adafactor's update is relative to the parameter's root mean square (optax's
-  default; the learning rate is then a relative one). clip_norm: global gradient norm; 0 for none.
-  """
-
+  # the update rule: 'adafactor' as for Imagen's base, 'adam' as for its SR stages, 'adamw' or 'momentum' as
+  # for classifiers
   name: Literal['adafactor', 'adam', 'adamw', 'momentum']
-  learning_rate: float
+  # the highest learning rate, which is reached after the warm-up
+  learning_rate: Positive
+  # how the learning rate goes on: 'cosine' falls to 0 at the last step, 'step' is divided by 10 at each of
+  # `drops`
   schedule: Literal['constant', 'cosine', 'step'] = 'constant'
-  warmup_steps: int = 0
-  warmup: float = 0.0
-  drops: tuple[float, ...] = (1 / 3, 2 / 3, 8 / 9)
-  weight_decay: float = 0.0
+  # steps of the warm-up, in which the learning rate rises linearly from 0
+  warmup_steps: NonNegativeInt = 0
+  # the warm-up as a fraction of all steps; only one of this and `warmup_steps` can be set
+  warmup: Rate = 0.0
+  # the fractions of all steps at which the learning rate of 'step' drops, ascending
+  drops: tuple[Annotated[float, Range(above=0, below=1)], ...] = (1 / 3, 2 / 3, 8 / 9)
+  # what each step takes off a parameter, as a share of it, for 'adafactor'; for 'adamw' the share is this
+  # times the learning rate; for 'momentum' this times the parameter is added to its gradient; 'adam' has none
+  weight_decay: NonNegative = 0.0
+  # whether all parameters decay; if not, only kernels do, not biases, norms, class tokens and positions
   decay_all: bool = True
+  # whether Adafactor's updates are relative to each parameter's root mean square, as in optax's default; the
+  # learning rate is then a relative one
   scale_by_parameter: bool = True
-  clip_norm: float = 0.0
+  # the limit of the gradient's global norm; 0 for none
+  clip_norm: NonNegative = 0.0
 
-  def __post_init__(self):
+  def validate(self) -> None:
+    """Raises `Invalid` if the warm-up is given twice, or the drops do not ascend."""
     if self.warmup and self.warmup_steps:
-      raise InputError(
-        f'optimizer: warmup {self.warmup} and warmup_steps {self.warmup_steps} are both given; leave one out'
-      )
+      raise Invalid('warmup', f'is {self.warmup} and warmup_steps is {self.warmup_steps}; leave one out')
+    if self.weight_decay and self.name == 'adam':
+      raise Invalid('weight_decay', f"is {self.weight_decay}, but 'adam' has none; take 'adamw'")
+    if list(self.drops) != sorted(set(self.drops)):
+      raise Invalid('drops', f'is {list(self.drops)}, must ascend')
 
 
 def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:
-  """step -> learning rate."""
+  """Returns the learning rate as a function of the step, for a run of `num_steps`."""
   peak, warmup = config.learning_rate, config.warmup_steps or round(config.warmup * num_steps)
   if config.schedule == 'cosine':
     after = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1))
@@ -59,12 +66,12 @@ def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:
 
 
 def _kernels(params: Any) -> Any:
-  """True where a parameter is a kernel: Flax's name for what a layer multiplies its input by."""
+  """Returns a tree that is True where a parameter is a kernel: what a layer multiplies its input by."""
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
 
 
 def make_optimizer(config: Optimizer, num_steps: int) -> optax.GradientTransformation:
-  """The optax transformation for a run of `num_steps`."""
+  """Returns the optax transformation that a config describes, for a run of `num_steps`."""
   rate = learning_rate(config, num_steps)
   mask = None if config.decay_all else _kernels
   if config.name == 'adafactor':

@@ -1,10 +1,10 @@
-"""What training carries from step to step, and the step.
+"""The state that training carries from step to step, and the step.
 
-The same for diffusion stages and classifiers: they differ in the `Objective` alone.
+Both are the same for diffusion stages and classifiers, which differ in the `Objective` alone.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import flax
@@ -14,52 +14,79 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from imagenet_synth.core.mesh import batch_sharding, gathered, param_shardings, replicated
+from imagenet_synth.core.devices import batch_sharding, gathered, param_shardings, replicated
 from imagenet_synth.train.optim import Optimizer, make_optimizer
 
 Batch = dict[str, jax.Array]
+"""Arrays [B, ...] by name."""
 StepFn = Callable[['TrainState', Batch, Any], tuple['TrainState', dict[str, jax.Array]]]
+"""A function of (state, batch, context) that returns the next state and the step's metrics."""
 
 
 class Objective(Protocol):
-  """A network and what it is trained for. Hashable: equal objectives share one compilation."""
+  """A network and what it is trained for. It is hashable: equal objectives share one compilation."""
 
-  def init(self, key: jax.Array) -> dict[str, Any]:
-    """Fresh variables, with 'params' boxed in logical axis names."""
+  def init(self, key: jax.Array) -> Mapping[str, Any]:
+    """Returns fresh variables, with 'params' boxed in logical axis names."""
+    ...
 
   def loss(
-    self, variables: dict[str, Any], batch: Batch, context: Any, key: jax.Array
+    self, variables: Mapping[str, Any], batch: Batch, context: Any, key: jax.Array
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
-    """(scalar loss, (metrics, updated variables other than 'params'))."""
+    """Returns (scalar loss, (metrics, updated variables other than 'params'))."""
+    ...
 
 
 @flax.struct.dataclass
 class TrainState:
-  """step, seed int32; params, extra (batch statistics, if any) and their averages; opt_state.
+  """All that training carries from step to step."""
 
-  The seed is carried, not compiled in: runs that differ in it alone share one compilation.
-  """
-
+  # int32, how many steps are done
   step: jax.Array
+  # int32, of all draws; carried, not compiled in, so that runs that differ in it alone share one compilation
   seed: jax.Array
+  # the parameters, a tree of float32
   params: Any
+  # their average, of the same shapes
   ema: Any
+  # the variables other than parameters by collection: batch statistics, or none
   extra: Any
+  # their average
   ema_extra: Any
+  # the optimizer's own state
   opt_state: Any
 
   @property
   def sampling_variables(self) -> dict[str, Any]:
-    """What sampling and evaluation use."""
+    """Returns the averaged variables, which sampling and evaluation use."""
     return {'params': self.ema, **self.ema_extra}
 
 
 class Trainer:
-  """The compiled pieces of one training run on one mesh; made by `make_trainer`.
+  """The compiled pieces of one training run on one mesh.
 
-  accumulate: parts of a batch that are computed one after the other, in less memory. Each part draws its own
-  noise, so that the parts' numbers are not those of the whole batch, but of the same distribution.
+  Args:
+    objective: what is trained.
+    optimizer: the update rule and its learning rate.
+    num_steps: steps of the whole run, which the learning rate depends on.
+    ema_decay: decay per step of the averaged variables.
+    mesh: the devices.
+    accumulate: parts of a batch that are computed one after the other, in less memory. Each part draws its
+      own noise, so that the parts' numbers are not those of the whole batch, but of the same distribution.
+
+  Attributes:
+    mesh: the devices.
+    abstract: the state's shapes and dtypes, a `TrainState` of `jax.ShapeDtypeStruct`.
+    shardings: how each array of the state is laid out, a `TrainState` of `NamedSharding`.
+    init: returns the state at step 0 of a run with fresh weights, from its seed.
+    step: returns the next state and the metrics, from (state, batch, context); the state is used up.
   """
+
+  mesh: Mesh
+  abstract: Any
+  shardings: Any
+  init: Callable[[int], TrainState]
+  step: StepFn
 
   def __init__(
     self,
@@ -79,7 +106,7 @@ class Trainer:
     self.init = jax.jit(self._fresh, out_shardings=self.shardings)
     self._start_from = jax.jit(self._start, out_shardings=self.shardings)
     batch, whole = batch_sharding(mesh), replicated(mesh)
-    self.step: StepFn = jax.jit(
+    self.step = jax.jit(
       self._step,
       donate_argnums=0,
       in_shardings=(self.shardings, batch, whole),
@@ -87,12 +114,12 @@ class Trainer:
     )
 
   def start_from(self, variables: Any, seed: int) -> TrainState:
-    """A state at step 0 that starts from trained weights."""
+    """Returns the state at step 0 of a run that starts from trained variables."""
     shardings = {'params': self.shardings.params, **self.shardings.extra}
     return self._start_from(jax.device_put(variables, shardings), seed)
 
   def like(self) -> Any:
-    """Shapes and shardings of the state, to restore a checkpoint into."""
+    """Returns the state's shapes and shardings, a `TrainState` that a checkpoint can be restored into."""
     return jax.tree.map(
       lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), self.abstract, self.shardings
     )
@@ -100,18 +127,22 @@ class Trainer:
   def _fresh(self, seed: int) -> TrainState:
     return self._start(nn.unbox(self._objective.init(jax.random.key(seed))), seed)
 
-  def _start(self, variables: dict[str, Any], seed: int) -> TrainState:
+  def _start(self, variables: Mapping[str, Any], seed: int) -> TrainState:
     params = variables['params']
     extra = {k: v for k, v in variables.items() if k != 'params'}
     # copies: the trees are donated together, so they must not share buffers
     ema, ema_extra = jax.tree.map(jnp.copy, (params, extra))
     return TrainState(jnp.int32(0), jnp.int32(seed), params, ema, extra, ema_extra, self._update.init(params))
 
-  def _shardings(self, boxed: dict[str, Any]) -> TrainState:
-    whole = replicated(self.mesh)
+  def _shardings(self, boxed: Mapping[str, Any]) -> TrainState:
+    # not `NamedSharding`: in a tree of shardings each one has an array's place
+    whole: Any = replicated(self.mesh)
     params = param_shardings(self.mesh, boxed['params'])
-    # a moment is laid out as its parameter; Adafactor's factored ones are small and stay whole
-    like_param = lambda leaf, shape, sharding: sharding if leaf.shape == shape.shape else whole
+
+    def like_param(moment: jax.ShapeDtypeStruct, param: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Any:
+      # a moment is laid out as its parameter; Adafactor's factored ones are small and stay whole
+      return sharding if moment.shape == param.shape else whole
+
     opt_state = optax.tree.map_params(
       self._update,
       like_param,
@@ -141,7 +172,9 @@ class Trainer:
   def _gradients(
     self, params: Any, extra: Any, batch: Batch, context: Any, key: jax.Array
   ) -> tuple[Any, dict[str, jax.Array], Any]:
-    def loss_fn(params):
+    """Returns the gradients of a batch, its metrics, and the variables other than parameters after it."""
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
       # explicitly: left to choose, the partitioner of jax 0.10 makes wrong gradients where both
       # `fsdp` and `tensor` cut a convolution
       params = jax.lax.with_sharding_constraint(params, gathered(self.shardings.params))
@@ -153,16 +186,16 @@ class Trainer:
   def _accumulated(
     self, state: TrainState, batch: Batch, context: Any, key: jax.Array
   ) -> tuple[Any, dict[str, jax.Array], Any]:
-    """Means over parts of the batch that are computed one after the other."""
+    """Returns what `_gradients` does, as means over parts of the batch that are computed one by one."""
     num = self._accumulate
     rows = NamedSharding(self.mesh, PartitionSpec(None, *batch_sharding(self.mesh).spec))
 
-    def cut(x):
+    def cut(x: jax.Array) -> jax.Array:
       # every num-th row, so that each device finds its share of each part among its own rows
       parts = x.reshape(x.shape[0] // num, num, *x.shape[1:]).swapaxes(0, 1)
       return jax.lax.with_sharding_constraint(parts, rows)
 
-    def part(carry, xs):
+    def part(carry: tuple[Any, Any], xs: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any], None]:
       i, rows_of_part = xs
       sums, extra = carry
       grads, metrics, extra = self._gradients(
@@ -189,5 +222,5 @@ def make_trainer(
   mesh: Mesh,
   accumulate: int = 1,
 ) -> Trainer:
-  """A Trainer; an equal request gets the same one, with what it has compiled."""
+  """Returns a `Trainer` of these arguments; equal ones give the same, with what it has compiled."""
   return Trainer(objective, optimizer, num_steps, ema_decay, mesh, accumulate)

@@ -1,4 +1,4 @@
-"""DeepFloyd IF's published U-Nets (safetensors of `UNet2DConditionModel`) to `models.deepfloyd`."""
+"""Reads DeepFloyd IF's published U-Nets (safetensors of `UNet2DConditionModel`) for `models.deepfloyd`."""
 
 import json
 import re
@@ -33,7 +33,10 @@ _FIXED = {
 
 
 def network_fields(path: str | Path) -> dict[str, Any]:
-  """The fields of `IFUNet` that the config.json beside the weights describes.
+  """Returns the fields of `IFUNet` that the config.json beside the weights describes.
+
+  Args:
+    path: the config.json, or the folder that holds it.
 
   Raises:
     InputError: no such file, or a network of another kind; the message names the key.
@@ -62,12 +65,14 @@ def network_fields(path: str | Path) -> dict[str, Any]:
     raise InputError(f'{path}: no key {error} in config.json of {_KIND.name}') from error
 
 
-def load(path: str | Path, network: IFUNet, in_channels: int, text_size: int) -> dict:
-  """Parameters of `network`, float32 numpy arrays.
+def load(path: str | Path, network: IFUNet, in_channels: int, text_size: int) -> dict[str, Any]:
+  """Returns the parameters of `network`, a tree of float32 numpy arrays.
 
   Args:
     path: a safetensors file; or a folder with one, or with shards and their index.
-    in_channels: 3 for stage I, 6 for stage II. text_size: width of the text encoder's states.
+    network: what the parameters are for.
+    in_channels: 3 for stage I, 6 for stage II.
+    text_size: width of the text encoder's states.
 
   Raises:
     InputError: nothing that can be read is there, it is a pickle, or a tensor is missing, unexpected
@@ -88,7 +93,7 @@ def load(path: str | Path, network: IFUNet, in_channels: int, text_size: int) ->
 
 
 def _name(path: ParamPath) -> str:
-  """The name of a parameter's tensor: numbers are of the lists that PyTorch keeps blocks in."""
+  """Returns the name of a parameter's tensor, where dots set off the numbers of PyTorch's module lists."""
   *modules, leaf = path
   name = '.'.join(modules)
   name = re.sub(r'^(down_blocks|up_blocks)_(\d+)_', r'\1.\2.', name)

@@ -1,6 +1,7 @@
-"""The public weights of FID's Inception-v3 (`pt_inception-2015-12-05`) to `models.inception`."""
+"""Reads the public weights of FID's Inception-v3 (`pt_inception-2015-12-05`) for `models.inception`."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,21 @@ from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.weights.tensors import Kind, Param, ParamPath, load_tree, open_tensors, torch_param
 
 _KIND = Kind("FID's Inception-v3", 'safetensors.torch.save_file(torch.load(old, weights_only=True), new)')
+# of the network's batch norms
 _EPSILON = 1e-3
 
 
-def load(path: str | Path) -> dict:
-  """Parameters of `InceptionV3`, float32 numpy arrays, batch norms folded into convolutions.
+def load(path: str | Path) -> dict[str, Any]:
+  """Returns the parameters of `InceptionV3`, a tree of float32 numpy arrays.
+
+  Batch norms are folded into the convolutions before them.
 
   Args:
     path: safetensors or npz with the names of the PyTorch port of TensorFlow's graph.
 
   Raises:
-    InputError: see `weights.tensors`.
+    InputError: nothing that can be read is there, it is a pickle, or a tensor is missing, unexpected
+      or of a wrong shape; the message names it.
   """
   path = Path(path)
   tensors = {
@@ -49,11 +54,14 @@ def load(path: str | Path) -> dict:
 
 
 def _folded(raw: dict[ParamPath, np.ndarray], path: ParamPath) -> np.ndarray:
-  """The kernel or the bias that does what a convolution and its batch norm do."""
+  """Returns the kernel or the bias with which a convolution does what it and its batch norm do."""
   *module, leaf = path
   if (*module, 'running_var') not in raw:
     return raw[path]
-  get = lambda name: raw[(*module, name)].astype(np.float64)
+
+  def get(name: str) -> np.ndarray:
+    return raw[(*module, name)].astype(np.float64)
+
   gain = get('weight') / np.sqrt(get('running_var') + _EPSILON)
   folded = get('kernel') * gain if leaf == 'kernel' else get('bias') - get('running_mean') * gain
   return folded.astype(np.float32)

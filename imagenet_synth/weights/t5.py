@@ -1,4 +1,4 @@
-"""Public T5 v1.1 and ByT5 weights, as safetensors or as T5X checkpoints, to `models.t5.T5Encoder`.
+"""Reads public T5 v1.1 and ByT5 weights, safetensors or T5X checkpoints, for `models.t5.T5Encoder`.
 
 The sizes of the encoder are read off the shapes of the tensors; a config.json beside them is not
 needed and not read. Only the encoder is taken: a decoder in the file is passed over.
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,25 +29,26 @@ _KIND = Kind(
 
 
 class T5Weights(NamedTuple):
-  """Sizes and parameters: `T5Encoder(config).apply({'params': params}, ids, mask)`.
-
-  params: the tree of float32 numpy arrays, on the host.
-  """
+  """Sizes and parameters of an encoder: `T5Encoder(config).apply({'params': params}, ids, mask)`."""
 
   config: T5Config
-  params: dict
+  # a tree of float32 numpy arrays, on the host
+  params: dict[str, Any]
 
 
 class _Format(NamedTuple):
   """How a foreign format names and lays out the parameters."""
 
+  # returns the name of a parameter's tensor
   name_fn: Callable[[ParamPath], str]
+  # regular expression for the names of a layer's tensors, the layer's number in a group
   layer_pattern: str
+  # matrices are [out, in] there, except for the embedding
   transposed: bool
 
 
 def load(path: str | Path, config: T5Config | None = None) -> T5Weights:
-  """Encoder weights from whatever lies at `path`.
+  """Returns the encoder's weights from what is at `path`.
 
   Args:
     path: a safetensors file; a folder with one, or with shards and their index; or a T5X checkpoint
@@ -66,9 +67,9 @@ def load(path: str | Path, config: T5Config | None = None) -> T5Weights:
 
 
 def load_safetensors(path: str | Path, config: T5Config | None = None) -> T5Weights:
-  """Weights under the names of Hugging Face's `T5EncoderModel`; arguments and errors as `load`."""
+  """Returns weights stored under the names of Hugging Face's `T5EncoderModel`; otherwise as `load`."""
   path = Path(path)
-  tensors = {}
+  tensors: dict[str, Tensor] = {}
   for name, tensor in open_tensors(path, _KIND).items():
     # The embedding under its other name: the two are tied, and some files hold only this one.
     if name == 'encoder.embed_tokens.weight':
@@ -80,7 +81,7 @@ def load_safetensors(path: str | Path, config: T5Config | None = None) -> T5Weig
 
 
 def load_t5x(path: str | Path, config: T5Config | None = None) -> T5Weights:
-  """Weights of a checkpoint folder that T5X wrote; arguments and errors as `load`."""
+  """Returns the weights of a checkpoint folder that T5X wrote; otherwise as `load`."""
   path = Path(path)
   folders = [*path.glob('target.encoder.*'), *path.glob('target.token_embedder.*')]
   tensors = {folder.name: _t5x_tensor(folder) for folder in folders}
@@ -134,7 +135,8 @@ def _param_shapes(config: T5Config) -> dict[ParamPath, tuple[int, ...]]:
 
 
 def _param(path: ParamPath, shape: tuple[int, ...], fmt: _Format) -> Param:
-  """On disk heads are joined with their width, and PyTorch turns all but the embedding over."""
+  """Returns how the parameter `path` of this shape, as it is in Flax, is stored."""
+  # On disk heads are joined with their width, and PyTorch transposes all but the embedding.
   transposed = fmt.transposed and path[0] != 'token_embedder'
   stored = shape
   if len(shape) == 3:
@@ -142,11 +144,15 @@ def _param(path: ParamPath, shape: tuple[int, ...], fmt: _Format) -> Param:
     stored = (math.prod(shape[:split]), math.prod(shape[split:]))
   # T5X has also written kernels with heads apart, which is the order of the Flax tree.
   shapes = (stored[::-1] if transposed else stored,) + (() if fmt.transposed else (shape,))
-  return Param(fmt.name_fn(path), shapes, lambda array: (array.T if transposed else array).reshape(shape))
+
+  def to_flax(array: np.ndarray) -> np.ndarray:
+    return (array.T if transposed else array).reshape(shape)
+
+  return Param(fmt.name_fn(path), shapes, to_flax)
 
 
 def _config_from_shapes(source: Path, tensors: Mapping[str, Tensor], fmt: _Format) -> T5Config:
-  """Sizes from the embedding, the position bias and the first layer's query and gate."""
+  """Returns the sizes, from the embedding, the position bias and the first layer's query and gate."""
 
   def matrix_shape(*path: str) -> tuple[int, int]:
     name = fmt.name_fn(path)

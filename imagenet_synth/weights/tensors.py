@@ -1,4 +1,4 @@
-"""Named tensors that others have written, checked against the parameters they are to become.
+"""Reads named tensors that others have written, checked against the parameters they are to become.
 
 Safetensors (one file, or shards with their index) and npz are read; a pickle never is, as it can run
 code. Names and shapes of all tensors are checked before the first is read.
@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,28 +25,40 @@ ParamPath = tuple[str, ...]
 """Where a parameter stands in the Flax tree."""
 
 
+def _unchanged(array: np.ndarray) -> np.ndarray:
+  return array
+
+
 class Tensor(NamedTuple):
+  """A tensor in a file."""
+
   shape: tuple[int, ...]
+  # returns what is in it
   read: Callable[[], np.ndarray]
 
 
 class Param(NamedTuple):
-  """A Flax parameter: the name of its tensor, the shapes that are right, and how it is laid out."""
+  """A Flax parameter, and how it is stored."""
 
+  # of its tensor
   name: str
+  # those that its tensor may have
   shapes: tuple[tuple[int, ...], ...]
-  to_flax: Callable[[np.ndarray], np.ndarray] = lambda array: array
+  # returns the parameter, given what is in the tensor
+  to_flax: Callable[[np.ndarray], np.ndarray] = _unchanged
 
 
 class Kind(NamedTuple):
-  """What is looked for, in words: `name` for messages, `convert` says how to be rid of a pickle."""
+  """What is looked for, in words."""
 
+  # what messages call it
   name: str
+  # the code that makes safetensors of a pickle
   convert: str
 
 
 def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
-  """Tensors by name, unread, of a .safetensors or .npz file, or of a folder of safetensors.
+  """Returns the tensors of a file (.safetensors, .npz) or of a folder of safetensors, by name, unread.
 
   Raises:
     InputError: nothing that can be read is there, a shard is missing or cut off, or it is a pickle.
@@ -60,11 +72,18 @@ def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
 
 def load_tree(
   source: Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param], kind: Kind
-) -> dict:
-  """The Flax tree of float32 numpy arrays.
+) -> dict[str, Any]:
+  """Returns the Flax tree of the parameters, float32 numpy arrays.
+
+  Args:
+    source: where the tensors are from, for messages.
+    tensors: by name.
+    params: by their place in the tree.
+    kind: what they are of, for messages.
 
   Raises:
-    InputError: a tensor is missing, unexpected, of a wrong shape or not floating point; named.
+    InputError: a tensor is missing, unexpected, of a wrong shape or not floating point; the message
+      names it.
   """
   missing = sorted({param.name for param in params.values()} - tensors.keys())
   unexpected = sorted(tensors.keys() - {param.name for param in params.values()})
@@ -84,7 +103,13 @@ def load_tree(
 
 
 def torch_param(path: ParamPath, shape: tuple[int, ...], name: str) -> Param:
-  """A parameter of a PyTorch module: convolutions are OIHW there, matrices [out, in]."""
+  """Returns how a PyTorch module stores a parameter: convolutions are OIHW there, matrices [out, in].
+
+  Args:
+    path: the parameter's place in the Flax tree.
+    shape: the parameter's shape in Flax.
+    name: of its tensor.
+  """
   if path[-1] != 'kernel':
     return Param(name, (shape,))
   if len(shape) == 4:
@@ -110,7 +135,7 @@ def _npz_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _files(path: Path, kind: Kind) -> dict[str, Path]:
-  """Tensor name -> the file that holds it."""
+  """Returns {tensor name: the file that holds it}."""
   if not path.is_dir():
     return dict.fromkeys(_names(path, kind), path)
   indices = sorted(path.glob('*.safetensors.index.json'))
@@ -145,6 +170,7 @@ def _indexed_files(index_path: Path, kind: Kind) -> dict[str, Path]:
 
 
 def _names(file: Path, kind: Kind) -> set[str]:
+  """Returns the names of the tensors in a safetensors file."""
   _refuse_pickle(file, kind)
   if not file.is_file():
     raise InputError(f'{file}: weights of {kind.name} do not exist')
@@ -156,6 +182,7 @@ def _names(file: Path, kind: Kind) -> set[str]:
 
 
 def _refuse_pickle(path: Path, kind: Kind) -> None:
+  """Raises InputError if a file, or one in a folder, is a pickle by its name."""
   for file in sorted(path.iterdir()) if path.is_dir() else [path]:
     if file.suffix in _PICKLE_SUFFIXES:
       raise InputError(

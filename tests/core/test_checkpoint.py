@@ -7,8 +7,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
+from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.mesh import make_mesh
 
 
 def _tree(step=0):

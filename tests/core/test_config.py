@@ -5,7 +5,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import pytest
 
-from imagenet_synth.core.config import build, build_tagged
+from imagenet_synth.core.config import build, build_one_of
 from imagenet_synth.core.errors import InputError
 
 
@@ -98,12 +98,12 @@ def test_missing_keys_are_named():
     ('num_steps', '3', "stage.num_steps is '3', must be an integer"),
     ('num_steps', True, 'stage.num_steps is True, must be an integer'),
     ('num_steps', None, 'stage.num_steps is None, must be an integer'),
-    ('name', 3, 'stage.name is 3, must be a str'),
-    ('on', 1, 'stage.on is 1, must be a bool'),
-    ('on', 'no', "stage.on is 'no', must be a bool"),
+    ('name', 3, 'stage.name is 3, must be a text'),
+    ('on', 1, 'stage.on is 1, must be True or False'),
+    ('on', 'no', "stage.on is 'no', must be True or False"),
     ('inner', 3, 'stage.inner must be a section of keys, not 3'),
-    ('inner', {'rate': 'fast'}, "stage.inner.rate is 'fast', must be a number"),
-    ('inner', {'rate': True}, 'stage.inner.rate is True, must be a number'),
+    ('inner', {'rate': 'fast'}, "stage.inner.rate is 'fast', must be a finite number"),
+    ('inner', {'rate': True}, 'stage.inner.rate is True, must be a finite number'),
     ('inner', {'rate': 1.0, 'kind': 'sine'}, "stage.inner.kind is 'sine', must be one of 'cosine', 'linear'"),
     ('sizes', 3, 'stage.sizes is 3, must be a list'),
     ('sizes', 'abc', "stage.sizes is 'abc', must be a list"),
@@ -121,19 +121,19 @@ def test_a_section_must_be_one():
 
 def test_builds_a_flax_module_by_its_type():
   registry = {'network': _Network, 'inner': _Inner}
-  network = build_tagged(registry, {'type': 'network', 'channels': [8, 16], 'rate': 1}, 'network')
+  network = build_one_of(registry, {'type': 'network', 'channels': [8, 16], 'rate': 1}, 'network')
   assert isinstance(network, _Network)
   assert network.channels == (8, 16) and network.rate == 1.0
   # a hashable one, as a static argument must be
   assert hash(network) == hash(_Network((8, 16), 1.0))
-  assert build_tagged(registry, {'type': 'inner', 'rate': 1}, 'x') == _Inner(1.0)
+  assert build_one_of(registry, {'type': 'inner', 'rate': 1}, 'x') == _Inner(1.0)
 
 
 @pytest.mark.parametrize(
   'section, message',
   [
     ({'channels': [8]}, 'missing key network.type (one of: inner, network)'),
-    (3, 'missing key network.type (one of: inner, network)'),
+    (3, 'network must be a section of keys, not 3'),
     ({'type': 'net', 'channels': [8]}, "network.type is 'net', known: inner, network"),
     ({'type': 'network'}, 'missing key network.channels'),
     (
@@ -146,4 +146,4 @@ def test_builds_a_flax_module_by_its_type():
 )
 def test_a_wrong_tagged_section_is_named(section, message):
   with pytest.raises(InputError, match=re.escape(message)):
-    build_tagged({'network': _Network, 'inner': _Inner}, section, 'network')
+    build_one_of({'network': _Network, 'inner': _Inner}, section, 'network')

@@ -4,7 +4,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from imagenet_synth.data import digits
-from imagenet_synth.data.sources import prepare
+from imagenet_synth.data.tfds_source import prepare
 
 SIZES = {'train': 600, 'validation': 400, 'test': 797}
 FIRST_ROWS = {

@@ -9,7 +9,7 @@ from PIL import Image
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data import digits, glyphs
-from imagenet_synth.data.sources import prepare
+from imagenet_synth.data.tfds_source import prepare
 
 
 def upright(char, face, **changes):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.augment import Draws
 from imagenet_synth.data.randaugment import OPERATIONS, RandAugment, change, randaugment
@@ -166,8 +167,8 @@ def test_a_deviation_spreads_the_magnitude():
 
 @pytest.mark.parametrize('name', ['num_layers', 'magnitude', 'deviation'])
 def test_negative_settings_are_refused(name):
-  with pytest.raises(InputError, match=f'randaugment: {name} is -1, must not be negative'):
-    RandAugment(**{name: -1})
+  with pytest.raises(InputError, match=f'randaugment.{name} is -1, must be at least 0'):
+    build(RandAugment, {name: -1}, 'randaugment')
 
 
 def test_a_row_is_the_same_whatever_else_is_wanted():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from configs import imagenet_study, recipes
+from imagenet_synth import pipeline
+from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.folder import Folder
-from imagenet_synth.core.worker import Unfinished, Worker
-from imagenet_synth.jobs import pipeline
-from imagenet_synth.jobs.extractor import load_extractor
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.evaluation.extractors import ExtractorReference
 
 _MODELS = {
   'resnet': dict(type='resnet', num_classes=10, block='basic', width=4, stage_sizes=(1,), stem='small'),
@@ -37,7 +37,7 @@ def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
   # 600 digits: 3.75 batches
   checkpoints = tmp_path / 'classify' / run['path'] / 'checkpoints'
   assert [path.name for path in checkpoints.iterdir()] == ['4']
-  extractor = load_extractor('classify', Folder(tmp_path, 'evaluate', {}))
+  extractor = ExtractorReference('classify').open(JobFolder(tmp_path, 'evaluate', {}))
   outputs = extractor.forward(np.zeros((3, 8, 8, 1), np.uint8))
   assert outputs.logits.shape == (3, 10) and np.isfinite(outputs.logits).all()
 
@@ -73,13 +73,13 @@ def test_finetuned_at_a_higher_resolution(tmp_path):
   assert result['size'] == 12 and result['mixtures']['real']['num_real'] == 64
   inputs = json.loads((tmp_path / 'at_12/job.json').read_text())['origin']['inputs']
   assert list(inputs) == ['at_8']
-  extractor = load_extractor('at_12', Folder(tmp_path, 'evaluate', {}))
+  extractor = ExtractorReference('at_12').open(JobFolder(tmp_path, 'evaluate', {}))
   assert extractor.forward(np.zeros((3, 12, 12, 1), np.uint8)).logits.shape == (3, 10)
   assert json.loads((tmp_path / 'at_8/job.json').read_text())['result']['model'] == 'DeiT-T'
 
 
 def test_other_seeds_cannot_be_started_from(tmp_path):
-  with pytest.raises(InputError, match='at_12: at_8 has no run real-seed7 to start from'):
+  with pytest.raises(InputError, match='jobs.at_12.seeds has 7, which at_8, .*, has not'):
     _run(tmp_path, at_8=_section(), at_12=_section(init='at_8', seeds=(7,)))
 
 

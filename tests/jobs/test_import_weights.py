@@ -12,10 +12,12 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from imagenet_synth import pipeline
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.folder import Folder
-from imagenet_synth.jobs import extractor, import_weights, pipeline
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.evaluation import extractors
+from imagenet_synth.jobs import import_extractor
 from tests.fixtures import reference
 
 _NETWORK = dict(
@@ -75,13 +77,9 @@ def _jobs(root):
       padding='encoded',
       batch_size=8,
     ),
-    'stage_1': dict(
-      job='import_weights', kind='deepfloyd', path=_weights(root, 'tiny_if1'), stage=_STAGE_1, text='embed'
-    ),
-    'stage_2': dict(
-      job='import_weights', kind='deepfloyd', path=_weights(root, 'tiny_if2'), stage=_STAGE_2, text='embed'
-    ),
-    'inception': dict(job='import_weights', kind='inception', path=str(root / 'inception.npz')),
+    'stage_1': dict(job='import_weights', path=_weights(root, 'tiny_if1'), stage=_STAGE_1, text='embed'),
+    'stage_2': dict(job='import_weights', path=_weights(root, 'tiny_if2'), stage=_STAGE_2, text='embed'),
+    'inception': dict(job='import_extractor', network='inception', path=str(root / 'inception.npz')),
     'finetune': dict(
       job='finetune',
       init='stage_1',
@@ -120,7 +118,7 @@ def _jobs(root):
 
 @pytest.mark.slow
 def test_public_weights_are_finetuned_sampled_and_measured(tmp_path, monkeypatch):
-  monkeypatch.setattr(extractor, '_INCEPTION_BATCH', 8)
+  monkeypatch.setattr(extractors, '_INCEPTION_BATCH', 8)
   config = _jobs(tmp_path)
   workdir = tmp_path / 'run'
   text = pipeline.dry_run(config, workdir)
@@ -143,35 +141,36 @@ def test_an_extractor_cannot_be_sampled(tmp_path):
   config = _jobs(tmp_path)
   jobs = {name: config['jobs'][name] for name in ('embed', 'inception', 'generate')}
   jobs['generate']['stages'] = [dict(weights='inception')]
-  with pytest.raises(InputError, match='generate: inception is not a stage of a cascade'):
+  with pytest.raises(InputError, match=r'stages\[0\].weights is .inception., a job of kind import_extractor'):
     pipeline.run(dict(jobs=jobs, order=list(jobs)), tmp_path / 'run')
 
 
 def _run_one(section, tmp_path):
-  section = {'name': 'one', **json.loads(json.dumps(section))}
-  pipeline.run(section, tmp_path / 'run')
+  config = dict(jobs=dict(one=section), order=['one'])
+  pipeline.run(json.loads(json.dumps(config)), tmp_path / 'run')
 
 
 @pytest.mark.parametrize(
   'change, message',
   [
-    (dict(path='/nowhere'), '/nowhere: weights of FID.s Inception-v3 do not exist'),
-    (dict(kind='imagen'), "one.kind is 'imagen', must be one of 'deepfloyd', 'inception'"),
-    (dict(kind='deepfloyd'), 'one needs stage and text, as kind is deepfloyd'),
+    (dict(path='/nowhere'), "jobs.one.path is '/nowhere', which is not there"),
+    (dict(path='configs'), "configs: no weights of FID's Inception-v3"),
+    (dict(network='imagen'), "jobs.one.network is 'imagen', must be one of 'inception'"),
+    (dict(job='import_weights'), 'unknown key jobs.one.network'),
   ],
 )
 def test_what_cannot_be_imported_is_named(tmp_path, change, message):
   with pytest.raises(InputError, match=message):
-    _run_one(dict(job='import_weights', kind='inception', path='x') | change, tmp_path)
+    _run_one(dict(job='import_extractor', network='inception', path='x') | change, tmp_path)
 
 
 def test_a_killed_import_is_done_again(tmp_path):
   np.savez(tmp_path / 'inception.npz', **reference.tensors('inception', gain=2.0))
-  config = import_weights.Config('inception', str(tmp_path / 'inception.npz'))
-  folder = Folder(tmp_path, 'inception', {'job': 'import_weights'})
+  config = import_extractor.Config('inception', str(tmp_path / 'inception.npz'))
+  folder = JobFolder(tmp_path, 'inception', {'job': 'import_extractor'})
   folder.start()
-  first = import_weights.run(config, folder)
-  assert import_weights.run(config, folder) == first
+  first = import_extractor.run(config, folder)
+  assert import_extractor.run(config, folder) == first
   bias = np.zeros(1008, np.float32)
   with pytest.raises(InputError, match='does not fit the network'):
     load_ema(Path(tmp_path) / 'inception/checkpoints', 0, {'params': {'fc_bias': bias}})

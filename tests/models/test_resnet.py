@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import traverse_util
 
+from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models import resnet
 from tests.fixtures import reference
@@ -160,8 +161,8 @@ def test_eval_images_do_not_see_each_other():
 
 @pytest.mark.parametrize('field', ['block', 'stem'])
 def test_unknown_variants_are_named(field):
-  with pytest.raises(InputError, match=f"resnet {field} 'wide' is none of"):
-    _init(_TINY(**{field: 'wide'}))
+  with pytest.raises(InputError, match=f"model.{field} is 'wide', must be one of"):
+    build(resnet.ResNet, {'stage_sizes': [1], 'num_classes': 2, field: 'wide'}, 'model')
 
 
 def test_parameters_carry_logical_axes():

@@ -149,8 +149,8 @@ def test_image_size_must_divide_into_patches():
 
 
 def test_width_must_divide_into_heads():
-  with pytest.raises(InputError, match='width 16 is not divisible by num_heads 3'):
-    _init(_TINY(num_heads=3))
+  with pytest.raises(InputError, match='num_heads is 3, must divide the width 16'):
+    _TINY(num_heads=3).validate()
 
 
 def test_parameters_carry_logical_axes():

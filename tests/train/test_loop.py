@@ -12,8 +12,8 @@ import pytest
 from jax.sharding import AxisType
 
 from imagenet_synth.core.checkpoint import Checkpoints, load_ema
+from imagenet_synth.core.devices import AXES, make_mesh
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.mesh import AXES, make_mesh
 from imagenet_synth.core.processes import Stopped
 from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.optim import Optimizer

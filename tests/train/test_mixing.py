@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.core.mesh import batch_sharding, make_mesh
+from imagenet_synth.core.devices import batch_sharding, make_mesh
 from imagenet_synth.train.mixing import mix, own_share
 
 

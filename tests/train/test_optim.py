@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.models.vit import ViT
@@ -33,8 +34,9 @@ def test_a_warm_up_can_be_a_fraction_of_the_run(schedule):
       for warmup in (dict(warmup=5 / 90), dict(warmup_steps=warmup_steps))
     ]
     assert rates[0] == rates[1] and rates[0][0] == 0 and rates[0][warmup_steps] == np.float32(0.4)
-  with pytest.raises(InputError, match='warmup 0.1 and warmup_steps 5 are both given'):
-    Optimizer('adam', 0.1, warmup_steps=5, warmup=0.1)
+  with pytest.raises(InputError, match='optimizer.warmup is 0.1 and warmup_steps is 5; leave one out'):
+    section = {'name': 'adam', 'learning_rate': 0.1, 'warmup_steps': 5, 'warmup': 0.1}
+    build(Optimizer, section, 'optimizer')
 
 
 def test_cosine_from_the_peak_at_the_end_of_the_warm_up_to_zero():

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 
 from imagenet_synth.cascade import DiffusionObjective, Stage, TextStates
-from imagenet_synth.core.mesh import AXES, make_mesh
+from imagenet_synth.core.devices import AXES, make_mesh
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import make_trainer
@@ -62,8 +62,10 @@ def _noised_mean(seed, step):
 
 
 def _diffusion_trainer(optimizer, mesh):
-  network = EfficientUNet((8,), (1,), (True,), (True,), num_heads=2)
-  objective = DiffusionObjective(Stage(4, 1, network, text_length=2, text_size=3))
+  network = EfficientUNet(
+    channels=(8,), num_res_blocks=(1,), self_attention=(True,), text_attention=(True,), num_heads=2
+  )
+  objective = DiffusionObjective(Stage(4, 1, network), text_size=3)
   return make_trainer(objective, optimizer, 2, 0.9, mesh)
 
 

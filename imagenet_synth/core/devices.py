@@ -1,0 +1,148 @@
+"""Devices: the mesh that training lays arrays over, and functions that run on each device of this host.
+
+Networks name the axes of their parameters by meaning; one table says which mesh axis each name is
+cut along, as in T5X (Roberts et al., 2022). Batches are cut along `data` and `fsdp` together.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from imagenet_synth.core.config import Invalid
+
+AXES = ('data', 'fsdp', 'tensor')
+"""The axes of every mesh."""
+
+RULES: dict[str, str] = {
+  'embed': 'fsdp',
+  'mlp': 'tensor',
+  'heads': 'tensor',
+  'vocab': 'tensor',
+  'conv_in': 'fsdp',
+  'conv_out': 'tensor',
+}
+"""The mesh axis that parameter axes of each name are cut along. A name that is not listed is not cut."""
+
+
+def require_mesh(fsdp: int, tensor: int) -> None:
+  """Raises `Invalid` if the devices of all processes do not divide by fsdp x tensor."""
+  num_devices, num_parts = jax.device_count(), fsdp * tensor
+  if num_devices % num_parts:
+    raise Invalid(
+      'fsdp',
+      f'is {fsdp} and tensor is {tensor}, but {num_devices} devices do not divide by {num_parts}; a dry '
+      f'run can plan for more of them with --cpu_devices {num_parts} or a multiple',
+    )
+
+
+def require_batch_size(
+  batch_size: int, tensor: int = 1, accumulate: int = 1, key: str = 'batch_size'
+) -> None:
+  """Raises `Invalid` for `key` if the devices of all processes cannot share a batch equally.
+
+  Args:
+    batch_size: rows of the batch.
+    tensor: devices that have the same rows, as they share each matrix product.
+    accumulate: parts of the batch that are computed one after the other.
+    key: the dotted key that is at fault.
+  """
+  num_devices = jax.device_count() // tensor
+  if batch_size % (num_devices * accumulate):
+    times = f' in {accumulate} parts' if accumulate > 1 else ''
+    raise Invalid(
+      key,
+      f'is {batch_size}, must be a multiple of {num_devices * accumulate}, as {num_devices} devices share '
+      f'it{times}',
+    )
+
+
+def make_mesh(fsdp: int = 1, tensor: int = 1) -> Mesh:
+  """Returns the devices of all processes as a mesh (data, fsdp, tensor); `data` takes the rest."""
+  shape = (jax.device_count() // (fsdp * tensor), fsdp, tensor)
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of arrays that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of arrays whose rows are cut along `data` and `fsdp`."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def param_shardings(mesh: Mesh, boxed: Any) -> Any:
+  """Returns the shardings of a tree of boxed parameters (arrays or shapes) with logical axis names.
+
+  An axis whose length its mesh axis does not divide is left whole: small networks have such axes.
+  """
+
+  def sharding(leaf: Any) -> NamedSharding:
+    names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else ()
+    shape = nn.unbox(leaf).shape
+    axes = [RULES.get(name) if name else None for name in names] or [None] * len(shape)
+    fits = [a if a and size % mesh.shape[a] == 0 else None for a, size in zip(axes, shape)]
+    return NamedSharding(mesh, PartitionSpec(*fits))
+
+  return jax.tree.map(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def gathered(shardings: Any) -> Any:
+  """Returns the same shardings with nothing cut along `fsdp`: parameters as a step computes with them."""
+
+  def whole(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(
+      sharding.mesh, PartitionSpec(*[None if axis == 'fsdp' else axis for axis in sharding.spec])
+    )
+
+  return jax.tree.map(whole, shardings)
+
+
+def filled_batches(num: int, batch_size: int, multiple: int = 1) -> Iterator[tuple[np.ndarray, int]]:
+  """Yields rows 0 .. num - 1 in batches of one size, so that a program is compiled for one shape only.
+
+  A batch is (rows int [B], how many of them are new). B is `batch_size` rounded up to a multiple of
+  `multiple`. The last batch is filled up with a repetition of its own rows, which are not new.
+  """
+  batch_size = -(-batch_size // multiple) * multiple
+  for start in range(0, num, batch_size):
+    rows = np.arange(start, min(start + batch_size, num))
+    yield np.resize(rows, batch_size), len(rows)
+
+
+def over_devices(forward: Callable[[Any, jax.Array], Any]) -> Callable[[Any, jax.Array], Any]:
+  """Returns `forward(variables, x [n, ...])` as a function of x [devices, n, ...], a part for each device.
+
+  Only the devices of this host take part; each has all variables.
+  """
+  # with several processes, a bare pmap would be over the devices of all
+  return jax.pmap(forward, in_axes=(None, 0), devices=jax.local_devices())
+
+
+def map_rows(
+  mapped: Callable[[Any, jax.Array], Any], variables: Any, inputs: np.ndarray, batch_size: int
+) -> Any:
+  """Returns the tree that a function made by `over_devices` gives for inputs [N, ...]: arrays [N, ...].
+
+  Args:
+    mapped: the function.
+    variables: its first argument.
+    inputs: its second argument, with all rows.
+    batch_size: rows at a time over all devices, rounded up to a multiple of their number. The last batch is
+      filled up, so that all have the shape that was compiled.
+  """
+  batches, num_devices = [], jax.local_device_count()
+  for rows, _ in filled_batches(len(inputs), batch_size, num_devices):
+    batches.append(mapped(variables, inputs[rows].reshape(num_devices, -1, *inputs.shape[1:])))
+
+  def joined(*arrays: jax.Array) -> np.ndarray:
+    parts = [np.asarray(array).reshape(-1, *array.shape[2:]) for array in arrays]
+    return np.concatenate(parts)[: len(inputs)]
+
+  # only now: while a batch is computed, the next one is brought to the devices
+  return jax.tree.map(joined, *batches)

@@ -1,0 +1,203 @@
+"""Batches of training images that depend on the seed and the step alone.
+
+A run that resumes at step s, on any number of hosts, sees what an uninterrupted one would have seen:
+nothing here has a position that could be lost.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from imagenet_synth.data.augment import Draws
+from imagenet_synth.data.decode import as_picture
+from imagenet_synth.data.source import Examples
+
+T = TypeVar('T')
+Batch = dict[str, np.ndarray]
+"""Arrays by name, which have a row for each example."""
+
+_MAX_CACHED_BYTES = 8 * 2**30
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+  """Returns the centre square of an image, resized: uint8 [H, W, C] -> [size, size, C].
+
+  It is resized bilinearly, with antialiasing where it is reduced.
+  """
+  height, width, channels = image.shape
+  if height == width == size:
+    return image
+  side = min(height, width)
+  left, top = (width - side) // 2, (height - side) // 2
+  small = as_picture(image).resize(
+    (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+  )
+  return np.asarray(small).reshape(size, size, channels)
+
+
+class Images:
+  """The images of a source at one size, each with a number.
+
+  Args:
+    source: its examples hold `image` uint8 [H, W, C].
+    size: height and width wanted, in pixels.
+    number: returns an example's number, such as its label or the row of its caption's embedding.
+    cache: keep decoded images in memory, so that each is decoded once; not done where they would take
+      more than 8 GiB.
+    limit: use only so many examples, the first ones; all if not given.
+  """
+
+  def __init__(
+    self,
+    source: Examples,
+    size: int,
+    number: Callable[[dict[str, Any]], int],
+    cache: bool = True,
+    limit: int | None = None,
+  ):
+    self._source, self._size, self._number = source, size, number
+    self._num = len(source) if limit is None else min(limit, len(source))
+    # by default it has more threads than there are cores, as some wait for the disk
+    self._pool = ThreadPoolExecutor()
+    self._cached: tuple[np.ndarray, np.ndarray] | None = None
+    if cache and 3 * size**2 * self._num <= _MAX_CACHED_BYTES:
+      self._cached = self._load(np.arange(self._num))
+
+  def __len__(self) -> int:
+    return self._num
+
+  def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [B, size, size, C] and their numbers int32 [B], for indices int [B]."""
+    if self._cached is None:
+      return self._load(indices)
+    return self._cached[0][indices], self._cached[1][indices]
+
+  def all(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all images uint8 [N, size, size, C] and their numbers int32 [N]."""
+    return self.take(np.arange(len(self)))
+
+  def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    pairs = list(self._pool.map(self._one, indices))
+    return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs], np.int32)
+
+  def _one(self, index: int) -> tuple[np.ndarray, int]:
+    example = self._source[int(index)]
+    return resize(example['image'], self._size), self._number(example)
+
+
+class Joined:
+  """Several `Images` of one size, one after the other, as if they were one."""
+
+  def __init__(self, parts: Sequence[Images]):
+    self._parts = parts
+    self._ends = np.cumsum([len(part) for part in parts])
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [B, size, size, C] and their numbers int32 [B], for indices int [B], B > 0."""
+    which = np.searchsorted(self._ends, indices, side='right')
+    starts = np.concatenate([[0], self._ends[:-1]])
+    pieces = []
+    for i, part in enumerate(self._parts):
+      rows = np.flatnonzero(which == i)
+      if len(rows):
+        pieces.append((rows, *part.take(indices[rows] - starts[i])))
+    image_shape = pieces[0][1].shape[1:]
+    images, numbers = np.empty((len(indices), *image_shape), np.uint8), np.empty(len(indices), np.int32)
+    for rows, some_images, some_numbers in pieces:
+      images[rows], numbers[rows] = some_images, some_numbers
+    return images, numbers
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+  return np.random.default_rng((seed, epoch)).permutation(num_examples)
+
+
+def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+  """Returns the examples of the batch of `step`, which counts from 0: int [batch_size].
+
+  Every epoch is a random permutation of all examples; a batch may span two epochs.
+  """
+  positions = step * batch_size + np.arange(batch_size)
+  epochs = positions // num_examples
+  return np.concatenate(
+    [
+      _permutation(seed, int(epoch), num_examples)[positions[epochs == epoch] % num_examples]
+      for epoch in np.unique(epochs)
+    ]
+  )
+
+
+def batches(
+  images: Images | Joined,
+  number_name: str,
+  seed: int,
+  batch_size: int,
+  start: int,
+  stop: int,
+  rows: np.ndarray | None = None,
+  augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None,
+) -> Iterator[Batch]:
+  """Yields the batches of the steps from `start` to `stop` - 1.
+
+  Args:
+    images: what the batches are drawn from.
+    number_name: the batch's name for the numbers of the images.
+    seed: of the order of the examples, and of their augmentation.
+    batch_size: images of a whole batch.
+    start: the first step; steps count from 0.
+    stop: the step after the last one.
+    rows: int [b], the rows of each batch that are wanted, all if not given. A row is the same whichever
+      others are wanted.
+    augment: returns the images that are trained on, [b, h, w, C], given images uint8 [b, H, W, C] and
+      random numbers for their rows.
+
+  Yields:
+    {'image': [b, h, w, C], number_name: int32 [b]}.
+  """
+  rows = np.arange(batch_size) if rows is None else rows
+  for step in range(start, stop):
+    taken, numbers = images.take(batch_indices(seed, step, batch_size, len(images))[rows])
+    if augment is not None:
+      taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))
+    yield {'image': taken, number_name: numbers}
+
+
+class Ahead(Generic[T]):
+  """An iterable whose elements are made in a thread, each while the one before it is used."""
+
+  def __init__(self, elements: Iterable[T]):
+    self._elements = iter(elements)
+    self._num_made, self._seconds = 0, 0.0
+
+  @property
+  def per_second(self) -> float:
+    """Returns how many elements the thread makes in a second of work; 0 before the first.
+
+    The time that it waits for elements to be used does not count.
+    """
+    return self._num_made / self._seconds if self._num_made else 0.0
+
+  def __iter__(self) -> Iterator[T]:
+    with ThreadPoolExecutor(1) as thread:
+      pending = thread.submit(self._make)
+      while made := pending.result():
+        pending = thread.submit(self._make)
+        yield made[0]
+
+  def _make(self) -> tuple[T, ...]:
+    """Returns the next element; an empty tuple at the end."""
+    start = time.perf_counter()
+    made = tuple(itertools.islice(self._elements, 1))
+    if made:
+      self._num_made, self._seconds = self._num_made + 1, self._seconds + time.perf_counter() - start
+    return made

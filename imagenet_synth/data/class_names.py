@@ -1,0 +1,44 @@
+"""The names of ImageNet's classes, and the prompts that are made of class names."""
+
+import collections
+import functools
+import importlib.resources
+from collections.abc import Mapping, Sequence
+
+from imagenet_synth.core.errors import InputError
+
+
+@functools.cache
+def imagenet_names() -> Mapping[str, str]:
+  """Returns {WordNet id: name} of the 1,000 classes of ILSVRC 2012, in label order.
+
+  All names are different. They have one or two words; three where two would not tell a class from its
+  neighbours.
+  """
+  text = importlib.resources.files(__package__).joinpath('imagenet_classes.tsv').read_text()
+  return dict(line.split('\t') for line in text.splitlines())
+
+
+def class_name_and_wnid(name: str) -> tuple[str, str]:
+  """Returns a class as people call it, and its WordNet id: '' where `name` is not one."""
+  return (imagenet_names()[name], name) if name in imagenet_names() else (name, '')
+
+
+def class_prompts(names: Sequence[str], template: str = '{}') -> tuple[str, ...]:
+  """Returns a prompt for each class, in label order: its name, put in place of the template's {}.
+
+  Where a class is known by its WordNet id, ImageNet's name for it is taken. The paper prompts with the
+  one- or two-word name alone.
+
+  Raises:
+    InputError: the template has no {}, or two classes would get the same prompt, so that the model could
+      not tell them apart.
+  """
+  if '{}' not in template:
+    raise InputError(f'prompt template {template!r} has no {{}} for the class name')
+  prompts = tuple(template.format(imagenet_names().get(name, name)) for name in names)
+  counts = collections.Counter(prompts)
+  doubled = [prompt for prompt, count in counts.items() if count > 1]
+  if doubled:
+    raise InputError(f'several classes have the prompt {doubled[0]!r}; give each its own name')
+  return prompts

@@ -1,0 +1,101 @@
+"""What a data set is to the rest of the program, whatever it is made from."""
+
+import dataclasses
+import re
+from typing import Any, Protocol
+
+import numpy as np
+
+from imagenet_synth.core.errors import InputError
+
+
+class Examples(Protocol):
+  """Random access to decoded examples: each has at least `image` uint8 [H, W, C]."""
+
+  def __len__(self) -> int:
+    """Returns how many examples there are."""
+    ...
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """Returns the example of this number; they count from 0."""
+    ...
+
+
+class Source(Examples, Protocol):
+  """A data set's split: examples with a `label` int or a `caption` bytes."""
+
+  # in label order; empty where examples have no label
+  class_names: tuple[str, ...]
+
+  @property
+  def version(self) -> str:
+    """Returns a text that changes with the examples: what was made of another version is out of date."""
+    ...
+
+  def class_counts(self) -> np.ndarray:
+    """Returns how many examples each class has: int [K]."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+  """What is known of a split before it is opened, so that a config can be checked; None: not known yet."""
+
+  # examples of the whole split
+  num_examples: int | None = None
+  # in label order; empty where examples have no label
+  class_names: tuple[str, ...] | None = None
+  # all captions that occur; empty where examples have no caption
+  captions: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """A split of a data set, or a part of one."""
+
+  # of the split
+  name: str
+  # the first example of the part, a number or a text such as '10%'; None for the beginning
+  start: int | str | None = None
+  # the example after the last one; None for the end
+  stop: int | str | None = None
+
+  def rows(self, length: int) -> range:
+    """Returns the rows of the part, where the whole has `length` of them.
+
+    Raises:
+      InputError: there are not so many, or none is left.
+    """
+    for end in (self.start, self.stop):
+      if isinstance(end, int) and end > length:
+        raise InputError(f'split {self} asks for example {end}, {self.name} has {length}')
+    rows = range(length)[_place(self.start, length) : _place(self.stop, length)]
+    if not rows:
+      raise InputError(f'split {self} has no examples; {self.name} has {length}')
+    return rows
+
+  def __str__(self) -> str:
+    if self.start is None and self.stop is None:
+      return self.name
+    return f'{self.name}[{"" if self.start is None else self.start}:{"" if self.stop is None else self.stop}]'
+
+
+def parse_split(text: str) -> Split:
+  """Returns the part that 'train', 'train[100:]' or 'train[10%:50%]' names.
+
+  Raises:
+    InputError: it is not of this form.
+  """
+  match = re.fullmatch(r'([^\[\]+]+)(?:\[(\d+%?)?:(\d+%?)?\])?', text)
+  if not match:
+    raise InputError(f'split is {text!r}, must be a name, or a part of one such as train[:90%]')
+  name, *ends = match.groups()
+  for end in ends:
+    if end and end.endswith('%') and int(end[:-1]) > 100:
+      raise InputError(f'split is {text!r}, more than 100%')
+  return Split(name, *(end if end is None or end.endswith('%') else int(end) for end in ends))
+
+
+def _place(end: int | str | None, length: int) -> int | None:
+  """Returns an end of a part as a number of examples."""
+  return int(end[:-1]) * length // 100 if isinstance(end, str) else end

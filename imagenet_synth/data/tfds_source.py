@@ -1,0 +1,249 @@
+"""Data sets of TensorFlow Datasets (TFDS), with random access to their examples.
+
+The data sets of this program are prepared on first use, and so is ImageNet from the tars that its
+owner has; any other must have been prepared, with array_record files, beforehand. Nothing here asks
+a network.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.progress import progress, say
+from imagenet_synth.data import digits, glyphs
+from imagenet_synth.data.class_names import imagenet_names
+from imagenet_synth.data.decode import decode_image
+from imagenet_synth.data.digits import Digits
+from imagenet_synth.data.glyphs import Glyphs
+from imagenet_synth.data.source import Contents, Source, parse_split
+
+BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {'digits': Digits, 'glyphs': Glyphs}
+"""The data sets that this program brings along, by name."""
+
+_CONTENTS: dict[str, Callable[..., dict[str, Contents]]] = {
+  'digits': digits.contents,
+  'glyphs': glyphs.contents,
+}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps TFDS's progress bars, banners and chatter from the user's screen."""
+  tfds.disable_progress_bar()
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+  """Returns a read-only builder of a data set, after writing it as array_record files if it isn't there.
+
+  TFDS writes into a directory of its own next to the final one and renames it at the end. So a
+  killed run leaves only an `incomplete.*` directory, which nobody reads and a new run ignores (it
+  isn't removed: another process may be writing there), and of several processes that prepare
+  the same data set at once, one wins and all go on with its files.
+
+  Args:
+    builder: a builder with a `data_dir`; the data set goes below it, and nothing anywhere else.
+  """
+  if not os.path.exists(builder.data_dir):
+    say(f'preparing {builder.info.full_name} in {builder.data_dir}')
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+      with _quiet():
+        builder.download_and_prepare(
+          download_dir=os.path.join(builder.data_dir_root, 'downloads'),
+          download_config=config,
+          file_format='array_record',
+        )
+    except OSError:
+      if not os.path.exists(builder.data_dir):  # Not just slower than another process.
+        raise
+  with _quiet():
+    return tfds.builder_from_directory(builder.data_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource(Source):
+  """Random access to one split."""
+
+  # of the data set and the split, for messages
+  name: str
+  # the undecoded examples, from `as_data_source`
+  records: Sequence[Mapping[str, Any]]
+  # number of channels of each image feature, by name
+  image_channels: Mapping[str, int]
+  # in label order; empty where examples have no label
+  class_names: tuple[str, ...]
+
+  @property
+  def version(self) -> str:
+    """Returns a text that changes with the examples: what was made of another version is out of date."""
+    return f'{self.name}, {len(self)} examples'
+
+  def class_counts(self) -> np.ndarray:
+    """Returns how many examples each class has: int [K]. Reads them all."""
+    with progress(len(self), f'counting the classes of {self.name}') as bar:
+      counts = np.zeros(len(self.class_names), int)
+      for index in range(len(self)):
+        counts[self.records[index]['label']] += 1
+        bar.update()
+    return counts
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """Returns example `index`: images uint8 [H, W, C], text as bytes, labels as ints."""
+    index = int(index)
+    # What array_record raises itself would not end an iteration.
+    if not 0 <= index < len(self):
+      raise IndexError(f'index {index} is not in 0..{len(self) - 1}')
+    example = dict(self.records[index])
+    for name, num_channels in self.image_channels.items():
+      file_name = example.get('file_name', b'').decode()
+      example[name] = decode_image(
+        example[name], num_channels, f'{self.name}: example {index} {file_name}'.rstrip()
+      )
+    return example
+
+
+def _require_options(name: str, options: Mapping[str, Any]) -> None:
+  """Raises InputError if one of BUILDERS has not these options."""
+  configs = BUILDERS[name].BUILDER_CONFIGS
+  base_fields = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
+  known = {field.name for config in configs[:1] for field in dataclasses.fields(config)} - base_fields
+  if unknown := set(options) - known:
+    has = f'its options are {sorted(known)}' if known else 'it has none'
+    raise InputError(f'data set {name} has no option {sorted(unknown)}: {has}')
+
+
+def _make_builder(name: str, data_dir: str, options: Mapping[str, Any]) -> tfds.core.DatasetBuilder:
+  """Returns one of BUILDERS; `options` are the fields of its config, if it has one."""
+  builder_class = BUILDERS[name]
+  _require_options(name, options)
+  if not builder_class.BUILDER_CONFIGS:
+    with _quiet():
+      return builder_class(data_dir=data_dir)
+  config = type(builder_class.BUILDER_CONFIGS[0])(**options)
+  # TFDS refuses a second config object under the name of one that it knows.
+  config = builder_class.builder_configs.get(config.name, config)
+  with _quiet():
+    return builder_class(data_dir=data_dir, config=config)
+
+
+def _prepare_imagenet(data_dir: str) -> tfds.core.DatasetBuilder:
+  """Returns ImageNet; prepares it from ILSVRC2012_img_{train,val}.tar in downloads/manual if needed."""
+  with _quiet():
+    builder = tfds.builder('imagenet2012', data_dir=data_dir)
+  manual = os.path.join(data_dir, 'downloads', 'manual')
+  tars = [os.path.join(manual, f'ILSVRC2012_img_{part}.tar') for part in ('train', 'val')]
+  missing = [tar for tar in tars if not os.path.exists(tar)]
+  if missing and not os.path.exists(builder.data_dir):
+    raise InputError(
+      f'imagenet2012 is not prepared in {data_dir}, and {missing[0]} is not there to make it from: '
+      'get it from https://image-net.org/download-images'
+    )
+  return prepare(builder)
+
+
+def _find_prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+  """Returns any other TFDS data set, read by its files only: its own code is never run."""
+  try:
+    with _quiet():
+      return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+  except ValueError as error:  # What TFDS raises for a malformed name and for a missing data set.
+    raise InputError(
+      f'no data set {name!r} is prepared in {data_dir}: prepare it there with TFDS '
+      f"(file_format='array_record'), or take one of {sorted(BUILDERS)}"
+    ) from error
+
+
+def tfds_contents(
+  name: str, data_dir: str | os.PathLike[str], options: Mapping[str, Any]
+) -> dict[str, Contents]:
+  """Returns what is in each split of a data set, by its name, as far as is known without preparing it.
+
+  Raises:
+    InputError: no such data set or option, or what it is to be made from is not there.
+  """
+  data_dir = os.fspath(data_dir)
+  if name in BUILDERS:
+    _require_options(name, options)
+    for config in BUILDERS[name].BUILDER_CONFIGS[:1]:
+      type(config)(**options)  # Checks their values.
+    return _CONTENTS[name](**options)
+  if options:
+    raise InputError(f'data set {name} takes no options here: remove {sorted(options)}')
+  if name == 'imagenet2012' and not os.path.exists(os.path.join(data_dir, name)):
+    return {split: Contents(None, tuple(imagenet_names()), ()) for split in ('train', 'validation')}
+  info = _find_prepared(name, data_dir).info
+  names = tuple(info.features['label'].names) if 'label' in info.features else ()
+  captions = None if 'caption' in info.features else ()
+  return {split: Contents(info.splits[split].num_examples, names, captions) for split in info.splits}
+
+
+def _require_rows(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
+  """Raises InputError where a plain split is not there, or has fewer examples than it asks for."""
+  if any(character in split for character in '+('):
+    return
+  part = parse_split(split)
+  if part.name not in builder.info.splits:
+    known = sorted(builder.info.splits)
+    raise InputError(f'data set {name} has no split {part.name!r}: its splits are {known}')
+  part.rows(builder.info.splits[part.name].num_examples)
+
+
+def tfds_source(name: str, split: str, data_dir: str | os.PathLike[str], **builder_config: Any) -> TfdsSource:
+  """Returns one split of a TFDS data set, which is prepared if it isn't yet, where that can be done.
+
+  Args:
+    name: `digits`, `glyphs`, `imagenet2012` (made from the tars in DATA_DIR/downloads/manual), or the
+      TFDS name of a data set prepared in `data_dir`, such as `imagenet_resized/64x64`.
+    split: a TFDS split, slices included: `train`, `train[10000:]`, `validation[:50%]`.
+    data_dir: the TFDS data directory.
+    **builder_config: the fields of the data set's config: `num_examples` and `seed` of `glyphs`.
+
+  Raises:
+    InputError: unknown name, split or option, or a data set that has no array_record files.
+  """
+  data_dir = os.fspath(data_dir)
+  if name in BUILDERS:
+    builder = prepare(_make_builder(name, data_dir, builder_config))
+  elif builder_config:
+    raise InputError(f'data set {name} takes no options here: remove {sorted(builder_config)}')
+  elif name == 'imagenet2012':
+    builder = _prepare_imagenet(data_dir)
+  else:
+    builder = _find_prepared(name, data_dir)
+  _require_rows(builder, name, split)
+  features = builder.info.features
+  images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+  # Decoded here and not by TFDS, whose numpy decoder leaves the grey JPEGs of ImageNet in [H, W].
+  decoders = {key: tfds.decode.SkipDecoding() for key in images}
+  try:
+    with _quiet():
+      records = builder.as_data_source(split, decoders=decoders)
+  except NotImplementedError as error:
+    raise InputError(
+      f'data set {name} in {data_dir} has no array_record files: convert it, or prepare it '
+      "with file_format='array_record'"
+    ) from error
+  except ValueError as error:
+    raise InputError(
+      f'data set {name} has no split {split!r}: its splits are {sorted(builder.info.splits)}'
+    ) from error
+  class_names = tuple(features['label'].names) if 'label' in features else ()
+  return TfdsSource(f'{name} {split}', records, {key: features[key].shape[-1] for key in images}, class_names)

@@ -1,0 +1,157 @@
+"""Classifiers that are trained on some images and tested on real ones.
+
+Trained on synthetic images alone, their accuracy is the Classification Accuracy Score, CAS (Ravuri & Vinyals,
+"Classification Accuracy Score for Conditional Generative Models", 2019).
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import flax.linen as nn
+import numpy as np
+
+from imagenet_synth.core.config import Distinct, Invalid, NotEmpty, Seed
+from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.batches import Images, Joined
+from imagenet_synth.data.source import Examples
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.metrics import logits as metrics
+from imagenet_synth.metrics.summary import mean_std
+from imagenet_synth.models.registry import Classifier
+from imagenet_synth.train import classifier
+from imagenet_synth.train.metric_writers import WriterName, make_writer
+from imagenet_synth.train.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class CasConfig:
+  """What a classifier is, how it is trained on a trial's samples, and what it is tested on."""
+
+  # the network
+  model: Classifier
+  # how the network is trained
+  recipe: Recipe
+  # real images that it is tested on
+  test: DatasetConfig
+  # the seeds of its runs, one for each; figures are means over them
+  seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
+
+  def check(self, size: int, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` below `key` if the data is not there, or the network takes no images of `size`."""
+    self.test.contents(jobs.workdir, f'{key}.test')
+    require_image_size(self.model, size, f'{key}.model')
+
+
+def require_image_size(model: nn.Module, size: int, key: str) -> None:
+  """Raises `Invalid` below `key` if a classifier does not take images of `size`."""
+  divisor = getattr(model, 'size_divisor', 1)
+  if size % divisor:
+    raise Invalid(key, f'takes images whose size is a multiple of {divisor}, they have {size}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """All that runs of a classifier, from training to test, have in common: not seeds and training images."""
+
+  # the network
+  model: nn.Module
+  # how it is trained
+  recipe: Recipe
+  # height and width of what it sees; the images may be larger
+  size: int
+  # the images that it is tested on, with their labels
+  test: Images
+  # where metrics go besides metrics.jsonl
+  writers: tuple[WriterName, ...] = ('tensorboard',)
+
+  def run(
+    self,
+    data: Images | Joined,
+    seed: int,
+    path: pathlib.Path,
+    origin: dict[str, Any],
+    what: str,
+    start: Any = None,
+  ) -> dict[str, Any]:
+    """Trains on `data`, tests, and returns the figures, which are kept in `path`/metrics.json.
+
+    A run that was tested before is not trained again, one that was killed goes on.
+
+    Args:
+      data: the training images, with their labels.
+      seed: of weights, batches and augmentation.
+      path: the run's folder.
+      origin: where the weights come from, kept with each checkpoint.
+      what: names the run in the progress bar.
+      start: variables to begin with; random ones if not given.
+
+    Returns:
+      seed; top_1, top_5 and calibration_error in [0, 1]; per_class, the accuracy of each class; confusion,
+      the counts [true class][predicted class].
+    """
+    if (path / 'metrics.json').exists():
+      return read_json(path / 'metrics.json')
+    path.mkdir(parents=True, exist_ok=True)
+    variables = classifier.train(
+      self.model,
+      self.recipe,
+      data,
+      self.size,
+      seed,
+      path,
+      origin,
+      lambda folder, start_step: make_writer(folder, start_step, self.writers),
+      what,
+      start,
+    )
+    logits, labels = classifier.predict_labelled(self.model, variables, self.test, self.size)
+    accuracy = metrics.accuracy(logits, labels, top=(1, 5))
+    result = {
+      'seed': seed,
+      'top_1': accuracy[1],
+      'top_5': accuracy[5],
+      'calibration_error': metrics.expected_calibration_error(logits, labels),
+      'per_class': metrics.per_class_accuracy(logits, labels).tolist(),
+      'confusion': metrics.confusion_matrix(logits, labels).tolist(),
+    }
+    write_json(path / 'metrics.json', result)
+    return result
+
+
+def labelled(source: Examples, size: int, num: int | None = None) -> Images:
+  """Returns the images of a source, brought to `size`, with their labels; the first `num`, if given."""
+  return Images(source, size, lambda example: example['label'], limit=num)
+
+
+def classification_accuracy_score(
+  config: CasConfig, source: Examples, size: int, path: pathlib.Path, folder: JobFolder
+) -> dict[str, Any]:
+  """Returns the CAS of labelled images, brought to `size`: see `summary`. Its runs stay under `path`."""
+  data, test = labelled(source, size), labelled(config.test.open(folder), size)
+  experiment = Experiment(config.model, config.recipe, size, test)
+  return summary(
+    [
+      experiment.run(data, seed, path / f'cas-seed{seed}', folder.origin, f'{folder.name} CAS seed {seed}')
+      for seed in config.seeds
+    ]
+  )
+
+
+def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Returns the figures of an experiment's runs over all seeds, as JSON holds them.
+
+  They are top_1, top_5 and calibration_error, each with its `mean` and `std`; per_class, means; and
+  confusion, sums.
+  """
+  numbers = {
+    key: mean_std([result[key] for result in results])._asdict()
+    for key in ('top_1', 'top_5', 'calibration_error')
+  }
+  return numbers | {
+    'per_class': np.mean([result['per_class'] for result in results], axis=0).tolist(),
+    'confusion': np.sum([result['confusion'] for result in results], axis=0).tolist(),
+  }

@@ -1,0 +1,115 @@
+"""The networks whose features and logits FID, IS, precision and recall are made of.
+
+A new one needs a function from a job's name, folder and result to an `Extractor`, which is entered in
+`_READERS`, and a job that writes the name of that entry as `extractor` into its result.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import jax
+import numpy as np
+
+from imagenet_synth.core import images
+from imagenet_synth.core.checkpoint import load_ema
+from imagenet_synth.core.config import Reference, build_one_of
+from imagenet_synth.core.devices import map_rows, over_devices
+from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.stages import local_replicas
+from imagenet_synth.models.inception import InceptionV3
+from imagenet_synth.models.outputs import Outputs
+from imagenet_synth.models.registry import CLASSIFIERS
+from imagenet_synth.train import classifier
+
+# images that Inception-v3 sees at a time, over all devices of this host
+_INCEPTION_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+  """A network, and how it sees images."""
+
+  # the name and the hash of the weights, which stand beside each figure
+  described: str
+  # how images are brought to the network's size
+  preprocessing: str
+  # what a reader must know before comparing figures with others'; empty if there is nothing
+  caveat: str
+  # returns the network's outputs for images uint8 [N, S, S, C]
+  forward: Callable[[np.ndarray], Outputs]
+
+
+class ExtractorReference(Reference):
+  """A reference to a network: the first run of a classify job, or what an import_extractor job has read."""
+
+  kinds: ClassVar[tuple[str, ...]] = ('classify', 'import_extractor')
+
+  def open(self, folder: JobFolder) -> Extractor:
+    """Returns the network with its weights.
+
+    Raises:
+      InputError: the job has not been run to its end, or its checkpoint does not fit.
+    """
+    path, result = folder.input(self.name)
+    return _READERS[result['extractor_kind']](self.name, path, result)
+
+
+def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+  """Returns the first run of a classify job, for images of any size."""
+  model = build_one_of(CLASSIFIERS, result['network'], f'{name}.model')
+  size, run = result['size'], result['runs'][0]
+  variables = classifier.load(model, size, run['channels'], path / run['path'])
+  enlarged = jax.jit(lambda x: images.to_uint8(images.upsample(images.to_float(x), size)))
+
+  def forward(pictures: np.ndarray) -> Outputs:
+    pictures = _with_channels(pictures, run['channels'])
+    if pictures.shape[1] != size:
+      pictures = np.asarray(enlarged(pictures))
+    return classifier.predict(model, variables, pictures)
+
+  return Extractor(
+    f'{name} at {size}x{size} (weights {tree_hash(variables)})',
+    f'bilinear to {size}x{size}, rounded to uint8',
+    'a classifier trained on real images, not of Inception-v3: they can be compared within this report only',
+    forward,
+  )
+
+
+def _inception(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+  """Returns the Inception-v3 of an import_extractor job."""
+  like = jax.eval_shape(InceptionV3().init, jax.random.key(0), np.zeros((1, 299, 299, 3), np.uint8))
+  variables = load_ema(path / 'checkpoints', result['step'], like)
+  replicas, mapped = local_replicas(variables), over_devices(_inception_outputs)
+
+  def forward(pictures: np.ndarray) -> Outputs:
+    return map_rows(mapped, replicas, _with_channels(pictures, 3), _INCEPTION_BATCH)
+
+  return Extractor(
+    f'Inception-v3 of FID (weights {tree_hash(variables)})',
+    "bilinear to 299x299 as TensorFlow 1's graph has it, not rounded",
+    '',
+    forward,
+  )
+
+
+def _inception_outputs(variables: Any, pictures: jax.Array) -> Outputs:
+  outputs = cast(dict[str, jax.Array], InceptionV3().apply(variables, pictures))
+  return Outputs(outputs['logits_unbiased'], outputs['2048'])
+
+
+_READERS: dict[str, Callable[[str, pathlib.Path, dict[str, Any]], Extractor]] = {
+  'classifier': _classifier,
+  'inception': _inception,
+}
+
+
+def _with_channels(pictures: np.ndarray, num_channels: int) -> np.ndarray:
+  """Returns uint8 images [..., 1 or 3] as [..., num_channels]: grey as RGB, RGB as luminance (Rec. 601)."""
+  if pictures.shape[-1] == num_channels:
+    return pictures
+  if num_channels == 3:
+    return pictures.repeat(3, axis=-1)
+  return np.round(pictures @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)

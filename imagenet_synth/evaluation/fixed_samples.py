@@ -1,0 +1,78 @@
+"""The same images drawn by different weights or settings, so that differences come from these alone."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from imagenet_synth import cascade
+from imagenet_synth.cascade import TextStates, TrainedStage
+from imagenet_synth.core import images
+from imagenet_synth.core.files import read_arrays, write_arrays
+
+# images that are drawn between two writes to disk
+_CHUNK = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedSamples:
+  """The images that are drawn by each version of a stage, and what the stage gets to draw them."""
+
+  # the stages that feed it, base first; what they draw is kept, for all versions
+  below: Sequence[TrainedStage]
+  # the states of a prompt for each class
+  text: TextStates
+  # the seed of the data set that the images are of
+  seed: int
+  # the class of each image, int [N]
+  labels: np.ndarray
+  # the number of each image within its class, int [N]
+  indices: np.ndarray
+  # images sampled at a time, over all devices of this host
+  batch_size: int
+  # the folder in which `low_res` holds what the stages below have drawn
+  path: pathlib.Path
+
+  def chunks(self, start: int, stop: int) -> Iterator[slice]:
+    """Yields images start .. stop - 1 in slices of as many as are drawn between two writes to disk."""
+    for first in range(start, stop, _CHUNK):
+      yield slice(first, min(first + _CHUNK, stop))
+
+  def draw(
+    self, trained: TrainedStage, rows: slice, on_batch: Callable[[int], Any] = lambda num: None
+  ) -> np.ndarray:
+    """Returns the images of some rows, drawn by a version of the stage: uint8 [n, S, S, C].
+
+    `on_batch` is called with the number of images of each batch.
+    """
+    (drawn,) = cascade.sample(
+      [trained],
+      self.text,
+      self.seed,
+      self.labels[rows],
+      self.indices[rows],
+      self.batch_size,
+      low_res=self._low_res(rows),
+      first_stage=len(self.below),
+      on_batch=on_batch,
+    )
+    return np.asarray(images.to_uint8(drawn))
+
+  def clean(self) -> None:
+    """Deletes what the stages below have drawn, when no more images are to be drawn."""
+    shutil.rmtree(self.path / 'low_res', ignore_errors=True)
+
+  def _low_res(self, rows: slice) -> np.ndarray | None:
+    """Returns what the stage enlarges, float32 [n, s, s, C]; None for the base."""
+    if not self.below:
+      return None
+    path = self.path / 'low_res' / f'{rows.start:09d}-{rows.stop:09d}.npz'
+    if not path.exists():
+      drawn = cascade.sample(
+        self.below, self.text, self.seed, self.labels[rows], self.indices[rows], self.batch_size
+      )
+      write_arrays(path, images=drawn[-1])
+    return read_arrays(path)['images']

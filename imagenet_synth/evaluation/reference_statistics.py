@@ -1,0 +1,114 @@
+"""References that generated images are compared with: real splits, and published statistics."""
+
+import dataclasses
+from typing import Any
+
+from imagenet_synth.core.config import Count, Invalid
+from imagenet_synth.core.files import json_hash, read_arrays, tree_hash, write_arrays
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.batches import Images
+from imagenet_synth.evaluation.extractors import Extractor
+from imagenet_synth.evaluation.measuring import Observed, ReferenceSet, in_batches, observe
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.metrics import frechet
+from imagenet_synth.metrics.frechet import Moments
+
+# logits that are kept of a split: those of all training images would take gigabytes, and no one asks for
+# their Inception Score
+_REAL_LOGITS = 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+  """An npz of feature statistics, `mu` and `sigma`, as ADM publishes them."""
+
+  # the file
+  path: str
+  # the number of images that they are of
+  num_images: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class References:
+  """Real splits that generated images are compared with, and statistics from elsewhere, by name."""
+
+  # the real images that the generator was trained on
+  train: DatasetConfig
+  # other real images, by which checkpoints and settings are chosen
+  validation: DatasetConfig
+  # statistics from elsewhere, of the same extractor, by the name that they have in the figures
+  statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
+
+  def validate(self) -> None:
+    """Raises `Invalid` if statistics have the name of a split."""
+    for name in self.statistics:
+      if name in ('train', 'validation'):
+        raise Invalid(f'statistics.{name}', 'has the name of a split; give it another one')
+
+  def check(self, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` below `key` if a split is known not to be there."""
+    self.train.contents(jobs.workdir, f'{key}.train')
+    self.validation.contents(jobs.workdir, f'{key}.validation')
+
+  def files(self) -> dict[str, str]:
+    """Returns the files that must be there, by their dotted key."""
+    return {f'statistics.{name}.path': of.path for name, of in self.statistics.items()}
+
+  def observed(self, extractor: Extractor, size: int, folder: JobFolder) -> dict[str, ReferenceSet]:
+    """Returns all references by name; images of splits are brought to `size` first, as generated ones are."""
+    references = {
+      split: observe_real(extractor, getattr(self, split), size, folder) for split in ('train', 'validation')
+    }
+    return references | {name: _read(of) for name, of in self.statistics.items()}
+
+
+def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int, folder: JobFolder) -> ReferenceSet:
+  """Returns the images of a split, brought to `size`, as a reference.
+
+  What the extractor says of them is kept in WORKDIR/references, for all jobs.
+  """
+  source = dataset.open(folder)
+  about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
+  path = folder.workdir / 'references' / f'{json_hash([extractor.described, about])}.npz'
+  if not path.exists():
+    data = Images(source, size, lambda example: 0, cache=False)
+    observed = observe(extractor, in_batches(data, f'{folder.name} {dataset.split} {size}x{size}'))
+    assert observed.features is not None and observed.logits is not None
+    halves = {
+      f'{field.name}_{i}': getattr(half, field.name)
+      for i, half in enumerate(observed.halves)
+      for field in dataclasses.fields(Moments)
+    }
+    write_arrays(
+      path,
+      **halves,
+      features=observed.features,
+      logits=observed.logits[:_REAL_LOGITS],
+      floor=frechet.frechet_distance(*observed.halves),
+    )
+  kept = read_arrays(path)
+
+  def half(i: int) -> Moments:
+    return Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}'])
+
+  about |= {
+    'resize': 'centre square, antialiased bilinear',
+    'rounding': 'uint8',
+    'floor': float(kept['floor']),
+  }
+  return _described(Observed((half(0), half(1)), kept['features'], kept['logits']), about)
+
+
+def _read(statistics: Statistics) -> ReferenceSet:
+  """Returns published statistics as a reference; of the two halves, one is empty."""
+  moments = Moments.load(statistics.path, statistics.num_images)
+  observed = Observed((moments, Moments.zero(moments.mean.size)), None, None)
+  return _described(observed, {'statistics': statistics.path})
+
+
+def _described(observed: Observed, about: dict[str, Any]) -> ReferenceSet:
+  """Returns a reference that is described by `about`, the number of images and the hash of the moments."""
+  moments = observed.moments
+  content = tree_hash({'mean': moments.mean, 'scatter': moments.scatter})
+  return ReferenceSet(observed, about | {'num_images': moments.count, 'hash': content})

@@ -1,0 +1,134 @@
+"""Trials of sampler settings: each draws the same images with settings of its own, and is measured.
+
+trials/NAME/images/*.tfrecord   the images, written as they are drawn, so that a killed process loses few;
+                                deleted once the trial is not to be measured again
+trials/NAME/samples.png         a grid of the first images
+trials/NAME/metrics_NUM.json    the figures of NUM images, written last: the trial has been measured
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from imagenet_synth.cascade import TrainedStage
+from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.progress import progress
+from imagenet_synth.data.batches import Images
+from imagenet_synth.data.picture_grid import save_grid
+from imagenet_synth.data.records import Record, ShardSource, write_shard
+from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_score
+from imagenet_synth.evaluation.extractors import Extractor
+from imagenet_synth.evaluation.fixed_samples import FixedSamples
+from imagenet_synth.evaluation.measuring import ReferenceSet, in_batches, measure, observe
+
+# of the grid in samples.png
+_COLUMNS, _ROWS = 10, 6
+
+Trial = dict[str, Any]
+"""The values of the swept fields of SamplerSettings, by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+  """What all trials of a sweep have in common."""
+
+  # the sweep's own folder
+  folder: JobFolder
+  # the stage that is swept; a trial overrides some of its settings
+  swept: TrainedStage
+  # the images that are drawn, and what the stage gets to draw them
+  samples: FixedSamples
+  # the numbers of images on which trials are measured, a round each, ascending
+  ends: Sequence[int]
+  # the network whose features and logits the figures are of
+  extractor: Extractor
+  # what the images are compared with
+  references: Mapping[str, ReferenceSet]
+  # how CAS is measured; None if it is not
+  cas: CasConfig | None
+
+  def cost(self, trials: Sequence[Trial], num_images: int) -> int:
+    """Returns the network's evaluations for `num_images` images of each trial; guidance doubles them."""
+    settings = [self._stage(trial).settings for trial in trials]
+    return num_images * sum(of.num_steps * (1 + (of.guidance != 1)) for of in settings)
+
+  def measured(self, trials: Sequence[Trial], num_images: int) -> list[dict[str, Any]]:
+    """Measures this worker's part of the trials that are not measured yet; returns the figures of each trial.
+
+    They are the trial's settings, what `measure` returns, and `cas` if it is measured.
+
+    Raises:
+      Unfinished: the other workers have not done theirs yet.
+    """
+    worker = self.folder.worker
+    mine = worker.part(trials)
+    what = f'{self.folder.name} x{num_images:,}'
+    is_measured = lambda trial: self._metrics_path(trial, num_images).exists()
+    with progress(self.cost(mine, num_images), what, unit='eval') as bar:
+      for trial in mine:
+        if is_measured(trial):
+          bar.update(self.cost([trial], num_images))
+        else:
+          self._measure(trial, num_images, bar.update)
+    worker.require_all(self.folder.name, trials, is_measured, f'trials of {num_images:,} images')
+    return [read_json(self._metrics_path(trial, num_images)) for trial in trials]
+
+  def delete_images(self, trial: Trial) -> None:
+    """Deletes the images of a trial that need not be measured again; its figures stay."""
+    shutil.rmtree(self._path(trial) / 'images', ignore_errors=True)
+
+  def _measure(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> None:
+    """Draws the images of a trial, measures them, and writes the figures."""
+    path = self._path(trial)
+    source = ShardSource(self._draw(trial, num_images, on_evaluations))
+    size = self.swept.stage.size
+    shown = np.stack([source[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(source)))])
+    save_grid(path / 'samples.png', shown, _COLUMNS)
+    data = Images(source, size, lambda example: example['label'], cache=False)
+    observed = observe(self.extractor, in_batches(data, f'{path.name} measured'))
+    metrics = {**trial, **measure(observed, self.references)}
+    if self.cas:
+      metrics['cas'] = classification_accuracy_score(
+        self.cas, source, size, path / f'cas_{num_images}', self.folder
+      )
+    write_json(self._metrics_path(trial, num_images), metrics)
+
+  def _draw(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> list[pathlib.Path]:
+    """Draws those of the first images that are not there, and returns the shards of all."""
+    stage, paths = self._stage(trial), []
+    for rows in self._chunks(num_images):
+      paths.append(self._path(trial) / 'images' / f'{rows.start:09d}-{rows.stop:09d}.tfrecord')
+      if paths[-1].exists():
+        on_evaluations(self.cost([trial], rows.stop - rows.start))
+        continue
+      pictures = self.samples.draw(stage, rows, lambda num: on_evaluations(self.cost([trial], num)))
+      labels, indices = self.samples.labels[rows].tolist(), self.samples.indices[rows].tolist()
+      records = [
+        Record(picture, label, str(label), index, self.samples.seed, '', trial)
+        for picture, label, index in zip(pictures, labels, indices)
+      ]
+      write_shard(paths[-1], records)
+    return paths
+
+  def _chunks(self, num_images: int) -> list[slice]:
+    """Returns slices of the first images that end where a round ends, so that later rounds reuse shards."""
+    ends = [0] + [end for end in self.ends if end <= num_images]
+    return [chunk for start, stop in itertools.pairwise(ends) for chunk in self.samples.chunks(start, stop)]
+
+  def _stage(self, trial: Trial) -> TrainedStage:
+    return self.swept._replace(settings=dataclasses.replace(self.swept.settings, **trial))
+
+  def _path(self, trial: Trial) -> pathlib.Path:
+    name = '-'.join(
+      f'{name}_{value:g}' if isinstance(value, float) else f'{name}_{value}' for name, value in trial.items()
+    )
+    return self.folder.path / 'trials' / name
+
+  def _metrics_path(self, trial: Trial, num_images: int) -> pathlib.Path:
+    return self._path(trial) / f'metrics_{num_images}.json'

@@ -1,0 +1,129 @@
+"""The `dataset` section of a job, which says which split of which data set is read."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from imagenet_synth.core.config import Invalid
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.image_folder import FolderSource, folder_contents
+from imagenet_synth.data.source import Contents, Source, parse_split
+from imagenet_synth.data.tfds_source import tfds_contents, tfds_source
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+  """A split of a data set."""
+
+  # the data set: 'digits', 'glyphs', 'imagenet2012', another TFDS data set that has been prepared, or
+  # 'folder' for images as SPLIT/CLASS/FILE
+  name: str
+  # the part that is read, such as 'train', 'train[:90%]' or 'train[100:]'
+  split: str
+  # options of the data set's builder: `num_examples` and `seed` of 'glyphs'; the others have none
+  options: dict[str, int] = dataclasses.field(default_factory=dict)
+  # the folder of all data sets, WORKDIR/datasets if not given; for 'folder', the folder of SPLIT/CLASS/FILE
+  directory: str | None = None
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the split is not written as splits are, or a key does not suit the data set."""
+    self._reader.validate(self)
+    if '+' not in self.split:
+      try:
+        parse_split(self.split)
+      except InputError as error:
+        raise Invalid('split', str(error).removeprefix('split ')) from None
+
+  def contents(self, workdir: pathlib.Path, key: str) -> Contents:
+    """Returns what is known of the split before it is opened.
+
+    Raises:
+      Invalid: below `key`: the data set, the split or so many examples are not there.
+    """
+    try:
+      splits = self._reader.contents(self, self._directory(workdir))
+    except InputError as error:
+      raise Invalid(key, f'cannot be read: {error}') from None
+    if '+' in self.split:
+      return Contents()
+    part = parse_split(self.split)
+    if part.name not in splits:
+      raise Invalid(f'{key}.split', f'is {self.split!r}, {self.name} has {", ".join(splits)}')
+    known = splits[part.name]
+    if known.num_examples is not None:
+      try:
+        known = dataclasses.replace(known, num_examples=len(part.rows(known.num_examples)))
+      except InputError as error:
+        raise Invalid(f'{key}.split', f'is {self.split!r}: {error}') from None
+    return known
+
+  def open(self, folder: JobFolder) -> Source:
+    """Returns the split; TFDS data sets of this program, and ImageNet, are prepared where they are missing.
+
+    Raises:
+      InputError: it is not there, or cannot be read.
+    """
+    return self._reader.open(self, self._directory(folder.workdir), folder.workdir / 'datasets')
+
+  @property
+  def _reader(self) -> 'Reader':
+    return _READERS.get(self.name, TfdsReader())
+
+  def _directory(self, workdir: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(self.directory or workdir / 'datasets').expanduser()
+
+
+class Reader(Protocol):
+  """A kind of data set: what its sections may hold, what is in it, and how it is opened."""
+
+  def validate(self, config: DatasetConfig) -> None:
+    """Raises `Invalid` if the section lacks or has keys that it must not."""
+    ...
+
+  def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
+    """Returns what is known of each split before it is opened; raises InputError if nothing is there."""
+    ...
+
+  def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
+    """Returns the split; `cache_dir` is for what is found out about it once."""
+    ...
+
+
+class FolderReader(Reader):
+  """Images as DIRECTORY/SPLIT/CLASS/FILE."""
+
+  def validate(self, config: DatasetConfig) -> None:
+    """Raises `Invalid` if the folder is not said, or options are."""
+    if config.directory is None:
+      raise Invalid('directory', "is missing; the data set 'folder' needs one")
+    if config.options:
+      raise Invalid('options', f"has {', '.join(config.options)}; the data set 'folder' has no options")
+
+  def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
+    """Returns what a look at the folders tells."""
+    return folder_contents(directory)
+
+  def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
+    """Returns the images, their labels and file names."""
+    return FolderSource(directory, config.split, cache_dir)
+
+
+class TfdsReader(Reader):
+  """Data sets of TFDS, those of this program among them."""
+
+  def validate(self, config: DatasetConfig) -> None:
+    """Accepts all sections: options are checked where the data set is known."""
+
+  def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
+    """Returns what a prepared data set's files tell, or what is known of one before it is prepared."""
+    return tfds_contents(config.name, directory, config.options)
+
+  def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
+    """Returns the split, and prepares the data set where it is missing and can be prepared."""
+    return tfds_source(config.name, config.split, directory, **config.options)
+
+
+_READERS: dict[str, Reader] = {'folder': FolderReader()}
+"""By the `name` of a section; all other names are those of TFDS."""

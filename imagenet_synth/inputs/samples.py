@@ -1,0 +1,68 @@
+"""The labelled data set of synthetic images, in shards of each size, that a generate job hands on."""
+
+import pathlib
+from typing import Any, ClassVar, NamedTuple
+
+from imagenet_synth.core.config import Invalid, Reference
+from imagenet_synth.core.files import read_json
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.records import ShardSource
+from imagenet_synth.inputs.known_jobs import KnownJobs, MakesSamples
+
+
+class SampleSet(NamedTuple):
+  """A generated data set."""
+
+  # the generate job's folder
+  path: pathlib.Path
+  # manifest.json, as `jobs/generate.py` has written it
+  manifest: dict[str, Any]
+
+  @property
+  def sizes(self) -> list[int]:
+    """Returns the sizes (height and width) of the images, each of which is there at every size."""
+    return self.manifest['sizes']
+
+  @property
+  def num_images(self) -> int:
+    """Returns how many images there are of each size."""
+    return self.manifest['num_images']
+
+  @property
+  def is_finetuned(self) -> bool:
+    """Returns whether the base that drew the images was fine-tuned."""
+    return self.manifest['stages'][0]['kind'] == 'finetune'
+
+  def shards(self, size: int) -> list[pathlib.Path]:
+    """Returns the shards of one size, in order."""
+    return [self.path / str(size) / name for name in sorted(self.manifest['shards'][str(size)])]
+
+  def images(self, size: int) -> ShardSource:
+    """Returns the images of one size, in the order of the class plan."""
+    return ShardSource(self.shards(size))
+
+
+class Samples(Reference):
+  """A reference to the images of a generate job."""
+
+  kinds: ClassVar[tuple[str, ...]] = ('generate',)
+
+  def open(self, folder: JobFolder) -> SampleSet:
+    """Returns the data set that the job has written.
+
+    Raises:
+      InputError: the job has not been run to its end.
+    """
+    path = folder.input(self.name).path
+    return SampleSet(path, read_json(path / 'manifest.json'))
+
+  def require_size(self, size: int, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` if there are no images of exactly this size."""
+    sizes = self.sizes(jobs)
+    if size not in sizes:
+      raise Invalid(key, f'is {size}, {self.name} makes {", ".join(map(str, sizes))}')
+
+  def sizes(self, jobs: KnownJobs) -> tuple[int, ...]:
+    """Returns the sizes of the images as the configurations have them."""
+    maker: MakesSamples = jobs.of(self)
+    return maker.image_sizes(jobs)

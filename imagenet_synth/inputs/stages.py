@@ -1,0 +1,225 @@
+"""Trained stages of the cascade: the weights that one job hands to another, and how they are sampled."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.core.checkpoint import load_ema
+from imagenet_synth.core.config import Invalid, Reference, build
+from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import on_every_host
+from imagenet_synth.inputs.known_jobs import KnownJobs, MakesWeights
+from imagenet_synth.inputs.text import Text
+
+
+class StageWeights(NamedTuple):
+  """A checkpoint of a training run, and the stage that it is of."""
+
+  # the folder of the job that has trained or imported the weights, not of a select job
+  path: pathlib.Path
+  # that job's name
+  run: str
+  # that job's kind
+  kind: str
+  # the checkpoint's training step
+  step: int
+  # the steps of all checkpoints that are kept, ascending
+  steps: tuple[int, ...]
+  # the stage as a config has it
+  section: dict[str, Any]
+  # D, the width of the text states that the stage is conditioned on
+  text_size: int
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    """Returns the folder of all checkpoints of the run."""
+    return self.path / 'checkpoints'
+
+  @property
+  def stage(self) -> Stage:
+    """Returns the stage, built from its section."""
+    return build(Stage, self.section, f'{self.run}.stage')
+
+  @property
+  def handed_on(self) -> dict[str, Any]:
+    """Returns what a job's result must hold for `Weights.open`."""
+    return {
+      'run': self.run,
+      'kind': self.kind,
+      'step': self.step,
+      'checkpoints': list(self.steps),
+      'stage': self.section,
+      'text_size': self.text_size,
+    }
+
+
+class Weights(Reference):
+  """A reference to weights of a stage: a training job's last, published ones, or a select job's choice."""
+
+  kinds: ClassVar[tuple[str, ...]] = ('pretrain', 'finetune', 'import_weights', 'select')
+
+  def open(self, folder: JobFolder) -> StageWeights:
+    """Returns the weights that the job has handed on.
+
+    Raises:
+      InputError: the job, or the one that it has chosen from, has not been run to its end.
+    """
+    result = folder.input(self.name).result
+    return StageWeights(
+      folder.input(result['run']).path,
+      result['run'],
+      result['kind'],
+      result['step'],
+      tuple(result['checkpoints']),
+      result['stage'],
+      result['text_size'],
+    )
+
+  def stage(self, jobs: KnownJobs) -> Stage:
+    """Returns the stage as the configurations have it."""
+    maker: MakesWeights = jobs.of(self)
+    return maker.trained_stage(jobs)
+
+  def text_shape(self, jobs: KnownJobs) -> tuple[int, int] | None:
+    """Returns [L, D] of the text states that the stage is conditioned on; None if it is not known yet."""
+    maker: MakesWeights = jobs.of(self)
+    text = maker.trained_text(jobs)
+    assert isinstance(text, Text)
+    return text.shape(jobs)
+
+  def require_text(self, text: Text, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` for `key` if `text` is known to have another shape than the stage was trained with."""
+    ours, theirs = text.shape(jobs), self.text_shape(jobs)
+    if ours and theirs and ours != theirs:
+      raise Invalid(
+        key, f'is {text}, whose embeddings are {list(ours)}; {self.name} was trained with {list(theirs)}'
+      )
+
+
+class Sweep(Reference):
+  """A reference to the best sampler settings that a sweep, and those before it, have found for a stage."""
+
+  kinds: ClassVar[tuple[str, ...]] = ('sweep',)
+
+  def open(self, folder: JobFolder) -> dict[str, Any]:
+    """Returns the settings that were found: fields of `SamplerSettings` by name.
+
+    Raises:
+      InputError: the sweep has not been run to its end.
+    """
+    return folder.input(self.name).result['settings']
+
+
+@dataclasses.dataclass(frozen=True)
+class StageUse:
+  """A trained stage and how it is sampled."""
+
+  # the job that has trained, imported or selected the stage's weights
+  weights: Weights
+  # how the stage is sampled
+  sampler: SamplerSettings = SamplerSettings()
+  # a sweep whose best settings override those of `sampler`
+  tuned_by: Sweep | None = None
+
+  def tuned(self, folder: JobFolder) -> dict[str, Any]:
+    """Returns the settings that were found by sweeping, by name; none without `tuned_by`."""
+    return {} if self.tuned_by is None else self.tuned_by.open(folder)
+
+
+def check_cascade(uses: Sequence[StageUse], text: Text, jobs: KnownJobs, key: str) -> list[Stage]:
+  """Returns the stages in order, base first, as the configurations have them.
+
+  Raises:
+    Invalid: they do not fit each other, the text or the settings; the fault's key is below `key`, or 'text'.
+  """
+  stages: list[Stage] = []
+  for position, use in enumerate(uses):
+    below = stages[-1] if stages else None
+    stages.append(check_stage(use, below, text, jobs, f'{key}[{position}].'))
+  return stages
+
+
+def check_stage(use: StageUse, below: Stage | None, text: Text, jobs: KnownJobs, section: str) -> Stage:
+  """Returns a stage as the configurations have it.
+
+  Args:
+    use: the stage and how it is sampled.
+    below: the stage whose images it enlarges; None if it comes first.
+    text: the prompts that it is sampled with.
+    jobs: all jobs.
+    section: the name, with its dot, of the section that holds `use`, for messages.
+
+  Raises:
+    Invalid: it does not fit the stage below, the text or the settings.
+  """
+  stage = use.weights.stage(jobs)
+  if stage.low_res_size != (below.size if below else None):
+    takes = f'enlarges {stage.low_res_size}' if stage.low_res_size else 'draws without smaller images'
+    place = f'behind a stage of size {below.size}' if below else 'first, and must draw without any'
+    raise Invalid(f'{section}weights', f'is {use.weights}, which {takes}, but comes {place}')
+  if below and stage.channels != below.channels:
+    raise Invalid(f'{section}weights', f'is {use.weights} of {stage.channels} channels, not {below.channels}')
+  use.sampler.require_variance(stage, f'{section}sampler')
+  use.weights.require_text(text, jobs, 'text')
+  if use.tuned_by is not None:
+    swept = jobs.of(use.tuned_by).stages[-1].weights.stage(jobs)
+    if swept.size != stage.size:
+      raise Invalid(
+        f'{section}tuned_by', f'is {use.tuned_by}, which swept a stage of size {swept.size}, not {stage.size}'
+      )
+  return stage
+
+
+def load_stage(
+  use: StageUse, folder: JobFolder, step: int | None = None
+) -> tuple[TrainedStage, dict[str, Any]]:
+  """Returns the stage with its weights (those of `step`, if given), and their origin as JSON holds it.
+
+  Raises:
+    InputError: a job that is read has not been run to its end, or the checkpoint does not fit the stage.
+  """
+  weights = use.weights.open(folder)
+  weights = weights if step is None else weights._replace(step=step)
+  stage = weights.stage
+  abstract = jax.eval_shape(DiffusionObjective(stage, weights.text_size).init, jax.random.key(0))
+  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()), nn.unbox(abstract))
+  variables = load_ema(weights.checkpoints, weights.step, like)
+  settings = dataclasses.replace(use.sampler, **use.tuned(folder))
+  origin = {
+    'weights': use.weights.name,
+    'run': weights.run,
+    'kind': weights.kind,
+    'step': weights.step,
+    'checkpoint_hash': tree_hash(variables),
+    'sampler': dataclasses.asdict(settings),
+  }
+  return TrainedStage(stage, variables, settings), origin
+
+
+def load_cascade(
+  uses: tuple[StageUse, ...], folder: JobFolder
+) -> tuple[list[TrainedStage], list[dict[str, Any]]]:
+  """Returns the stages in order, base first, and the origin of each: see `load_stage`."""
+  loaded = [load_stage(use, folder) for use in uses]
+  return [trained for trained, _ in loaded], [origin for _, origin in loaded]
+
+
+def local_replicas(variables: Any) -> Any:
+  """Returns the variables whole on every device of this host, as the pmapped samplers take them.
+
+  With several processes, all of them must call it.
+  """
+  return jax.device_put(on_every_host(variables), _local())
+
+
+def _local() -> NamedSharding:
+  """Returns the sharding of arrays that every device of this host holds whole."""
+  return NamedSharding(Mesh(np.array(jax.local_devices()), ('device',)), PartitionSpec())

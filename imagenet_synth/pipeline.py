@@ -1,0 +1,324 @@
+"""Jobs in the order of a config: planned, checked and run.
+
+A config has `jobs`, a section for each by name; `order`, their names; and, if not all of them are to be run,
+`only`, the names of those that are. The whole config is checked before anything runs. Jobs that are finished
+are skipped, so that the same command again goes on where it was.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from imagenet_synth import memory
+from imagenet_synth.core.config import Invalid, build, references
+from imagenet_synth.core.division import Worker
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import read_json
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import is_first, wait_for_all
+from imagenet_synth.core.progress import say
+from imagenet_synth.data import verification
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.jobs import (
+  classify,
+  embed,
+  evaluate,
+  export,
+  finetune,
+  generate,
+  import_extractor,
+  import_weights,
+  pretrain,
+  report,
+  select,
+  sweep,
+)
+from imagenet_synth.train.stage import Training
+
+
+class JobKind(NamedTuple):
+  """A kind of job: what is done for a section whose `job` key names it."""
+
+  # the dataclass that the rest of the section is built as
+  config: type
+  # does the job, given its configuration and folder, and returns its result
+  run: Callable[[Any, JobFolder], dict[str, Any]]
+  # whether several workers can share it
+  divisible: bool = False
+  # whether processes that have joined each other do it together
+  joined: bool = False
+
+
+JOBS: dict[str, JobKind] = {
+  'embed': JobKind(embed.Config, embed.run),
+  'import_weights': JobKind(import_weights.Config, import_weights.run),
+  'import_extractor': JobKind(import_extractor.Config, import_extractor.run),
+  'pretrain': JobKind(pretrain.Config, pretrain.run, joined=True),
+  'finetune': JobKind(finetune.Config, finetune.run, joined=True),
+  'select': JobKind(select.Config, select.run),
+  'sweep': JobKind(sweep.Config, sweep.run, divisible=True),
+  'generate': JobKind(generate.Config, generate.run, divisible=True, joined=True),
+  'export': JobKind(export.Config, export.run),
+  'evaluate': JobKind(evaluate.Config, evaluate.run),
+  'classify': JobKind(classify.Config, classify.run, divisible=True),
+  'report': JobKind(report.Config, report.run),
+}
+"""All kinds of jobs, by name."""
+
+OWN_FOLDERS = ('datasets', 'references')
+"""Folders of a workdir that belong to no job."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedJob:
+  """A job whose configuration has been checked."""
+
+  # its name in the config
+  name: str
+  # what it does
+  kind: JobKind
+  # its section, built as the kind's dataclass
+  config: Any
+  # its folder in the workdir
+  folder: JobFolder
+
+  @property
+  def status(self) -> str:
+    """Returns 'done in 3 s', 'begun' or 'left'."""
+    if self.folder.done:
+      return f'done in {self.folder.record["seconds"]:.0f} s'
+    return 'begun' if self.folder.started else 'left'
+
+  def missing_files(self, made: Sequence[pathlib.Path] = ()) -> Iterator[str]:
+    """Yields a sentence for each file that the job needs and that is not there.
+
+    Files below the folders `made`, which other jobs of the same run make, may be still to come.
+    """
+    files: Callable[[], dict[str, str]] = getattr(self.config, 'files', dict)
+    for key, name in files().items():
+      path = pathlib.Path(name).expanduser()
+      if not path.exists() and not any(folder in path.parents for folder in made):
+        yield f'config: jobs.{self.name}.{key} is {name!r}, which is not there'
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The jobs of a config that are to be run, and what is known of all."""
+
+  # the jobs to run, in order
+  planned: Sequence[PlannedJob]
+  # the configurations of all jobs, and of those in the workdir that they refer to
+  known: KnownJobs
+
+
+def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> Plan:
+  """Returns the jobs to run, having checked the whole configuration and the folders that are there.
+
+  Raises:
+    InputError: the config has a fault, the first of which the message names by its key, or the folder of a
+      job holds work of another configuration or of inputs that have changed.
+  """
+  sections, only = _sections(config)
+  configs = {name: _build(name, section) for name, section in sections.items()}
+  kinds = {name: section['job'] for name, section in sections.items()}
+  order = list(sections)
+  _add_from_workdir(configs, kinds, workdir)
+  for name in order:
+    _check_references(name, configs[name], order, kinds)
+  known = KnownJobs(configs, workdir)
+  for name in order:
+    _call(name, 'check', configs[name], known)
+  jobs = [
+    PlannedJob(name, JOBS[kinds[name]], configs[name], JobFolder(workdir, name, dict(sections[name]), worker))
+    for name in order
+  ]
+  for job in jobs:
+    job.folder.check()
+    if job.name in only and not job.folder.done:
+      _call(job.name, 'require_devices', job.config)
+  return Plan([job for job in jobs if job.name in only], known)
+
+
+def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> None:
+  """Runs the jobs that are not finished; of those that can be divided, this worker's part.
+
+  Raises:
+    InputError: the configuration is wrong, or something that a job reads is not there or cannot be used.
+    Unfinished: the other workers have not done theirs yet.
+    Stopped: SIGTERM came while a job was training; what it had is saved.
+  """
+  jobs = plan(config, workdir, worker).planned
+  _check_ready(jobs, workdir, worker)
+  for number, job in enumerate(jobs, 1):
+    head = f'[{number}/{len(jobs)}] {job.name}'
+    # again: an earlier job of this run may have made what this one was made from
+    job.folder.check()
+    if job.folder.done:
+      say(f'{head}: {job.status}')
+      continue
+    _require_possible(job, worker)
+    say(head)
+    job.folder.start()
+    result = job.kind.run(job.config, job.folder)
+    if is_first():
+      job.folder.finish(result)
+    wait_for_all(job.name)
+
+
+def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
+  """Returns a text of what would be run: a line for each job with its kind and status, and the total.
+
+  Below jobs that are not done stand the memory that training needs, and the files that are missing.
+
+  Raises:
+    InputError: the configuration is wrong.
+  """
+  planned = plan(config, workdir)
+  jobs = planned.planned
+  width = max(len(job.name) for job in jobs)
+  kind_width = max(len(job.folder.config['job']) for job in jobs)
+  lines = []
+  for job in jobs:
+    lines.append(f'{job.name:{width}}  {job.folder.config["job"]:{kind_width}}  {job.status}')
+    if job.folder.done:
+      continue
+    if isinstance(job.config, Training):
+      lines.append(f'{"":{width}}  {memory.describe(job.config, planned.known)}')
+    lines += [f'{"":{width}}  {missing}' for missing in job.missing_files()]
+  num_done = sum(job.folder.done for job in jobs)
+  total = f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, in {workdir}'
+  return '\n'.join([*lines, total])
+
+
+def verify(config: Mapping[str, Any], workdir: pathlib.Path, repair: bool) -> list[verification.Fault]:
+  """Returns the faults of the data sets that finished generate jobs have made; deletes them if `repair`.
+
+  Raises:
+    InputError: the configuration is wrong.
+  """
+  faults = []
+  for job in plan(config, workdir).planned:
+    if job.folder.config['job'] == 'generate' and job.folder.done:
+      found = verification.verify(job.folder.path)
+      if repair:
+        verification.repair(job.folder.path, found)
+      faults += found
+  return faults
+
+
+def _sections(config: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], Sequence[str]]:
+  """Returns the sections in order, and the names of the jobs that are to be run.
+
+  Raises:
+    InputError: the config has other keys, or names that are unknown, doubled or no folder's.
+  """
+  for key in config:
+    if key not in ('jobs', 'order', 'only'):
+      raise InputError(f'config: unknown key {key}; known keys: jobs, order, only')
+  for key, kind, what in (('jobs', Mapping, 'a section for each job'), ('order', list, 'a list of names')):
+    if key not in config:
+      raise InputError(f'config: missing key {key}')
+    if not isinstance(config[key], kind) or not config[key]:
+      raise InputError(f'config: {key} is {config[key]!r}, must be {what}')
+  jobs, order = config['jobs'], config['order']
+  for i, name in enumerate(order):
+    if name not in jobs:
+      raise InputError(f'config: order[{i}] is {name!r}, which is not in jobs')
+    if name in order[:i]:
+      raise InputError(f'config: order[{i}] is {name!r}, which is there twice')
+    if not re.fullmatch(r'[A-Za-z0-9_][A-Za-z0-9_.-]*', name) or name in OWN_FOLDERS:
+      raise InputError(
+        f'config: jobs.{name} is a folder: it must have a name of letters, digits, _ and -, other than '
+        f'{", ".join(OWN_FOLDERS)}'
+      )
+  for name in jobs:
+    if name not in order:
+      raise InputError(f'config: jobs.{name} is not in order')
+  only = config.get('only') or order
+  if not isinstance(only, list):
+    raise InputError(f'config: only is {only!r}, must be a list of names')
+  for i, name in enumerate(only):
+    if name not in order:
+      raise InputError(f'config: only[{i}] is {name!r}, which is not in jobs')
+  return {name: jobs[name] for name in order}, only
+
+
+def _build(name: str, section: Any) -> Any:
+  """Returns the configuration of a job; raises InputError if its section has a fault."""
+  where = f'jobs.{name}'
+  if not isinstance(section, Mapping):
+    raise InputError(f'config: {where} must be a section of keys, not {section!r}')
+  if 'job' not in section:
+    raise InputError(f'config: missing key {where}.job (one of: {", ".join(JOBS)})')
+  if section['job'] not in JOBS:
+    raise InputError(f'config: {where}.job is {section["job"]!r}, known: {", ".join(JOBS)}')
+  settings = {key: value for key, value in section.items() if key != 'job'}
+  return build(JOBS[section['job']].config, settings, where)
+
+
+def _add_from_workdir(configs: dict[str, Any], kinds: dict[str, str], workdir: pathlib.Path) -> None:
+  """Adds the jobs that others refer to and that are not in the config but have a folder in the workdir."""
+  unseen = list(configs)
+  while unseen:
+    for _, reference in references(configs[unseen.pop()], ''):
+      path = workdir / reference.name / 'config.json'
+      if reference.name not in configs and path.exists():
+        section = read_json(path)
+        configs[reference.name] = _build(reference.name, section)
+        kinds[reference.name] = section['job']
+        unseen.append(reference.name)
+
+
+def _check_references(name: str, config: Any, order: Sequence[str], kinds: Mapping[str, str]) -> None:
+  """Raises InputError if a job refers to one that does not exist, comes later or is of the wrong kind."""
+  for key, reference in references(config, f'jobs.{name}'):
+    of = reference.name
+    if of not in kinds:
+      raise InputError(f'config: {key} is {of!r}, which is no job of this config, nor one in the workdir')
+    if of in order and order.index(of) >= order.index(name):
+      raise InputError(f'config: {key} is {of!r}, which does not come before {name} in order')
+    if reference.kinds and kinds[of] not in reference.kinds:
+      raise InputError(
+        f'config: {key} is {of!r}, a job of kind {kinds[of]}; wanted is one of {", ".join(reference.kinds)}'
+      )
+
+
+def _call(name: str, method: str, config: Any, *arguments: Any) -> None:
+  """Calls a method of a job's configuration, if it has it; raises a fault as an InputError with its name."""
+  if not hasattr(config, method):
+    return
+  try:
+    getattr(config, method)(*arguments)
+  except Invalid as fault:
+    raise fault.below(f'jobs.{name}') from None
+
+
+def _check_ready(jobs: Sequence[PlannedJob], workdir: pathlib.Path, worker: Worker) -> None:
+  """Raises InputError if a job that is left needs a missing file, or an unfinished job not run here."""
+  here = {job.name for job in jobs}
+  for job in jobs:
+    if job.folder.done:
+      continue
+    for missing in job.missing_files(made=[workdir / name for name in here]):
+      raise InputError(missing)
+    for key, reference in references(job.config, f'jobs.{job.name}'):
+      if reference.name not in here and not (workdir / reference.name / 'job.json').exists():
+        raise InputError(
+          f'{job.name} needs {reference.name}, which has not been run to its end: no job.json in '
+          f'{workdir / reference.name} (config: {key})'
+        )
+
+
+def _require_possible(job: PlannedJob, worker: Worker) -> None:
+  """Raises InputError if there are several processes, and the job is one that they cannot do."""
+  # processes that have joined each other are workers, too, but do the rest together
+  if worker.count > jax.process_count() and not job.kind.divisible:
+    raise InputError(
+      f'{job.name} is not done, and cannot be divided among workers; run it without --worker first'
+    )
+  if jax.process_count() > 1 and not job.kind.joined:
+    raise InputError(f'{job.name} is not done, and runs in one process; run it without --distributed first')

@@ -1,0 +1,312 @@
+"""The report's sections on classifiers: accuracy on real, synthetic and both, scaling, class by class.
+
+Instead of a section, None is returned where no job was run that it could be about.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from imagenet_synth.core.files import json_hash
+from imagenet_synth.data.class_names import class_name_and_wnid
+from imagenet_synth.report import figures, paper
+from imagenet_synth.report.generator import sample_grid
+from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
+from imagenet_synth.report.results import Results, percent, spread
+
+_NUM_EXTREMES = 10
+# the rows of the paper's Table 3 that are shown where none of our models is in it
+_SHOWN_OF_THE_PAPER = ('ResNet-50', 'ViT-S/16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+  """A classifier trained on one mixture, over seeds."""
+
+  # its title
+  model: str
+  # height and width of its input
+  size: int
+  # the same for all that have network, recipe and size in common
+  model_id: str
+  # real images of the training set
+  num_real: int
+  # synthetic images of the training set
+  num_synthetic: int
+  # whether the cascade that has drawn them was fine-tuned
+  finetuned: bool
+  # height and width of the synthetic images, where the config chooses it
+  synthetic_size: int | None
+  # the mixture's figures, as jobs/classify.py writes them
+  summary: dict[str, Any]
+
+  @property
+  def trained_on(self) -> str:
+    """Returns the training set in words, to be followed by 'images'."""
+    parts = [f'{self.num_real:,} real'] if self.num_real else []
+    if self.num_synthetic:
+      size = f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
+      parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
+    return ' + '.join(parts)
+
+  @property
+  def slug(self) -> str:
+    """Returns what stands for the model and the size of its input in names of files."""
+    return re.sub('[^a-z0-9]+', '_', f'{self.model}_{self.size}'.lower())
+
+  @property
+  def top_1(self) -> figures.MeanStd:
+    """Returns mean and standard deviation of the top-1 accuracy over seeds, in percent."""
+    return percent(self.summary['top_1'])
+
+
+def accuracies(results: Results) -> list[Accuracy]:
+  """Returns the classifiers of all classify jobs, one for each mixture."""
+  rows = []
+  for job in results.of_kind('classify'):
+    model_id = json_hash([job.config[key] for key in ('model', 'recipe', 'size')])
+    for mixture in job.result['mixtures'].values():
+      rows.append(
+        Accuracy(
+          job.result['model'],
+          job.result['size'],
+          model_id,
+          mixture['num_real'],
+          mixture['num_synthetic'],
+          mixture['finetuned'],
+          mixture['synthetic_size'],
+          mixture,
+        )
+      )
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Trio:
+  """One classifier, trained on real images, on synthetic ones and on both.
+
+  Where there are several numbers of synthetic images, it is the smallest one.
+  """
+
+  real: Accuracy
+  # the images of a fine-tuned cascade
+  synthetic: Accuracy
+  # the real images and those of a fine-tuned cascade
+  both: Accuracy | None
+  # the images of a cascade that was not fine-tuned
+  not_finetuned: Accuracy | None
+
+
+def trios(rows: Sequence[Accuracy]) -> list[Trio]:
+  """Returns a trio for each classifier that was trained both on real and on synthetic images alone."""
+  found = []
+  for model_id in dict.fromkeys(row.model_id for row in rows):
+    mine = sorted((row for row in rows if row.model_id == model_id), key=lambda row: row.num_synthetic)
+    real = _first(row for row in mine if row.num_real and not row.num_synthetic)
+    synthetic = _first(row for row in mine if not row.num_real and row.finetuned)
+    both = _first(row for row in mine if row.num_real and row.finetuned)
+    not_finetuned = _first(row for row in mine if not row.num_real and not row.finetuned)
+    if real and synthetic:
+      found.append(Trio(real, synthetic, both, not_finetuned))
+  return found
+
+
+def _first(rows: Iterable[Accuracy]) -> Accuracy | None:
+  return next(iter(rows), None)
+
+
+def classifiers(results: Results) -> Section | None:
+  """Returns what the paper shows in Tables 2 and 3 and at the bottom of Figure 1."""
+  rows = accuracies(results)
+  if not rows:
+    return None
+  arrows = [
+    (_label(trio.real, rows), trio.real.top_1, trio.synthetic.top_1, trio.both.top_1)
+    for trio in trios(rows)
+    if trio.both
+  ]
+  blocks: list[Block] = []
+  if arrows:
+    blocks.append(
+      Picture(
+        'real_vs_both',
+        figures.real_vs_both(arrows),
+        'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.',
+      )
+    )
+  real = {row.model_id: row.top_1[0] for row in rows if row.num_real and not row.num_synthetic}
+
+  def gain(row: Accuracy) -> str:
+    if row.model_id not in real or not row.num_synthetic:
+      return ''
+    return f'{row.top_1[0] - real[row.model_id]:+.2f}'
+
+  cells = [
+    [
+      _label(row, rows),
+      row.trained_on,
+      spread(row.top_1),
+      spread(percent(row.summary['top_5'])),
+      gain(row),
+      spread(percent(row.summary['calibration_error'])),
+      str(row.summary['top_1']['num']),
+    ]
+    for row in sorted(
+      rows, key=lambda row: (row.model, bool(row.num_synthetic), row.num_real, row.num_synthetic)
+    )
+  ]
+  header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
+  num_test = results.of_kind('classify')[0].result['num_test']
+  blocks.append(
+    Table(
+      header,
+      cells,
+      note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
+      'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
+      + _lengths(results),
+    )
+  )
+  ours = {row.model for row in rows}
+  theirs = [
+    row
+    for row in paper.tables()['table_3'].select()
+    if row['model'] in (ours if 'ResNet-50' in ours else _SHOWN_OF_THE_PAPER)
+  ]
+  blocks.append(
+    Table(
+      ['The paper, ImageNet', 'Real', 'Generated', 'Real + generated'],
+      [
+        [
+          f'{row["model"]} at {row["image_size"]}',
+          *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated')),
+        ]
+        for row in theirs
+      ],
+      note='Table 3 of the paper: top-1 (%), 1.2M generated images.',
+    )
+  )
+  return Section('Classifiers on real, synthetic and both', blocks)
+
+
+def _label(row: Accuracy, rows: Sequence[Accuracy]) -> str:
+  """Returns the model, with the size of its input where that is needed to tell it from another."""
+  sizes = {other.size for other in rows if other.model == row.model}
+  return row.model if len(sizes) == 1 else f'{row.model} at {row.size}'
+
+
+def _lengths(results: Results) -> str:
+  """Returns how long the classifiers are trained, as a sentence; '' where they differ in that."""
+  in_epochs = {job.config['recipe'].get('epochs') is not None for job in results.of_kind('classify')}
+  texts = {
+    True: 'Training lasts so many epochs over the training set, real and synthetic images together.',
+    False: 'All runs of a model take the same number of steps.',
+  }
+  return texts[in_epochs.pop()] if len(in_epochs) == 1 else ''
+
+
+def scaling(results: Results) -> Section | None:
+  """Returns what the paper shows in Table 4 and Figure 6."""
+  rows = accuracies(results)
+  blocks: list[Block] = []
+  groups = dict.fromkeys((row.model_id, row.synthetic_size) for row in rows if row.num_synthetic)
+  for model_id, synthetic_size in groups:
+    mine = [row for row in rows if row.model_id == model_id]
+    real = _first(row for row in mine if row.num_real and not row.num_synthetic)
+    both = [row for row in mine if row.num_real and row.num_synthetic and row.finetuned]
+    points = [(row.num_synthetic, *row.top_1) for row in both if row.synthetic_size == synthetic_size]
+    if real and len(points) > 1:
+      of = f'{synthetic_size}x{synthetic_size}' if synthetic_size else ''
+      blocks.append(
+        Picture(
+          '_'.join(filter(None, ('scaling', real.slug, of))),
+          figures.scaling(points, real.top_1),
+          f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
+          f'{f" of {of}" if of else ""}.',
+        )
+      )
+  if not blocks:
+    return None
+  figure_6 = paper.tables()['figure_6'].select()
+  printed = ', '.join(
+    f'+{row["printed_gain"]} at {row["generated_millions"]}M'
+    for row in figure_6
+    if row['printed_gain'] is not None
+  )
+  table_4 = '; '.join(
+    f'at {size}x{size} '
+    + ', '.join(
+      f'{row["top_1"]} ± {row["top_1_std"]} of {row["total_millions"]}M'
+      for row in paper.tables()['table_4'].select(image_size=size)
+    )
+    for size in (256, 1024)
+  )
+  return Section(
+    'Accuracy as synthetic data grows',
+    blocks
+    + [
+      Paragraph(
+        f'The paper, ResNet-50 on ImageNet, 1.2M real images: at 64x64 {printed} generated images; real and '
+        f'generated images together, {table_4}.'
+      )
+    ],
+  )
+
+
+def _extremes(results: Results, trio: Trio, names: Sequence[str], gain: np.ndarray) -> list[Block]:
+  """Returns the classes that gain and lose most, up to ten, and what their images look like.
+
+  Args:
+    results: where the images are.
+    trio: the classifier.
+    names: of the classes, in label order.
+    gain: of each class, in percentage points, by training on synthetic instead of real images.
+  """
+  num = min(_NUM_EXTREMES // 2, len(names) // 2)
+  # a class that was not tested is NaN, and last
+  order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
+  shown = [*order[:num], *order[-num:]] if num else []
+  model = trio.real.model
+  rows = [
+    [
+      names[c],
+      *(f'{100 * row.summary["per_class"][c]:.2f}' for row in (trio.real, trio.synthetic)),
+      f'{gain[c]:+.2f}',
+    ]
+    for c in shown
+  ]
+  return [
+    Table(
+      ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
+      rows,
+      note=f'{model}: the classes that gain and lose most when it is trained on synthetic images.',
+    ),
+    Picture(
+      f'extremes_{trio.real.slug}',
+      sample_grid(results, shown),
+      f'Images of these classes, in the same order ({model}).',
+    ),
+  ]
+
+
+def per_class(results: Results) -> Section | None:
+  """Returns what the paper shows in Figure 5."""
+  found = trios(accuracies(results))
+  if not found:
+    return None
+  names = [class_name_and_wnid(name)[0] for name in results.of_kind('classify')[0].result['class_names']]
+  blocks: list[Block] = []
+  for trio in found:
+    real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
+    blocks.append(
+      Picture(
+        f'per_class_{trio.real.slug}',
+        figures.per_class(names, real, synthetic),
+        f'As Figure 5 of the paper: {trio.real.model} on {trio.real.trained_on} and on '
+        f'{trio.synthetic.trained_on} images, means over seeds.',
+      )
+    )
+    blocks += _extremes(results, trio, names, synthetic - real)
+  return Section('Class by class', blocks)

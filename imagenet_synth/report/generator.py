@@ -1,0 +1,362 @@
+"""The report's sections on the generator: samples, quality, sweeps, selection, training.
+
+Instead of a section, None is returned where no job was run that it could be about.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from imagenet_synth.core.config import build
+from imagenet_synth.data.batches import resize
+from imagenet_synth.data.class_names import class_name_and_wnid
+from imagenet_synth.data.class_plan import class_plan
+from imagenet_synth.data.records import ShardSource
+from imagenet_synth.data.source import Source
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.report import figures, paper
+from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
+from imagenet_synth.report.results import FinishedJob, Results, is_finetuned, number, percent, spread
+
+_NUM_SHOWN_CLASSES, _NUM_SHOWN_EACH = 10, 6
+
+
+def samples(results: Results) -> Section | None:
+  """Returns what the paper shows in Figure 2: a row for each class, real images beside generated ones."""
+  jobs = results.of_kind('generate')
+  if not jobs:
+    return None
+  num_classes = len(jobs[0].result['class_counts'])
+  shown = np.linspace(0, num_classes - 1, min(_NUM_SHOWN_CLASSES, num_classes)).astype(int).tolist()
+  seeds = ', '.join(f'{job.name}: seed {job.config.get("seed", 0)}' for job in jobs)
+  size = jobs[0].result['sizes'][-1]
+  return Section(
+    'Samples',
+    [
+      Picture(
+        'samples',
+        sample_grid(results, shown),
+        f'The first {_NUM_SHOWN_EACH} of each class at {size}x{size}, not picked ({seeds}). A row a class: '
+        'real training images, then generated ones.',
+      )
+    ],
+  )
+
+
+def sample_grid(results: Results, classes: Sequence[int]) -> Image.Image:
+  """Returns a row for each of the classes: real training images, then those of each generate job."""
+  jobs = sorted(results.of_kind('generate'), key=lambda job: not is_finetuned(job))
+  dataset = build(DatasetConfig, jobs[0].config['dataset'], f'{jobs[0].name}.dataset')
+  size = jobs[0].result['sizes'][-1]
+  groups = [('real', _first_real(dataset.open(results.folder), size, classes))]
+  for job in jobs:
+    made, _ = class_plan(job.result['class_counts'])
+    source = ShardSource(sorted((job.path / str(size)).glob('*.tfrecord')))
+    rows = [[source[i]['image'] for i in np.flatnonzero(made == c)[:_NUM_SHOWN_EACH]] for c in classes]
+    groups.append(('fine-tuned' if is_finetuned(job) else 'not fine-tuned', rows))
+  blank = np.full_like(groups[0][1][0][0], 255)
+  tiles: list[list[np.ndarray]] = [[] for _ in classes]
+  heads: list[str] = []
+  for name, group in groups:
+    for row, pictures in zip(tiles, group):
+      # a class may have fewer than are shown
+      row += [*pictures, *[blank] * (_NUM_SHOWN_EACH - len(pictures)), blank]
+    heads += [''] * (_NUM_SHOWN_EACH // 2) + [name] + [''] * (_NUM_SHOWN_EACH - _NUM_SHOWN_EACH // 2)
+  names = _class_names(jobs[0])
+  return figures.image_grid(np.array(tiles)[:, :-1], [names[c] for c in classes], heads[:-1])
+
+
+def _first_real(source: Source, size: int, classes: Sequence[int]) -> list[list[np.ndarray]]:
+  """Returns the first images of each class; reads no more than it takes to find them."""
+  found: dict[int, list[np.ndarray]] = {int(c): [] for c in classes}
+  for i in range(len(source)):
+    example = source[i]
+    pictures = found.get(example['label'])
+    if pictures is not None and len(pictures) < _NUM_SHOWN_EACH:
+      pictures.append(resize(example['image'], size))
+      if all(len(pictures) == _NUM_SHOWN_EACH for pictures in found.values()):
+        break
+  return [found[int(c)] for c in classes]
+
+
+def _class_names(job: FinishedJob) -> list[str]:
+  names = json.loads((job.path / 'manifest.json').read_text())['class_names']
+  return [class_name_and_wnid(name)[0] for name in names]
+
+
+def training(results: Results) -> Section | None:
+  """Returns a row for each stage that was trained."""
+  jobs = results.of_kind('pretrain', 'finetune')
+  rows = [
+    [
+      job.name,
+      job.config.get('init', 'random weights'),
+      job.config['dataset']['name'],
+      job.config['optimizer']['name'],
+      f'{job.config["num_steps"]:,} of {job.config["batch_size"]}',
+      f'{job.result["num_params"]:,}',
+      f'{_loss(job):.4f}',
+      f'{job.seconds:.0f}',
+    ]
+    for job in jobs
+  ]
+  header = ['Stage', 'Starts from', 'Data', 'Optimizer', 'Steps', 'Parameters', 'Loss', 'Seconds']
+  note = (
+    'Loss: mean over the last quarter of the steps. Text encoder and stages without a fine-tuning '
+    'job stay frozen.'
+  )
+  return Section('Training', [Table(header, rows, note=note)]) if jobs else None
+
+
+def _loss(job: FinishedJob) -> float:
+  """Returns the mean loss over the last quarter of the steps."""
+  lines = [json.loads(line) for line in (job.path / 'metrics.jsonl').read_text().splitlines()]
+  return float(np.mean([line['loss'] for line in lines if line['step'] > 0.75 * job.config['num_steps']]))
+
+
+def selection(results: Results) -> Section | None:
+  """Returns a table for each select job, with its checkpoints and their FID."""
+  blocks = []
+  for job in results.of_kind('select'):
+    curve, chosen = job.result['curve'], job.result['step']
+    rows = [[str(point['step']), number(point['fid_validation']), number(point['is'])] for point in curve]
+    strong = [i for i, point in enumerate(curve) if point['step'] == chosen]
+    blocks.append(
+      Table(
+        ['Step', 'Validation FID', 'Inception Score'],
+        rows,
+        strong,
+        f'{job.name}: checkpoints of {job.result["run"]}. {_caption(job, curve[0])}',
+      )
+    )
+  return Section('Checkpoints, selected by FID', blocks) if blocks else None
+
+
+def sweeps(results: Results) -> Section | None:
+  """Returns a table for each sweep job, and what the paper shows in Figures 3 and 4."""
+  blocks: list[Block] = []
+  for job in results.of_kind('sweep'):
+    grid, rows = list(job.config['grid']), job.result['rows']
+    swept = job.result['stages'][-1]['run']
+    best = [
+      i for i, row in enumerate(rows) if all(row[name] == value for name, value in job.result['best'].items())
+    ]
+    blocks += _sweep_pictures(job)
+    has_cas = 'cas' in rows[0]
+    cells = [
+      [_setting(row[name]) for name in grid]
+      + [number(row[name]) for name in ('fid_train', 'fid_validation', 'is')]
+      + ([spread(percent(row['cas']['top_1']))] if has_cas else [])
+      + [f'{row["num_samples"]:,}']
+      for row in rows
+    ]
+    header = (
+      [name.replace('_', ' ') for name in grid]
+      + ['Train FID', 'Validation FID', 'Inception Score']
+      + (['CAS (%)'] if has_cas else [])
+      + ['Samples']
+    )
+    saved = job.result['num_without_halving'] - job.result['num_drawn']
+    halving = (
+      (
+        f' Successive halving: {job.result["num_drawn"]:,} images drawn instead of '
+        f'{job.result["num_without_halving"]:,}; figures of few samples do not compare with '
+        'those of many.'
+      )
+      if saved
+      else ''
+    )
+    note = f'{job.name}, sampler of {swept}: best in {job.result["choose"]}. {_caption(job, rows[0])}'
+    blocks.append(Table(header, cells, best, note + halving))
+  return Section('Sampler settings, swept', blocks) if blocks else None
+
+
+def _setting(value: float | str) -> str:
+  return value if isinstance(value, str) else f'{value:g}'
+
+
+def _sweep_pictures(job: FinishedJob) -> list[Picture]:
+  """Returns the paper's Figures 3 and 4, as far as the grid has what they show."""
+  swept = set(job.config['grid'])
+  on_imagenet = job.config['references']['train']['name'] == 'imagenet2012'
+  pictures: list[Picture] = []
+
+  def theirs(name: str) -> Sequence[dict[str, Any]]:
+    return paper.tables()[name].select() if on_imagenet else ()
+
+  def add(name: str, figure: Figure, what: str, caption: str) -> None:
+    pictures.append(Picture(f'{job.name}_{name}', figure, f'As {what} of the paper. {caption}'))
+
+  if {'guidance', 'logvar'} <= swept:
+    rows, caption = _slice(job, 'guidance', 'logvar')
+    columns = ['guidance', 'fid_validation']
+    add(
+      'fid',
+      figures.guidance_fid(_lines(rows, *columns), _lines(theirs('figure_3_left'), *columns)),
+      'Figure 3, left,',
+      caption,
+    )
+  elif 'guidance' in swept:
+    rows, caption = _slice(job, 'guidance')
+    columns = ['guidance', 'fid_train', 'inception_score']
+    add(
+      'fid_is',
+      figures.fid_is(_points(rows, *columns), _points(theirs('figure_3_center'), *columns)),
+      'Figure 3, center,',
+      caption,
+    )
+    if 'cas' in rows[0]:
+      real = percent(job.result['cas_real']['top_1'])
+      add(
+        'cas',
+        figures.guidance_cas(
+          _points(rows, 'guidance', 'top_1', 'top_1_std'),
+          real=real,
+          paper=_points(theirs('figure_3_right'), 'guidance', 'top_1'),
+        ),
+        'Figure 3, right,',
+        caption,
+      )
+  if {'noise_augmentation', 'logvar'} <= swept and 'cas' in job.result['rows'][0]:
+    rows, caption = _slice(job, 'noise_augmentation', 'logvar')
+    columns = ['augmentation', 'fid_train', 'top_1']
+    add(
+      'cas_fid',
+      figures.cas_fid(_lines(rows, *columns), _lines(theirs('figure_4'), *columns)),
+      'Figure 4',
+      caption,
+    )
+  return pictures
+
+
+def _slice(job: FinishedJob, *shown: str) -> tuple[list[dict[str, Any]], str]:
+  """Returns the trials that differ in `shown` alone, and a caption.
+
+  They are those on the full number of samples, with the values of the best trial in all other settings.
+  Their values have the names of the paper's columns as well.
+  """
+  fixed = {name: value for name, value in job.result['best'].items() if name not in shown}
+  most = max(row['num_samples'] for row in job.result['rows'])
+  rows = []
+  for row in job.result['rows']:
+    if row['num_samples'] == most and all(row[name] == value for name, value in fixed.items()):
+      names = {'inception_score': row['is'], 'augmentation': row.get('noise_augmentation')}
+      if 'cas' in row:
+        names |= dict(zip(('top_1', 'top_1_std'), percent(row['cas']['top_1'])))
+      rows.append(row | names)
+  others = ', '.join(f'{name.replace("_", " ")} {_setting(value)}' for name, value in fixed.items())
+  return rows, f'{f"At {others}. " if others else ""}{_caption(job, rows[0])}'
+
+
+def _points(rows: Sequence[dict[str, Any]], *columns: str) -> list[tuple[Any, ...]]:
+  """Returns the values of these columns in each row."""
+  return [tuple(row[name] for name in columns) for row in rows]
+
+
+def _lines(rows: Sequence[dict[str, Any]], *columns: str) -> dict[float, list[tuple[Any, ...]]]:
+  """Returns the points of each log-variance coefficient."""
+  return {
+    logvar: _points([row for row in rows if row['logvar'] == logvar], *columns)
+    for logvar in sorted({row['logvar'] for row in rows})
+  }
+
+
+def quality(results: Results) -> Section | None:
+  """Returns what the paper shows in Table 1."""
+  jobs, rows = results.of_kind('evaluate'), []
+  for job in jobs:
+    name = _samples_name(job)
+    for size, at in job.result['sizes'].items():
+      rows.append(
+        [
+          f'{size}x{size}',
+          name,
+          *(number(at[key]) for key in ('fid_train', 'fid_validation')),
+          *_precision_recall(at),
+          spread((at['is'], at['is_std'])),
+          f'{at["num_samples"]:,}',
+        ]
+      )
+  for size, at in jobs[0].result['sizes'].items() if jobs else ():
+    real = at['real']
+    rows.append(
+      [
+        f'{size}x{size}',
+        'real validation images',
+        number(real['fid_train']),
+        '',
+        *_precision_recall(real),
+        spread((real['is'], real['is_std'])),
+        f'{real["num_samples"]:,}',
+      ]
+    )
+    rows.append([f'{size}x{size}', 'two halves of the real ones', *_floors(at), '', '', '', ''])
+  if not jobs:
+    return None
+  rows.sort(key=lambda row: int(row[0].split('x')[0]))
+  header = [
+    'Size',
+    'Images',
+    'Train FID',
+    'Validation FID',
+    'Precision',
+    'Recall',
+    'Inception Score',
+    'Number',
+  ]
+  first = next(iter(jobs[0].result['sizes'].values()))
+  theirs = [row for row in paper.tables()['table_1'].select() if str(row['model']).startswith('Ours')]
+  text = (
+    'The paper, ImageNet, Inception-v3 features: '
+    + '; '.join(
+      f'{row["image_size"]}x{row["image_size"]} train FID {row["fid_train"]}, validation FID '
+      f'{row["fid_validation"]}, IS {row["inception_score"]} ± {row["inception_score_std"]}'
+      for row in theirs
+    )
+    + '.'
+  )
+  return Section(
+    'FID, precision and recall, Inception Score',
+    [
+      Table(
+        header,
+        rows,
+        [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
+        f'Precision and recall: against the training images, k = 3. IS: mean ± standard deviation over '
+        f'10 splits. {_caption(jobs[0], first)}',
+      ),
+      Paragraph(text),
+    ],
+  )
+
+
+def _samples_name(job: FinishedJob) -> str:
+  """Returns what is said of the images that an evaluate job has measured."""
+  names = {True: 'fine-tuned', False: 'not fine-tuned', None: job.result['samples']}
+  return names[job.result['finetuned']]
+
+
+def _floors(at: dict[str, Any]) -> list[str]:
+  """Returns the noise floors of train and validation FID."""
+  return [number(at['references'][split]['floor']) for split in ('train', 'validation')]
+
+
+def _precision_recall(at: dict[str, Any]) -> list[str]:
+  return [f'{at[key]:.3f}' for key in ('precision', 'recall')]
+
+
+def _caption(job: FinishedJob, measured: dict[str, Any]) -> str:
+  """Returns on what, and how well, FID and Inception Score were measured."""
+  warning = f'; {measured["warning"]}' if 'warning' in measured else ''
+  references = (measured if 'references' in measured else job.result)['references']
+  floors = ', '.join(
+    f'{split} {number(reference["floor"])}' for split, reference in references.items() if 'floor' in reference
+  )
+  return (
+    f'{measured["num_samples"]:,} samples, features of {job.result["extractor"]}{warning}. Noise floor '
+    f'of FID, between two halves of the real images: {floors}.'
+  )

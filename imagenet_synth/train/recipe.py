@@ -1,0 +1,84 @@
+"""The recipe by which a classifier is trained, and its augmentation of images."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from imagenet_synth.core.config import (
+  Count,
+  Invalid,
+  NonNegative,
+  NonNegativeInt,
+  Positive,
+  Probability,
+  Rate,
+)
+from imagenet_synth.data.augment import (
+  Draws,
+  random_crop,
+  random_erasing,
+  random_flip,
+  random_part,
+  random_resized_crop,
+)
+from imagenet_synth.data.randaugment import RandAugment, randaugment
+from imagenet_synth.train.optim import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a classifier is trained, whether on real images, synthetic ones or both."""
+
+  # the update rule and its learning rate
+  optimizer: Optimizer
+  # images of a step, over all devices
+  batch_size: Count
+  # steps of a run, whatever the size of the training set; either this or `epochs`
+  num_steps: Count | None = None
+  # passes over the training set, real and synthetic images together; either this or `num_steps`
+  epochs: Positive | None = None
+  # pixels by which an image is shifted at most, at random
+  crop_padding: NonNegativeInt = 0
+  # whether a random part of each image is brought to the network's size
+  random_resized_crop: bool = False
+  # whether images are mirrored left to right at random
+  flip: bool = False
+  # random operations on each image; none if not given
+  randaugment: RandAugment | None = None
+  # the probability that a part of an image is replaced by noise
+  erasing: Probability = 0.0
+  # alpha of the Beta distribution of Mixup, see `train.mixing`; 0 for none
+  mixup_alpha: NonNegative = 0.0
+  # alpha of the Beta distribution of CutMix, see `train.mixing`; 0 for none
+  cutmix_alpha: NonNegative = 0.0
+  # the share of a label that is spread over all classes
+  label_smoothing: Rate = 0.0
+  # decay per step of the averaged weights and batch statistics, which are evaluated; 0 for the latest ones
+  ema_decay: Rate = 0.0
+
+  def validate(self) -> None:
+    """Raises `Invalid` unless exactly one of `num_steps` and `epochs` is given."""
+    if (self.num_steps is None) == (self.epochs is None):
+      raise Invalid('num_steps', f'is {self.num_steps} and epochs is {self.epochs}; give one of the two')
+
+  def steps(self, num_examples: int) -> int:
+    """Returns the steps of a run on `num_examples` images; the last epoch is filled up to a whole batch."""
+    if self.num_steps is not None:
+      return self.num_steps
+    assert self.epochs is not None
+    return math.ceil(self.epochs * num_examples / self.batch_size)
+
+
+def augment(batch: np.ndarray, draws: Draws, recipe: Recipe, size: int) -> np.ndarray:
+  """Returns images uint8 [B, S, S, C] augmented by a recipe, except for mixing: uint8 [B, size, size, C]."""
+  batch = random_crop(batch, recipe.crop_padding, draws)
+  if recipe.random_resized_crop:
+    batch = random_resized_crop(batch, draws, size)
+  elif batch.shape[1] > size:
+    batch = random_part(batch, draws, size)
+  if recipe.flip:
+    batch = random_flip(batch, draws)
+  if recipe.randaugment is not None:
+    batch = randaugment(batch, recipe.randaugment, draws)
+  return random_erasing(batch, recipe.erasing, draws)

@@ -1,0 +1,56 @@
+"""A job of every kind, with every optional section filled in: what tests of faults break."""
+
+import json
+
+from ml_collections import ConfigDict
+
+from tests.configs import tiny
+
+_SAMPLER = dict(num_steps=4, guidance=1.5, thresholding='static', logvar=0.1)
+_IF_STAGE = dict(
+  size=16,
+  channels=3,
+  schedule=dict(kind='iddpm'),
+  learned_variance=True,
+  network=dict(
+    type='deepfloyd',
+    channels=(32, 64),
+    layers_per_block=(1, 1),
+    attention=(False, True),
+    cross_attention_size=32,
+    head_size=8,
+    pool_heads=4,
+  ),
+)
+
+
+def get_config():
+  config = json.loads(tiny.get_config().to_json_best_effort())
+  jobs, order = config['jobs'], config['order']
+  jobs['sweep_sr16']['halving'] = dict(per_class=[1, 2], keep=0.5)
+  jobs['sweep_sr16']['references']['statistics'] = dict(
+    published=dict(path='configs/quickstart.py', num_images=50_000)
+  )
+  jobs['classify_vit']['recipe'].update(
+    randaugment=dict(num_layers=1), random_resized_crop=True, mixup_alpha=0.2, cutmix_alpha=1.0, erasing=0.1
+  )
+  jobs['classify_resnet'].update(loaded_size=32, title='ResNet')
+  jobs['generate'].update(keep=[8, 16, 32], quality=90, image_format='jpeg')
+  jobs['finetune_sr16']['crop'] = 8
+  more = dict(
+    import_unet=dict(job='import_weights', path='configs', stage=_IF_STAGE, text='embed_classes'),
+    import_inception=dict(job='import_extractor', network='inception', path='configs/quickstart.py'),
+    export=dict(job='export', samples='generate', size=32, form='folder'),
+    elsewhere=dict(jobs['evaluate'], samples=None, path='configs'),
+    classify_again=dict(jobs['classify_resnet'], init='classify_resnet'),
+    sample_more=dict(
+      jobs['generate_not_finetuned'],
+      per_class=None,
+      times_real=1,
+      keep=[8],
+      stages=[dict(weights='pretrain_base', sampler=_SAMPLER)],
+    ),
+  )
+  jobs |= json.loads(json.dumps(more))
+  order[-1:] = [*more, order[-1]]
+  return ConfigDict(dict(jobs=jobs, order=order))

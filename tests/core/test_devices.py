@@ -1,0 +1,89 @@
+"""Layouts over the eight CPU devices."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from imagenet_synth.core.devices import (
+  AXES,
+  batch_sharding,
+  gathered,
+  make_mesh,
+  param_shardings,
+  replicated,
+  require_batch_size,
+  require_mesh,
+)
+from imagenet_synth.core.errors import InputError
+
+
+@pytest.mark.parametrize('fsdp, tensor, data', [(1, 1, 8), (2, 1, 4), (2, 2, 2), (1, 4, 2), (8, 1, 1)])
+def test_data_takes_the_devices_that_are_left(fsdp, tensor, data):
+  mesh = make_mesh(fsdp, tensor)
+  assert mesh.axis_names == AXES
+  assert dict(mesh.shape) == {'data': data, 'fsdp': fsdp, 'tensor': tensor}
+  assert set(mesh.devices.flat) == set(jax.devices())
+
+
+@pytest.mark.parametrize('fsdp, tensor', [(3, 1), (1, 16), (4, 4)])
+def test_a_mesh_that_does_not_fit_is_refused(fsdp, tensor):
+  message = f'8 devices do not divide by {fsdp * tensor}; a dry run can plan .* --cpu_devices {fsdp * tensor}'
+  with pytest.raises(InputError, match=message):
+    require_mesh(fsdp, tensor)
+
+
+def _boxed(shape, *names):
+  return nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, np.float32), names)
+
+
+@pytest.mark.parametrize(
+  'shape, names, expected',
+  [
+    ((8, 12), ('embed', 'mlp'), ('fsdp', 'tensor')),
+    ((8, 12), ('vocab', 'embed'), ('tensor', 'fsdp')),
+    ((3, 3, 8, 12), (None, None, 'conv_in', 'conv_out'), (None, None, 'fsdp', 'tensor')),
+    ((8, 4), ('embed', 'classes'), ('fsdp', None)),
+    ((6,), ('mlp',), ('tensor',)),
+    # 4 does not divide 7, nor 2 divide 5
+    ((7, 12), ('embed', 'mlp'), (None, 'tensor')),
+    ((8, 5), ('embed', 'mlp'), ('fsdp', None)),
+  ],
+)
+def test_parameters_are_cut_along_the_axes_that_they_name(shape, names, expected):
+  mesh = make_mesh(fsdp=4, tensor=2)
+  sharding = param_shardings(mesh, {'w': _boxed(shape, *names)})['w']
+  assert sharding.mesh == mesh and sharding.spec == PartitionSpec(*expected)
+
+
+def test_a_parameter_without_names_is_whole():
+  sharding = param_shardings(make_mesh(4, 2), [jax.ShapeDtypeStruct((8, 8), np.float32)])[0]
+  assert sharding.is_fully_replicated
+
+
+def test_gathered_parameters_are_cut_along_tensor_alone():
+  shardings = param_shardings(
+    make_mesh(fsdp=4, tensor=2), {'w': _boxed((8, 8), 'embed', 'mlp'), 'b': _boxed((8,), 'embed')}
+  )
+  specs = jax.tree.map(lambda sharding: sharding.spec, gathered(shardings))
+  assert specs == {'w': PartitionSpec(None, 'tensor'), 'b': PartitionSpec(None)}
+
+
+def test_a_batch_is_cut_along_data_and_fsdp():
+  mesh = make_mesh(fsdp=2, tensor=2)
+  batch = jax.device_put(np.arange(24).reshape(8, 3), batch_sharding(mesh))
+  assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 3)}
+  # the two devices along `tensor` have the same rows
+  assert sorted(int(shard.data[0, 0]) for shard in batch.addressable_shards) == [0, 0, 6, 6, 12, 12, 18, 18]
+  whole = jax.device_put(np.arange(3), replicated(mesh))
+  assert {shard.data.shape for shard in whole.addressable_shards} == {(3,)}
+
+
+def test_a_batch_size_that_cannot_be_cut_is_refused():
+  for batch_size in (4, 8, 20):
+    require_batch_size(batch_size, tensor=2)
+  with pytest.raises(InputError, match='batch_size is 30, must be a multiple of 4, as 4 devices share it'):
+    require_batch_size(30, tensor=2)
+  with pytest.raises(InputError, match='recipe.batch_size is 8, must be a multiple of 16, .* in 2 parts'):
+    require_batch_size(8, accumulate=2, key='recipe.batch_size')

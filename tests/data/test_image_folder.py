@@ -1,0 +1,107 @@
+"""A folder of images by class."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.data import image_folder
+from imagenet_synth.data.image_folder import FolderSource
+
+
+def _make(root, per_class=10):
+  for label, name in enumerate(('cat', 'ant', 'bee')):
+    (root / 'train' / name).mkdir(parents=True)
+    for i in range(per_class):
+      suffix = ('jpg', 'PNG', 'jpeg')[i % 3]
+      image = Image.new('RGB' if i % 2 else 'L', (8 + i, 9), (label * 80 + i,) * 3 if i % 2 else 7)
+      image.save(root / 'train' / name / f'{i}.{suffix}', suffix if suffix != 'jpg' else 'jpeg')
+  return root
+
+
+def _open(root, split='train'):
+  return FolderSource(root, split, root / 'cache')
+
+
+def test_labels_are_places_in_the_sorted_classes(tmp_path):
+  source = _open(_make(tmp_path))
+  assert source.class_names == ('ant', 'bee', 'cat') and len(source) == 30
+  for example in source:
+    assert source.class_names[example['label']] == example['file_name'].split('/')[0]
+    assert example['image'].shape[2] == 3 and example['image'].dtype == np.uint8
+  assert np.bincount([example['label'] for example in source]).tolist() == [10, 10, 10]
+
+
+def test_the_order_is_mixed_and_fixed(tmp_path):
+  source = _open(_make(tmp_path))
+  labels = [example['label'] for example in source]
+  assert labels != sorted(labels)
+  again = [example['file_name'] for example in _open(tmp_path)]
+  assert again == [example['file_name'] for example in source]
+
+
+def test_parts_of_a_split_are_its_own_and_together_all(tmp_path):
+  names = lambda split: [example['file_name'] for example in _open(tmp_path, split)]
+  _make(tmp_path)
+  whole = names('train')
+  assert names('train[:80%]') == whole[:24] and names('train[80%:]') == whole[24:]
+  assert names('train[3:7]') == whole[3:7] and names('train[:]') == whole
+
+
+def test_broken_files_are_named_and_left_out(tmp_path, capsys):
+  _make(tmp_path)
+  broken = tmp_path / 'train/bee/3.jpg'
+  broken.write_bytes(broken.read_bytes()[:-40])
+  (tmp_path / 'train/cat/x.png').write_bytes(b'nothing')
+  (tmp_path / 'train/cat/notes.txt').write_text('no image')
+  source = _open(tmp_path)
+  assert len(source) == 29
+  assert not {'bee/3.jpg', 'cat/x.png'} & {example['file_name'] for example in source}
+  said = capsys.readouterr().err
+  assert '2 of 31 files cannot be decoded and are left out' in said
+  assert 'cat/x.png (cannot be decoded: not an image file)' in said and 'bee/3.jpg (' in said
+
+
+def test_files_are_checked_once_and_again_when_they_change(tmp_path, monkeypatch):
+  _make(tmp_path)
+  checked = []
+  decode = image_folder.decode_image
+
+  def counting(data, num_channels, name):
+    checked.append(name)
+    return decode(data, num_channels, name)
+
+  monkeypatch.setattr(image_folder, 'decode_image', counting)
+  _open(tmp_path)
+  assert len(checked) == 30
+  _open(tmp_path)
+  assert len(checked) == 30
+  (tmp_path / 'train/ant/0.jpg').write_bytes(b'damaged')
+  Image.new('L', (4, 4)).save(tmp_path / 'train/ant/new.png')
+  assert len(_open(tmp_path)) == 30
+  assert sorted(checked[30:]) == ['0.jpg', 'new.png']
+
+
+def test_the_version_changes_with_the_files(tmp_path):
+  before = _open(_make(tmp_path)).version
+  assert _open(tmp_path).version == before != _open(tmp_path, 'train[:50%]').version
+  Image.new('L', (4, 4)).save(tmp_path / 'train/ant/0.jpg')
+  assert _open(tmp_path).version != before
+
+
+def test_a_file_that_is_damaged_later_stops_the_run_by_its_name(tmp_path):
+  source = _open(_make(tmp_path))
+  name = source[4]['file_name']
+  (tmp_path / 'train' / name).write_bytes(b'damaged')
+  with pytest.raises(InputError, match=f'{name}: cannot be decoded'):
+    source[4]
+
+
+def test_wrong_folders_and_splits_are_refused(tmp_path):
+  _make(tmp_path)
+  with pytest.raises(InputError, match='test: no such folder; expected a folder for each class'):
+    _open(tmp_path, 'test')
+  with pytest.raises(InputError, match=r'split train\[40:\] asks for example 40, train has 30'):
+    _open(tmp_path, 'train[40:]')
+  with pytest.raises(InputError, match="split is 'train.a.', must be a name, or a part"):
+    _open(tmp_path, 'train[a]')

@@ -1,0 +1,94 @@
+"""The command line: what is wrong with it ends in one line and exit code 2, before anything is made."""
+
+import pathlib
+import subprocess
+import sys
+import zlib
+
+import pytest
+from absl import flags
+
+from imagenet_synth import main
+
+_ROOT = pathlib.Path(__file__).parent.parent
+# of ml_collections, which runs the config file so
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+
+_GOOD = """from ml_collections import ConfigDict
+def get_config():
+  return ConfigDict(dict(jobs={}, order=()))
+"""
+
+
+@pytest.fixture
+def refusal(tmp_path, monkeypatch, capsys):
+  """A function of flags and a config's text -> the one line that they end with."""
+  monkeypatch.chdir(tmp_path)
+
+  def run(*arguments, text=_GOOD, suffix=''):
+    # another name each time: Python remembers modules
+    name = f'config_{zlib.crc32(text.encode())}.py'
+    (tmp_path / name).write_text(text)
+    flags.FLAGS.unparse_flags()
+    for flag in ('workdir', 'worker', 'verify', 'repair', 'distributed', 'dry_run', 'coordinator'):
+      flags.FLAGS[flag].value = flags.FLAGS[flag].default
+    with pytest.raises(SystemExit) as end:
+      rest = main.parse_flags(['main', f'--config={tmp_path / name}{suffix}', *arguments])
+      main.main(rest)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert out == '' and line.startswith('error: ') and [p.name for p in tmp_path.iterdir()] == [name]
+    return line
+
+  return run
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (['--repair'], '--repair goes with --verify'),
+    (['--verify', '--dry_run'], '--verify and --dry_run exclude each other'),
+    (['--worker=3/2'], "--worker is '3/2', must be INDEX/COUNT"),
+    (['--worker=1/2', '--distributed'], '--worker is for processes that do not know of each other'),
+    (['--coordinator=host:1'], '--coordinator goes with --distributed'),
+    (['--cpu_devices=0'], 'cpu_devices'),
+    (['--no_such_flag=1'], 'no_such_flag'),
+    (['more'], "unexpected argument 'more'"),
+    (['--config.no_such_key=1'], 'no_such_key'),
+    (['--config.jobs.generate.per_class=1'], 'generate'),
+  ],
+)
+def test_flags(arguments, message, refusal):
+  assert message in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    ('def get_config(:\n', 'line 1: SyntaxError'),
+    ('import no_such_module\n', "line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+    ('def get_config():\n  return 1 / 0\n', 'line 2: ZeroDivisionError: division by zero'),
+    ('def get_config():\n  return 3\n', 'returns int, not a ConfigDict'),
+    ('def get_config():\n  raise ValueError("there is no study x")\n', '--config: there is no study x'),
+  ],
+)
+def test_config_files(text, message, refusal):
+  assert message in refusal(text=text)
+
+
+def test_an_argument_that_the_config_does_not_take(refusal):
+  assert 'what stands behind the colon is wrong' in refusal(suffix=':more')
+
+
+def test_a_config_that_is_not_there(refusal):
+  assert 'nowhere.py is not there' in refusal('--config=nowhere.py')
+
+
+def test_the_program_ends_with_code_2_and_one_line(tmp_path):
+  command = [sys.executable, '-m', 'imagenet_synth.main', '--config', 'configs/quickstart.py']
+  arguments = ['--workdir', tmp_path / 'w', '--config.jobs.generate.shard_size', '0']
+  done = subprocess.run([*command, *arguments], cwd=_ROOT, capture_output=True, text=True)
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  assert done.stderr.splitlines()[-1] == ('error: config: jobs.generate.shard_size is 0, must be at least 1')
+  assert not (tmp_path / 'w').exists()

@@ -1,0 +1,125 @@
+"""Plans and their folders: what is refused, and in which words; what a dry run tells."""
+
+import copy
+import json
+
+import pytest
+
+from imagenet_synth import pipeline
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import write_json
+from tests.configs import complete
+
+_JOBS = json.loads(complete.get_config().to_json_best_effort())['jobs']
+_EMBED = _JOBS['embed_classes']
+_CAPTIONS, _PRETRAIN = _JOBS['embed_captions'], _JOBS['pretrain_base']
+
+
+def _config(**jobs):
+  return {'jobs': copy.deepcopy(jobs), 'order': list(jobs)}
+
+
+def _error(config, workdir):
+  with pytest.raises(InputError) as error:
+    pipeline.run(config, workdir)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+def _without(section, key):
+  return {k: v for k, v in section.items() if k != key}
+
+
+@pytest.mark.parametrize(
+  'config, message',
+  [
+    (
+      _config(embed={**_EMBED, 'promts': 'classes'}),
+      "config: unknown key jobs.embed.promts; did you mean 'prompts'?",
+    ),
+    (
+      _config(embed={**_EMBED, 'dataset': {'name': 'digits'}}),
+      'config: missing key jobs.embed.dataset.split',
+    ),
+    (_config(embed=_without(_EMBED, 'encoder')), 'config: missing key jobs.embed.encoder'),
+    (
+      _config(embed={**_EMBED, 'max_length': 'long'}),
+      "config: jobs.embed.max_length is 'long', must be an integer",
+    ),
+    (_config(embed={**_EMBED, 'job': 'embedd'}), "config: jobs.embed.job is 'embedd', known: "),
+    (_config(embed=_without(_EMBED, 'job')), 'config: missing key jobs.embed.job'),
+    ({**_EMBED}, 'config: unknown key job; known keys: jobs, order, only'),
+    ({'jobs': {'embed': _EMBED}, 'order': ['embed', 'more']}, "order[1] is 'more', which is not in jobs"),
+    ({'jobs': {'embed': _EMBED}, 'order': []}, 'order is [], must be a list of names'),
+    ({'jobs': {'embed': _EMBED}}, 'config: missing key order'),
+    ({'job_s': {}}, 'config: unknown key job_s'),
+  ],
+)
+def test_a_bad_config_is_refused_before_anything_runs(config, message, tmp_path):
+  assert message in _error(config, tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+  file = tmp_path / 'file'
+  file.touch()
+  assert _error(_config(embed=_EMBED), file / 'run') == (
+    f'cannot write to workdir {file}/run: Not a directory'
+  )
+
+
+def test_a_job_that_is_run_alone_needs_the_others_finished(tmp_path):
+  config = _config(embed=_CAPTIONS, train={**_PRETRAIN, 'text': 'embed'}) | {'only': ['train']}
+  assert _error(config, tmp_path) == (
+    f'train needs embed, which has not been run to its end: no job.json in {tmp_path}/embed '
+    '(config: jobs.train.text)'
+  )
+  assert not list(tmp_path.iterdir())
+
+
+def test_jobs_of_the_workdir_can_be_referred_to(tmp_path):
+  config = _config(train={**_PRETRAIN, 'text': 'embed'})
+  assert "jobs.train.text is 'embed', which is no job of this config, nor one in" in _error(config, tmp_path)
+  (tmp_path / 'embed').mkdir()
+  write_json(tmp_path / 'embed/config.json', _EMBED)
+  assert 'jobs.train.text has' in _error(config, tmp_path)
+  write_json(tmp_path / 'embed/config.json', _CAPTIONS)
+  (planned,) = pipeline.plan(config, tmp_path).planned
+  assert planned.name == 'train'
+
+
+def test_a_folder_of_another_config_is_not_touched(tmp_path):
+  (tmp_path / 'embed').mkdir()
+  write_json(tmp_path / 'embed/config.json', {**_EMBED, 'max_length': 9})
+  assert _error(_config(embed=_EMBED), tmp_path) == (
+    f'{tmp_path}/embed holds work with max_length = 9, the config says 32; use another workdir or '
+    f'delete {tmp_path}/embed'
+  )
+
+
+def test_results_of_another_version_are_refused(tmp_path):
+  (tmp_path / 'embed').mkdir()
+  write_json(tmp_path / 'embed/config.json', _EMBED)
+  write_json(tmp_path / 'embed/job.json', {'result': {}, 'origin': {'inputs': {}}, 'seconds': 1.0})
+  assert 'was made by another version of the program (format 1, here 2)' in _error(
+    _config(embed=_EMBED), tmp_path
+  )
+
+
+def test_dry_run_runs_nothing(tmp_path):
+  (tmp_path / 'embed').mkdir()
+  write_json(tmp_path / 'embed/config.json', _CAPTIONS)
+  config = _config(embed=_CAPTIONS, train={**_PRETRAIN, 'text': 'embed'})
+  lines = pipeline.dry_run(config, tmp_path).splitlines()
+  assert lines[:2] == ['embed  embed     begun', 'train  pretrain  left']
+  assert 'parameters; weights, average, optimizer and gradients take' in lines[2]
+  assert lines[3:] == [f'0 of 2 jobs done, 2 left, in {tmp_path}']
+  assert [path.name for path in tmp_path.iterdir()] == ['embed']
+
+
+def test_dry_run_names_files_that_are_yet_to_come(tmp_path):
+  section = {**_JOBS['import_inception'], 'path': 'weights/inception.safetensors'}
+  lines = pipeline.dry_run(_config(inception=section), tmp_path).splitlines()
+  assert lines[1].strip() == (
+    "config: jobs.inception.path is 'weights/inception.safetensors', which is not there"
+  )
