@@ -8,10 +8,9 @@ classifiers have too. They train on these, on as many generated ones, and on bot
 many, for the same number of steps each.
 """
 
-from ml_collections import ConfigDict
-
 from configs import cifar10_small as small
 from configs import quickstart
+from imagenet_synth.core.config import jobs_config
 
 LABELLED, UNLABELLED = small.images('train[:5000]'), small.images('train[5000:90%]')
 SEEDS = (0, 1, 2)
@@ -80,4 +79,4 @@ def get_config():
   mixtures |= {f'both_{n}x': dict(real=True, synthetic='generate', synthetic_times=n) for n in (1, 2, 4)}
   jobs['classify_synthetic'] = dict(classify, mixtures=mixtures)
   jobs['report'] = dict(job='report', title='Few labels: CIFAR-10', jobs=tuple(jobs))
-  return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
+  return jobs_config(jobs)

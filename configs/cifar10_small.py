@@ -8,9 +8,8 @@ quickstart.py, from which this differs in data and sizes alone; there is no capt
 that the cascade is first trained on the same images with longer prompts.
 """
 
-from ml_collections import ConfigDict
-
 from configs import quickstart
+from imagenet_synth.core.config import jobs_config
 
 DIRECTORY = 'data/cifar10'
 
@@ -122,4 +121,4 @@ def get_config():
   )
   jobs['classify_synthetic'] = dict(classify, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
   jobs['report'] = dict(job='report', title='A small cascade on CIFAR-10', jobs=tuple(jobs))
-  return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
+  return jobs_config(jobs)

@@ -11,9 +11,8 @@ Imagen's weights were never published. Here `pretrain_*` trains the same network
 on ImageNet itself; to start from a public text-to-image model, see deepfloyd.py.
 """
 
-from ml_collections import ConfigDict
-
 from configs import models, recipes
+from imagenet_synth.core.config import jobs_config
 
 T5_XXL = dict(
   weights='weights/t5_1_1_xxl/checkpoint_1000000',
@@ -197,10 +196,10 @@ def all_jobs():
 def config_of(jobs, name=None):
   """The config that runs all jobs, or only the one that is named: what it reads is in the workdir then."""
   if name is None:
-    return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
+    return jobs_config(jobs)
   if name not in jobs:
     raise ValueError(f'there is no job {name!r}; known: {", ".join(jobs)}')
-  return ConfigDict(dict(jobs=jobs, order=tuple(jobs), only=(name,)))
+  return jobs_config(jobs, only=(name,))
 
 
 def get_config(job=None):

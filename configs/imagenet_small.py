@@ -6,9 +6,8 @@ Wants ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (or a few classes of t
 way) in data/tensorflow_datasets/downloads/manual. Minutes on a CPU; far too short a training to be of use.
 """
 
-from ml_collections import ConfigDict
-
 from configs import cifar10_small, imagenet, quickstart
+from imagenet_synth.core.config import jobs_config
 
 TRAIN = imagenet.imagenet('train')
 PREVIEW = ('tench', 'zebra', 'banjo', 'fiddler crab')
@@ -43,4 +42,4 @@ def get_config():
       dict(weights='finetune_sr32', sampler=quickstart.sampler(8)),
     ],
   )
-  return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
+  return jobs_config(jobs)

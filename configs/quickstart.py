@@ -7,7 +7,7 @@ The scale is 1/32 of the paper's: an 8x8 base for its 64x64, stages 8->16 and 16
 handwritten ones of scikit-learn, are ImageNet.
 """
 
-from ml_collections import ConfigDict
+from imagenet_synth.core.config import jobs_config
 
 CHANNELS = 1
 SIZES = (8, 16, 32)
@@ -141,7 +141,18 @@ def classify(model, model_recipe, **mixtures):
   )
 
 
-def get_config():
+MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=100)
+REFERENCES = dict(train=digits('train'), validation=digits('validation'))
+# the base as later jobs draw it
+BASE_USE = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
+
+
+def synthetic(multiple, samples='generate', real=False):
+  return dict(real=real, synthetic=samples, synthetic_num=multiple * NUM_REAL)
+
+
+def embedding():
+  """Prompts through the frozen encoder."""
   jobs = {}
   jobs['embed_captions'] = dict(
     job='embed', dataset=GLYPHS, prompts='captions', encoder=ENCODER, max_length=32
@@ -149,7 +160,12 @@ def get_config():
   jobs['embed_classes'] = dict(
     job='embed', dataset=digits('train'), prompts='classes', encoder=ENCODER, max_length=32
   )
+  return jobs
 
+
+def training_of_stages():
+  """The text-to-image cascade, and its fine-tuning on class names."""
+  jobs = {}
   jobs['pretrain_base'] = training(
     'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 600, BASE_SAMPLER, stage=BASE
   )
@@ -165,18 +181,21 @@ def get_config():
   jobs['finetune_sr16'] = training(
     'finetune', 'embed_classes', digits('train'), 'adam', 5e-4, 300, SR_16_SAMPLER, init='pretrain_sr16'
   )
+  return jobs
 
+
+def choice_of_checkpoints_and_settings():
+  """The extractor; the best checkpoint of a stage and its best sampler settings, base first."""
+  jobs = {}
   jobs['classify_real'] = classify(RESNET, RESNET_RECIPE, real=dict(real=True))
-  measured = dict(text='embed_classes', extractor='classify_real', batch_size=100)
   jobs['select_base'] = dict(
     job='select',
     weights='finetune_base',
     sampler=BASE_SAMPLER,
     reference=digits('validation'),
     per_class=60,
-    **measured,
+    **MEASURED,
   )
-  references = dict(train=digits('train'), validation=digits('validation'))
   cas_8 = dict(
     model=RESNET_8, recipe=recipe(1e-2, 0.05, 250, 64, crop_padding=0), test=digits('test'), seeds=SEEDS
   )
@@ -186,11 +205,11 @@ def get_config():
   jobs['sweep_base'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
-    references=references,
+    references=REFERENCES,
     grid=dict(guidance=(1.0, 1.25, 2.0, 5.0), logvar=(0.0, 0.3, 1.0)),
     per_class=30,
     choose='fid_validation',
-    **measured,
+    **MEASURED,
   )
   jobs['sweep_guidance'] = dict(
     job='sweep',
@@ -199,37 +218,40 @@ def get_config():
     per_class=60,
     choose='cas',
     cas=cas_8,
-    references=references,
-    **measured,
+    references=REFERENCES,
+    **MEASURED,
   )
-
-  base = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
   jobs['select_sr16'] = dict(
     job='select',
     weights='finetune_sr16',
     sampler=SR_16_SAMPLER,
-    below=[base],
+    below=[BASE_USE],
     reference=digits('validation'),
     per_class=60,
-    **measured,
+    **MEASURED,
   )
   jobs['sweep_sr16'] = dict(
     job='sweep',
-    stages=[base, dict(weights='select_sr16', sampler=SR_16_SAMPLER)],
+    stages=[BASE_USE, dict(weights='select_sr16', sampler=SR_16_SAMPLER)],
     grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)),
     per_class=30,
     choose='cas',
     cas=cas_16,
-    references=references,
-    **measured,
+    references=REFERENCES,
+    **MEASURED,
   )
+  return jobs
 
+
+def data_sets():
+  """What is generated, and how good it is."""
+  jobs = {}
   sr_32 = dict(weights='pretrain_sr32', sampler=SR_32_SAMPLER)
   shards = dict(text='embed_classes', dataset=digits('train'), shard_size=200, batch_size=100)
   jobs['generate'] = dict(
     job='generate',
     per_class=240,
-    stages=[base, dict(weights='select_sr16', sampler=SR_16_SAMPLER, tuned_by='sweep_sr16'), sr_32],
+    stages=[BASE_USE, dict(weights='select_sr16', sampler=SR_16_SAMPLER, tuned_by='sweep_sr16'), sr_32],
     **shards,
   )
   jobs['generate_not_finetuned'] = dict(
@@ -242,15 +264,16 @@ def get_config():
     ],
     **shards,
   )
-
   for samples in ('generate', 'generate_not_finetuned'):
     jobs[samples.replace('generate', 'evaluate')] = dict(
-      job='evaluate', samples=samples, sizes=SIZES, extractor='classify_real', references=references
+      job='evaluate', samples=samples, sizes=SIZES, extractor='classify_real', references=REFERENCES
     )
+  return jobs
 
-  def synthetic(multiple, samples='generate', real=False):
-    return dict(real=real, synthetic=samples, synthetic_num=multiple * NUM_REAL)
 
+def studies():
+  """What the data sets are worth to classifiers."""
+  jobs = {}
   jobs['classify_resnet'] = classify(
     RESNET, RESNET_RECIPE, synthetic=synthetic(1), both=synthetic(1, real=True)
   )
@@ -263,5 +286,10 @@ def get_config():
   jobs['classify_not_finetuned'] = classify(
     RESNET, RESNET_RECIPE, synthetic=synthetic(1, 'generate_not_finetuned')
   )
+  return jobs
+
+
+def get_config():
+  jobs = embedding() | training_of_stages() | choice_of_checkpoints_and_settings() | data_sets() | studies()
   jobs['report'] = dict(job='report', title='The protocol in miniature: digits', jobs=tuple(jobs))
-  return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
+  return jobs_config(jobs)

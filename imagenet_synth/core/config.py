@@ -12,10 +12,11 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import flax.linen as nn
+from ml_collections import ConfigDict
 
 from imagenet_synth.core.errors import InputError
 
@@ -116,6 +117,22 @@ class Invalid(InputError):
     return InputError(
       f'config: {section}.{self.key} {self.what}' if self.key else f'config: {section} {self.what}'
     )
+
+
+def jobs_config(jobs: Mapping[str, Any], only: Sequence[str] = ()) -> ConfigDict:
+  """Returns the config that runs `jobs`, a section by name, in their order; or `only` some of them.
+
+  No two sections share anything: where dictionaries stand in several places, a ConfigDict would have one section
+  for all of these, and an override of one job's key would change the others', too.
+  """
+  config = {'jobs': _copied(jobs), 'order': tuple(jobs)}
+  return ConfigDict(config | ({'only': tuple(only)} if only else {}))
+
+
+def _copied(value: Any) -> Any:
+  if isinstance(value, (Mapping, ConfigDict)):
+    return {key: _copied(item) for key, item in value.items()}
+  return tuple(map(_copied, value)) if isinstance(value, (list, tuple)) else value
 
 
 def build(cls: type[T], section: Mapping[str, Any], where: str) -> T:

@@ -11,11 +11,11 @@ import os
 import pathlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import google_crc32c
 import numpy as np
-from tensorflow.core.example import example_pb2
+from tensorflow.core.example import example_pb2, feature_pb2
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
@@ -44,6 +44,27 @@ class Record(NamedTuple):
   stages: Any
   # the WordNet id of its class; '' if it is not known by one
   wnid: str = ''
+
+
+class Field(NamedTuple):
+  """Where a record keeps a field of `Record`."""
+
+  # the name of the feature in the tf.train.Example
+  feature: str
+  # an integer, a text, or anything as JSON
+  kind: Literal['int', 'text', 'json']
+
+
+FIELDS = {
+  'label': Field('image/class/label', 'int'),
+  'class_name': Field('image/class/text', 'text'),
+  'wnid': Field('image/class/synset', 'text'),
+  'index': Field('index', 'int'),
+  'seed': Field('seed', 'int'),
+  'prompt': Field('prompt', 'text'),
+  'stages': Field('stages', 'json'),
+}
+"""What a record holds besides the image: a field of `Record` -> where it is."""
 
 
 def shard_name(shard: int, num_shards: int) -> str:
@@ -126,20 +147,19 @@ class ShardSource(Examples):
     if _FOOTER.unpack(data[length:])[0] != _masked_crc(data[:length]):
       raise _damaged(path, number, 'its bytes do not match their CRC')
     features = example_pb2.Example.FromString(data[:length]).features.feature
-    number_of = lambda name: features[name].int64_list.value[0]
-    text_of = lambda name: features[name].bytes_list.value[0].decode()
     encoded = features['image/encoded'].bytes_list.value[0]
-    return {
-      'image': decode_image(encoded, number_of('image/channels'), f'{path}: record {number}'),
-      'label': number_of('image/class/label'),
-      'index': number_of('index'),
-      'class_name': text_of('image/class/text'),
-      'wnid': text_of('image/class/synset'),
-      'seed': number_of('seed'),
-      'prompt': text_of('prompt'),
-      'stages': json.loads(text_of('stages')),
-      'encoded': encoded,
-    }
+    channels = features['image/channels'].int64_list.value[0]
+    fields = {name: _value(features[field.feature], field.kind) for name, field in FIELDS.items()}
+    image = decode_image(encoded, channels, f'{path}: record {number}')
+    return {'image': image, 'encoded': encoded, **fields}
+
+
+def _value(feature: feature_pb2.Feature, kind: str) -> Any:
+  """Returns what a feature holds, of a `Field`'s kind."""
+  if kind == 'int':
+    return feature.int64_list.value[0]
+  text = feature.bytes_list.value[0].decode()
+  return json.loads(text) if kind == 'json' else text
 
 
 def _offsets(path: pathlib.Path, fd: int) -> Iterator[tuple[int, int]]:
@@ -174,22 +194,15 @@ def _encode(record: Record, image_format: str, quality: int) -> bytes:
   file = io.BytesIO()
   options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
   as_picture(record.image).save(file, image_format, **options)
-  numbers = {
-    'image/height': height,
-    'image/width': width,
-    'image/channels': channels,
-    'image/class/label': record.label,
-    'index': record.index,
-    'seed': record.seed,
-  }
-  texts = {
-    'image/encoded': file.getvalue(),
-    'image/format': image_format.encode(),
-    'image/class/text': record.class_name.encode(),
-    'image/class/synset': record.wnid.encode(),
-    'prompt': record.prompt.encode(),
-    'stages': json.dumps(record.stages, sort_keys=True).encode(),
-  }
+  numbers = {'image/height': height, 'image/width': width, 'image/channels': channels}
+  texts = {'image/encoded': file.getvalue(), 'image/format': image_format.encode()}
+  for name, field in FIELDS.items():
+    value = getattr(record, name)
+    if field.kind == 'int':
+      numbers[field.feature] = value
+    else:
+      text = json.dumps(value, sort_keys=True) if field.kind == 'json' else value
+      texts[field.feature] = text.encode()
   example = example_pb2.Example()
   for name, value in sorted(numbers.items()):
     example.features.feature[name].int64_list.value.append(value)

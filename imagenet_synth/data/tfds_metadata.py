@@ -2,9 +2,12 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from imagenet_synth.data.records import FIELDS
 
 _TEMPLATE = '{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}'
 
@@ -21,22 +24,22 @@ def write(
     class_names: in label order.
   """
   text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
-  features = tfds.features.FeaturesDict(
-    {
-      'image': {
-        'encoded': tfds.features.Image(shape=(None, None, num_channels)),
-        'format': text,
-        'height': number,
-        'width': number,
-        'channels': number,
-        'class': {'label': tfds.features.ClassLabel(names=list(class_names)), 'text': text, 'synset': text},
-      },
-      'index': number,
-      'seed': number,
-      'prompt': text,
-      'stages': text,
+  features: dict[str, Any] = {
+    'image': {
+      'encoded': tfds.features.Image(shape=(None, None, num_channels)),
+      'format': text,
+      'height': number,
+      'width': number,
+      'channels': number,
     }
-  )
+  }
+  for field in FIELDS.values():
+    *sections, name = field.feature.split('/')
+    place = features
+    for section in sections:
+      place = place.setdefault(section, {})
+    place[name] = number if field.kind == 'int' else text
+  features['image']['class']['label'] = tfds.features.ClassLabel(names=list(class_names))
   files = tfds.core.ShardedFileTemplate(
     data_dir=path, template=_TEMPLATE, split='train', dataset_name=path.name, filetype_suffix='tfrecord'
   )
@@ -44,5 +47,9 @@ def write(
     name='train', shard_lengths=list(shard_lengths), num_bytes=0, filename_template=files
   )
   tfds.folder_dataset.write_metadata(
-    data_dir=str(path), features=features, split_infos=[split], filename_template=_TEMPLATE, check_data=False
+    data_dir=str(path),
+    features=tfds.features.FeaturesDict(features),
+    split_infos=[split],
+    filename_template=_TEMPLATE,
+    check_data=False,
   )

@@ -39,6 +39,8 @@ class CasConfig:
   test: DatasetConfig
   # the seeds of its runs, one for each; figures are means over them
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
+  # where metrics of its training go besides metrics.jsonl
+  writers: tuple[WriterName, ...] = ('tensorboard',)
 
   def check(self, size: int, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` below `key` if the data is not there, or the network takes no images of `size`."""
@@ -132,7 +134,7 @@ def classification_accuracy_score(
 ) -> dict[str, Any]:
   """Returns the CAS of labelled images, brought to `size`: see `summary`. Its runs stay under `path`."""
   data, test = labelled(source, size), labelled(config.test.open(folder), size)
-  experiment = Experiment(config.model, config.recipe, size, test)
+  experiment = Experiment(config.model, config.recipe, size, test, config.writers)
   return summary(
     [
       experiment.run(data, seed, path / f'cas-seed{seed}', folder.origin, f'{folder.name} CAS seed {seed}')
