@@ -28,12 +28,14 @@ _AUGMENTATION_DRAW = 2**31 - 1
 
 
 class TextStates(NamedTuple):
-  """What the frozen encoder made of the prompts."""
+  """What the frozen encoder made of prompts."""
 
-  # of each prompt, float32 [N, L, D]
-  prompts: np.ndarray | jax.Array
-  # what stands for "no text", float32 [L, D]
-  null: np.ndarray | jax.Array
+  # float32 [N, L, D]
+  prompts: Any
+  # float32 [L, D], which stands for "no text"
+  null: Any
+  # uint32 [N], which stands for each prompt in the keys of images; its number where there are none
+  ids: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,41 +303,47 @@ def _sample_batch(
   return np.asarray(out).reshape(-1, *out.shape[2:])
 
 
-def sample(
-  cascade: Sequence[TrainedStage],
-  text: TextStates,
-  seed: int,
-  labels: np.ndarray,
-  indices: np.ndarray,
-  batch_size: int,
-  *,
-  low_res: np.ndarray | None = None,
-  first_stage: int = 0,
-  on_batch: Callable[[int], Any] = lambda num: None,
-) -> list[np.ndarray]:
-  """Returns images of classes, for each stage float32 [N, S, S, C] in [-1, 1].
+@dataclasses.dataclass(frozen=True)
+class Cascade:
+  """Trained stages and the prompts that they draw; images are functions of these and of the seed."""
 
-  Image `indices[i]` of class `labels[i]` depends on its two numbers, the seed and the settings, not
-  on the images that are sampled together with it.
+  # in order, base first (or those from `first_stage` on, which get the images of a smaller size)
+  stages: Sequence[TrainedStage]
+  # the states of a prompt for each class
+  text: TextStates
+  # of the data set
+  seed: int
+  # images sampled at a time, over all local devices
+  batch_size: int
+  # position of the first of `stages` in the whole cascade
+  first_stage: int = 0
 
-  Args:
-    cascade: stages in order, base first (or those from `first_stage` on, with their `low_res` input).
-    text: the states of a prompt for each class.
-    seed: of the data set.
-    labels: int [N], the class of each image.
-    indices: int [N], the number of each image within its class.
-    batch_size: images sampled at a time, over all local devices.
-    low_res: float32 [N, s, s, C] in [-1, 1], what the stage before `first_stage` has drawn.
-    first_stage: position of `cascade[0]` in the whole cascade.
-    on_batch: called with the number of images of each batch that is finished.
-  """
-  batches = []
-  for rows, num_new in filled_batches(len(labels), batch_size, jax.local_device_count()):
-    image, drawn = None if low_res is None else low_res[rows], []
-    for position, trained in enumerate(cascade, first_stage):
-      image_keys = keys.image_keys(seed, position, labels[rows], indices[rows])
-      image = _sample_batch(trained, text.prompts[labels[rows]], text.null, image_keys, image)
-      drawn.append(image[:num_new])
-    batches.append(drawn)
-    on_batch(num_new)
-  return [np.concatenate(parts) for parts in zip(*batches)]
+  def sample(
+    self,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    low_res: np.ndarray | None = None,
+    on_batch: Callable[[int], Any] = lambda num: None,
+  ) -> list[np.ndarray]:
+    """Returns images of classes, for each stage float32 [N, S, S, C] in [-1, 1].
+
+    Image `indices[i]` of class `labels[i]` depends on its index, its class's prompt and id, the seed and the
+    settings, not on the images that are sampled together with it, nor on what other classes there are.
+
+    Args:
+      labels: int [N], the class of each image.
+      indices: int [N], the number of each image within its class.
+      low_res: float32 [N, s, s, C] in [-1, 1], what the stage before `first_stage` has drawn.
+      on_batch: called with the number of images of each batch that is finished.
+    """
+    text, batches = self.text, []
+    ids = np.arange(len(text.prompts)) if text.ids is None else text.ids
+    for rows, num_new in filled_batches(len(labels), self.batch_size, jax.local_device_count()):
+      image, drawn = None if low_res is None else low_res[rows], []
+      for position, trained in enumerate(self.stages, self.first_stage):
+        image_keys = keys.image_keys(self.seed, position, ids[labels[rows]], indices[rows])
+        image = _sample_batch(trained, text.prompts[labels[rows]], text.null, image_keys, image)
+        drawn.append(image[:num_new])
+      batches.append(drawn)
+      on_batch(num_new)
+    return [np.concatenate(parts) for parts in zip(*batches)]

@@ -8,6 +8,10 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
+# TensorFlow, which reads and writes records, prints banners of its own when it is imported
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -29,6 +33,9 @@ _WORKER = flags.DEFINE_string(
   '(generate, sweep, classify) this is. They need not run at the same time.',
 )
 _VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
+_REDO = flags.DEFINE_list(
+  'redo', None, 'Names of jobs: what they and all that was made from them have left is deleted first.'
+)
 _REPAIR = flags.DEFINE_bool(
   'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.'
 )
@@ -72,13 +79,18 @@ def main(argv: list[str]) -> None:
     elif _VERIFY.value:
       sys.exit(_verify(config, workdir))
     else:
+      if _REDO.value:
+        pipeline.redo(config, workdir, _REDO.value)
       pipeline.run(config, workdir, _worker())
+  except KeyboardInterrupt:
+    print('stopped; the same command goes on from what is saved', file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
   except Unfinished as unfinished:
     print(unfinished, file=sys.stderr)
   except Stopped as stopped:
     print(stopped, file=sys.stderr)
-    # what a shell reports of a process that SIGTERM has ended: schedulers start it again
-    sys.exit(128 + signal.SIGTERM)
+    # what a shell reports of a process that a signal has ended: schedulers start it again
+    sys.exit(128 + stopped.signal)
   except InputError as error:
     _refuse(str(error))
 
@@ -138,6 +150,10 @@ def _check_flags() -> None:
     raise InputError('--repair goes with --verify, which finds what is to be repaired')
   if _VERIFY.value and _DRY_RUN.value:
     raise InputError('--verify and --dry_run exclude each other; leave one out')
+  if _REDO.value and (_VERIFY.value or _DRY_RUN.value):
+    raise InputError('--redo deletes and makes anew; leave out --verify and --dry_run')
+  if _REDO.value and (_DISTRIBUTED.value or _WORKER.value is not None):
+    raise InputError('--redo is for one process; run it alone first, then the workers')
   if _WORKER.value is not None:
     Worker.parse(_WORKER.value)
     if _DISTRIBUTED.value:
@@ -172,11 +188,11 @@ def _worker() -> Worker:
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
   """Prints the faults of generated data sets, and returns the exit code: 1 if there are any."""
-  faults = pipeline.verify(config, workdir, _REPAIR.value)
+  faults, num_checked = pipeline.verify(config, workdir, _REPAIR.value)
   for fault in faults:
     print(fault)
   done = ', deleted: run again to make them' if faults and _REPAIR.value else ''
-  print(f'{len(faults)} faults{done}')
+  print(f'{num_checked:,} shards checked, {len(faults)} faults{done}')
   return 1 if faults else 0
 
 

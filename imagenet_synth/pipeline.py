@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from imagenet_synth import memory
-from imagenet_synth.core.config import Invalid, build, references
+from imagenet_synth.core.config import Invalid, build, parts, references
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
@@ -22,6 +22,7 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import say
 from imagenet_synth.data import verification
+from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.jobs import (
   classify,
@@ -132,12 +133,15 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Work
   known = KnownJobs(configs, workdir)
   for name in order:
     _call(name, 'check', configs[name], known)
-  jobs = [
-    PlannedJob(name, JOBS[kinds[name]], configs[name], JobFolder(workdir, name, dict(sections[name]), worker))
-    for name in order
-  ]
+  jobs = []
+  for name in order:
+    kind, grows = JOBS[kinds[name]], getattr(configs[name], 'grows', ())
+    folder = JobFolder(workdir, name, dict(sections[name]), worker, grows)
+    jobs.append(PlannedJob(name, kind, configs[name], folder))
+  versions: dict[str, dict[str, str]] = {}
   for job in jobs:
     job.folder.check()
+    job.folder.check_data(_data_versions(job, workdir, versions))
     if job.name in only and not job.folder.done:
       _call(job.name, 'require_devices', job.config)
   return Plan([job for job in jobs if job.name in only], known)
@@ -194,20 +198,50 @@ def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
   return '\n'.join([*lines, total])
 
 
-def verify(config: Mapping[str, Any], workdir: pathlib.Path, repair: bool) -> list[verification.Fault]:
-  """Returns the faults of the data sets that finished generate jobs have made; deletes them if `repair`.
+def verify(
+  config: Mapping[str, Any], workdir: pathlib.Path, repair: bool
+) -> tuple[list[verification.Fault], int]:
+  """Returns the faults of the data sets of finished generate jobs, and how many shards were checked.
+
+  Faulty shards are deleted if `repair`.
 
   Raises:
     InputError: the configuration is wrong.
   """
-  faults = []
+  faults, num_checked = [], 0
   for job in plan(config, workdir).planned:
     if job.folder.config['job'] == 'generate' and job.folder.done:
+      num_checked += verification.num_shards(job.folder.path)
       found = verification.verify(job.folder.path)
       if repair:
         verification.repair(job.folder.path, found)
       faults += found
-  return faults
+  return faults, num_checked
+
+
+def redo(config: Mapping[str, Any], workdir: pathlib.Path, names: Sequence[str]) -> list[str]:
+  """Deletes the work of jobs and of all that was made from it; returns the names of these jobs, in order.
+
+  Of a data set that grows, shards stay until it is known which of their images would be drawn the same again.
+
+  Raises:
+    InputError: a job is not in the config, or the config is wrong.
+  """
+  sections, _ = _sections(config)
+  configs = {name: _build(name, section) for name, section in sections.items()}
+  for name in names:
+    if name not in configs:
+      raise InputError(f'--redo: there is no job {name!r}; known: {", ".join(configs)}')
+  cleared = set(names)
+  for name, built in configs.items():
+    if any(reference.name in cleared for _, reference in references(built, '')):
+      cleared.add(name)
+  in_order = [name for name in configs if name in cleared and (workdir / name).exists()]
+  for name in in_order:
+    say(f'--redo: {name} is cleared')
+    grows = getattr(configs[name], 'grows', ())
+    JobFolder(workdir, name, dict(sections[name]), grows=grows).clear()
+  return in_order
 
 
 def _sections(config: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], Sequence[str]]:
@@ -226,7 +260,7 @@ def _sections(config: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], 
       raise InputError(f'config: {key} is {config[key]!r}, must be {what}')
   jobs, order = config['jobs'], config['order']
   for i, name in enumerate(order):
-    if name not in jobs:
+    if not isinstance(name, str) or name not in jobs:
       raise InputError(f'config: order[{i}] is {name!r}, which is not in jobs')
     if name in order[:i]:
       raise InputError(f'config: order[{i}] is {name!r}, which is there twice')
@@ -254,7 +288,7 @@ def _build(name: str, section: Any) -> Any:
     raise InputError(f'config: {where} must be a section of keys, not {section!r}')
   if 'job' not in section:
     raise InputError(f'config: missing key {where}.job (one of: {", ".join(JOBS)})')
-  if section['job'] not in JOBS:
+  if not isinstance(section['job'], str) or section['job'] not in JOBS:
     raise InputError(f'config: {where}.job is {section["job"]!r}, known: {", ".join(JOBS)}')
   settings = {key: value for key, value in section.items() if key != 'job'}
   return build(JOBS[section['job']].config, settings, where)
@@ -285,6 +319,21 @@ def _check_references(name: str, config: Any, order: Sequence[str], kinds: Mappi
       raise InputError(
         f'config: {key} is {of!r}, a job of kind {kinds[of]}; wanted is one of {", ".join(reference.kinds)}'
       )
+
+
+def _data_versions(
+  job: PlannedJob, workdir: pathlib.Path, known: dict[str, dict[str, str]]
+) -> dict[str, str]:
+  """Returns the versions of all data that a job names, by what it is called; `known` keeps them."""
+  versions: dict[str, str] = {}
+  if not job.folder.started:
+    return versions
+  for config in parts(job.config, DatasetConfig):
+    key = str(config)
+    if key not in known:
+      known[key] = config.versions(workdir)
+    versions |= known[key]
+  return versions
 
 
 def _call(name: str, method: str, config: Any, *arguments: Any) -> None:

@@ -11,8 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth import cascade
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TextStates, TrainedStage
+from imagenet_synth.cascade import (
+  Cascade,
+  DiffusionObjective,
+  SamplerSettings,
+  Stage,
+  TextStates,
+  TrainedStage,
+)
 from imagenet_synth.core import images
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
 from imagenet_synth.models.efficient_unet import EfficientUNet
@@ -49,9 +55,10 @@ def _formula(kind, settings=_PLAIN, size=4, low_res_size=None):
   return TrainedStage(stage, {'params': {'unused': jnp.ones(())}}, settings)
 
 
-def _sample(stages, labels=(0, 1, 2, 3), batch_size=8, **kwargs):
+def _sample(stages, labels=(0, 1, 2, 3), batch_size=8, first_stage=0, **kwargs):
   labels = np.array(labels)
-  out = cascade.sample(stages, _STATES, 0, labels, np.arange(len(labels)), batch_size, **kwargs)
+  cascade = Cascade(stages, _STATES, 0, batch_size, first_stage)
+  out = cascade.sample(labels, np.arange(len(labels)), **kwargs)
   jax.effects_barrier()
   return out
 
@@ -87,7 +94,7 @@ def tiny():
 @pytest.fixture(scope='module')
 def drawn(tiny):
   labels, indices = np.arange(16) % 5, np.arange(16) // 5
-  return labels, indices, cascade.sample(tiny, _STATES, 3, labels, indices, 16)
+  return labels, indices, Cascade(tiny, _STATES, 3, 16).sample(labels, indices)
 
 
 def test_sizes_ranges_and_variety(drawn):
@@ -105,20 +112,20 @@ def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
   labels, indices, expected = drawn
   order = np.random.default_rng(1).permutation(16)[:11]
   monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
-  out = cascade.sample(tiny, _STATES, 3, labels[order], indices[order], batch_size)
+  out = Cascade(tiny, _STATES, 3, batch_size).sample(labels[order], indices[order])
   for stage in range(2):
     np.testing.assert_allclose(out[stage], expected[stage][order], atol=1e-5)
 
 
 def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   labels, indices, (base, large) = drawn
-  (out,) = cascade.sample(tiny[1:], _STATES, 3, labels, indices, 16, low_res=base, first_stage=1)
+  (out,) = Cascade(tiny[1:], _STATES, 3, 16, first_stage=1).sample(labels, indices, low_res=base)
   np.testing.assert_allclose(out, large, atol=1e-5)
 
 
 def test_another_seed_draws_other_images(tiny, drawn):
   labels, indices, expected = drawn
-  out = cascade.sample(tiny, _STATES, 4, labels, indices, 16)
+  out = Cascade(tiny, _STATES, 4, 16).sample(labels, indices)
   assert np.abs(out[0] - expected[0]).max(axis=(1, 2, 3)).min() > 1e-2
   assert np.abs(out[1] - expected[1]).max(axis=(1, 2, 3)).min() > 1e-2
 
@@ -276,7 +283,7 @@ def test_a_learned_variance_mixes_the_bounds_where_no_coefficient_is_set(v, logv
 def test_no_text_is_the_null_row_in_sampling():
   states = TextStates(_TEXT, np.full((2, 4), -0.25, np.float32))
   stage = _formula('text', dataclasses.replace(_PLAIN, guidance=1.5))
-  (out,) = cascade.sample([stage], states, 0, np.arange(4), np.arange(4), 8)
+  (out,) = Cascade([stage], states, 0, 8).sample(np.arange(4), np.arange(4))
   np.testing.assert_allclose(out[:, 0, 0], 1.5 * _TEXT[:4, 0, :3] + 0.5 * 0.25, atol=1e-6)
 
 

@@ -25,24 +25,33 @@ _RUNNABLE = sorted({path.stem for path in _CONFIGS.glob('*.py')} - {'recipes', '
 _NUM_IMAGENET = 1_281_167
 
 
-def _config(name, *argument):
+def _get_config(name, *argument):
   spec = importlib.util.spec_from_file_location(name, _CONFIGS / f'{name}.py')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return json.loads(module.get_config(*argument).to_json_best_effort())
+  return module.get_config(*(argument or _ARGUMENTS.get(name, ())))
+
+
+def _config(name, *argument):
+  return json.loads(_get_config(name, *argument).to_json_best_effort())
 
 
 @pytest.fixture
-def cifar10(tmp_path, monkeypatch):
-  """The folders that the configs of CIFAR-10 want, without images."""
+def photos(tmp_path, monkeypatch):
+  """The folders of images that configs want, with a file in each."""
   monkeypatch.chdir(tmp_path)
   for split in ('train', 'test'):
     for name in cifar10_small.PREVIEW:
       (tmp_path / 'data/cifar10' / split / name).mkdir(parents=True)
+      (tmp_path / 'data/cifar10' / split / name / '0.jpg').touch()
+
+
+_ARGUMENTS = {'own_classes': ('data/cifar10',)}
+"""What stands behind the colon of configs that need it."""
 
 
 @pytest.mark.parametrize('name', _RUNNABLE)
-def test_every_config_is_planned_whole(tmp_path, name, cifar10):
+def test_every_config_is_planned_whole(tmp_path, name, photos):
   config = _config(name)
   planned = pipeline.plan(config, tmp_path / 'run').planned
   assert [job.name for job in planned] == config['order']
@@ -171,3 +180,39 @@ def test_every_recipe_is_tested():
 def test_a_recipe_of_epochs_is_turned_into_one_of_steps():
   recipe = build(Recipe, dict(recipes.CAS, epochs=None, num_steps=1000), 'recipe')
   assert recipe.steps(_NUM_IMAGENET) == recipe.steps(2 * _NUM_IMAGENET) == 1000
+
+
+def _numbers(section, path=()):
+  """The place of every number of a section."""
+  if isinstance(section, (dict, list)):
+    for key, value in section.items() if isinstance(section, dict) else enumerate(section):
+      yield from _numbers(value, (*path, key))
+  elif isinstance(section, (int, float)) and not isinstance(section, bool):
+    yield path
+
+
+def _differences(before, after, path=()):
+  if isinstance(before, (dict, list)):
+    for key, value in before.items() if isinstance(before, dict) else enumerate(before):
+      yield from _differences(value, after[key], (*path, key))
+  elif before != after:
+    yield path
+
+
+@pytest.mark.parametrize('name', _RUNNABLE)
+def test_an_override_changes_one_number_of_one_job(name, photos):
+  config = _get_config(name)
+  before = json.loads(config.to_json_best_effort())
+  for path in _numbers(before):
+    *parents, last = path
+    if isinstance(last, int):
+      # a list of numbers is overridden whole
+      continue
+    section = config
+    for part in parents:
+      section = section[part]
+    value = section[last]
+    section[last] = value + type(value)(1)
+    changed = list(_differences(before, json.loads(config.to_json_best_effort())))
+    assert changed == [path], path
+    section[last] = value

@@ -30,7 +30,7 @@ def refusal(tmp_path, monkeypatch, capsys):
     name = f'config_{zlib.crc32(text.encode())}.py'
     (tmp_path / name).write_text(text)
     flags.FLAGS.unparse_flags()
-    for flag in ('workdir', 'worker', 'verify', 'repair', 'distributed', 'dry_run', 'coordinator'):
+    for flag in ('workdir', 'worker', 'verify', 'repair', 'distributed', 'dry_run', 'coordinator', 'redo'):
       flags.FLAGS[flag].value = flags.FLAGS[flag].default
     with pytest.raises(SystemExit) as end:
       rest = main.parse_flags(['main', f'--config={tmp_path / name}{suffix}', *arguments])
@@ -52,6 +52,8 @@ def refusal(tmp_path, monkeypatch, capsys):
     (['--worker=3/2'], "--worker is '3/2', must be INDEX/COUNT"),
     (['--worker=1/2', '--distributed'], '--worker is for processes that do not know of each other'),
     (['--coordinator=host:1'], '--coordinator goes with --distributed'),
+    (['--redo=generate', '--dry_run'], '--redo deletes and makes anew'),
+    (['--redo=generate', '--worker=0/2'], '--redo is for one process'),
     (['--cpu_devices=0'], 'cpu_devices'),
     (['--no_such_flag=1'], 'no_such_flag'),
     (['more'], "unexpected argument 'more'"),

@@ -10,6 +10,7 @@ import collections.abc
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,8 @@ class Range:
   below: float = math.inf
 
   def __contains__(self, value: float) -> bool:
-    return self.low <= value <= self.high and self.above < value < self.below and math.isfinite(value)
+    is_finite = isinstance(value, int) or math.isfinite(value)
+    return is_finite and self.low <= value <= self.high and self.above < value < self.below
 
   def __str__(self) -> str:
     limits = (
@@ -46,7 +48,13 @@ class Range:
       (self.high, 'at most'),
       (self.below, 'less than'),
     )
-    return ' and '.join(f'{text} {limit:g}' for limit, text in limits if math.isfinite(limit)) or 'finite'
+    texts = [f'{text} {_written(limit)}' for limit, text in limits if math.isfinite(limit)]
+    return ' and '.join(texts) or 'finite'
+
+
+def _written(number: float) -> str:
+  """Returns a number with all its digits, without a fraction where it has none."""
+  return str(int(number)) if float(number).is_integer() else f'{number:g}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +130,8 @@ class Invalid(InputError):
 def jobs_config(jobs: Mapping[str, Any], only: Sequence[str] = ()) -> ConfigDict:
   """Returns the config that runs `jobs`, a section by name, in their order; or `only` some of them.
 
-  No two sections share anything: where dictionaries stand in several places, a ConfigDict would have one section
-  for all of these, and an override of one job's key would change the others', too.
+  No two sections share anything: where dictionaries stand in several places, a ConfigDict would have one
+  section for all of these, and an override of one job's key would change the others', too.
   """
   config = {'jobs': _copied(jobs), 'order': tuple(jobs)}
   return ConfigDict(config | ({'only': tuple(only)} if only else {}))
@@ -184,18 +192,31 @@ def config_fields(cls: type) -> dict[str, dataclasses.Field]:
 
 
 def references(value: Any, where: str) -> Iterator[tuple[str, Reference]]:
-  """Yields each reference in a built section, with its dotted key; `where` is the section's own name."""
-  if isinstance(value, Reference):
-    yield where, value
-  elif isinstance(value, tuple):
+  """Yields the dotted key and the reference of all references in a built section."""
+  for key, part in _walk(value, where):
+    if isinstance(part, Reference):
+      yield key, part
+
+
+def parts(value: Any, cls: type[T]) -> Iterator[T]:
+  """Yields all instances of a class in a built section."""
+  for _, part in _walk(value, ''):
+    if isinstance(part, cls):
+      yield part
+
+
+def _walk(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+  """Yields the dotted key and the value of all that a built section holds, itself first."""
+  yield where, value
+  if isinstance(value, tuple):
     for i, item in enumerate(value):
-      yield from references(item, f'{where}[{i}]')
+      yield from _walk(item, f'{where}[{i}]')
   elif isinstance(value, Mapping):
     for key, item in value.items():
-      yield from references(item, f'{where}.{key}')
-  elif dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
+      yield from _walk(item, f'{where}.{key}')
+  elif dataclasses.is_dataclass(value) and not isinstance(value, (nn.Module, Reference)):
     for field in dataclasses.fields(value):
-      yield from references(getattr(value, field.name), f'{where}.{field.name}')
+      yield from _walk(getattr(value, field.name), f'{where}.{field.name}')
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -208,7 +229,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
       return None
     return _convert(next(a for a in args if a is not type(None)), value, where)
   if origin is typing.Literal:
-    return _require(value in args, value, where, f'one of {", ".join(map(repr, args))}')
+    return _require(_is_one_of(value, args), value, where, f'one of {", ".join(map(repr, args))}')
   if origin in (tuple, collections.abc.Sequence):
     _require(isinstance(value, (list, tuple)), value, where, 'a list')
     return tuple(_convert(args[0], v, f'{where}[{i}]') for i, v in enumerate(value))
@@ -218,13 +239,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
   return _convert_plain(hint, value, where)
 
 
+def _is_one_of(value: Any, choices: Sequence[Any]) -> bool:
+  """Returns whether a value is one of some choices, of the same type: 1.0 and True are not 1."""
+  return any(value == choice and type(value) is type(choice) for choice in choices)
+
+
 def _convert_plain(hint: Any, value: Any, where: str) -> Any:
   if hint is float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    _require(is_number and math.isfinite(value), value, where, 'a finite number')
+    _require(is_number and abs(value) <= sys.float_info.max, value, where, 'a finite number')
     return float(value)
   if hint is int:
-    return _require(isinstance(value, int) and not isinstance(value, bool), value, where, 'an integer')
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return _require(is_integer and abs(value) < 2**63, value, where, 'an integer')
   if hint is bool:
     return _require(isinstance(value, bool), value, where, 'True or False')
   if hint is str:
@@ -264,7 +291,7 @@ def build_one_of(registry: Mapping[str, type], section: Any, where: str) -> Any:
     raise InputError(f'config: {where} must be a section of keys, not {section!r}')
   if 'type' not in section:
     raise InputError(f'config: missing key {where}.type (one of: {known})')
-  if section['type'] not in registry:
+  if not isinstance(section['type'], str) or section['type'] not in registry:
     raise InputError(f'config: {where}.type is {section["type"]!r}, known: {known}')
   return build(registry[section['type']], {k: v for k, v in section.items() if k != 'type'}, where)
 

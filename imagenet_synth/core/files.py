@@ -44,11 +44,20 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     InputError: the file is not there, or is no npz.
   """
   try:
-    with np.load(path) as file:
+    with open(path, 'rb') as opened, np.load(opened) as file:
       return dict(file)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist') from None
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  # what numpy and zipfile raise for what is no npz, is cut off or has flipped bits
+  except (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+  ) as error:
     raise InputError(f'{path} cannot be read ({error}); delete it and run again') from None
 
 

@@ -1,6 +1,7 @@
 """A job's folder: its configuration, its results, and where they came from.
 
     WORKDIR/NAME/config.json   what the job was asked to do, written before it starts
+    WORKDIR/NAME/inputs.json   which versions of data and of other jobs it has read
     WORKDIR/NAME/...           its work, from which it can go on
     WORKDIR/NAME/job.json      its result, origin and seconds; written last, when the job is finished
 
@@ -11,8 +12,10 @@ that has changed since is noticed.
 
 import functools
 import pathlib
+import shutil
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from imagenet_synth.core.division import Worker
@@ -21,6 +24,9 @@ from imagenet_synth.core.files import json_hash, read_json, write_json
 
 # of results: one that another version has written cannot be read, and is not made again by itself
 _FORMAT = 2
+
+# what a folder holds before its job has done anything
+_BEFORE_WORK = ('config.json', 'inputs.json')
 
 # stands for a key that a config lacks, in messages too; None would equal a key that is None
 _UNSET = 'unset'
@@ -49,26 +55,43 @@ class JobFolder:
   # the job's own folder, WORKDIR/NAME
   path: pathlib.Path
 
-  def __init__(self, workdir: pathlib.Path, name: str, config: dict[str, Any], worker: Worker = Worker()):
-    self.workdir, self.name, self.config, self.worker = workdir, name, config, worker
+  # keys of the section that may change while its work is kept: more of the same is wanted
+  grows: Sequence[str]
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    name: str,
+    config: dict[str, Any],
+    worker: Worker = Worker(),
+    grows: Sequence[str] = (),
+  ):
+    self.workdir, self.name, self.config, self.worker, self.grows = workdir, name, config, worker, grows
     self.path = workdir / name
     self._inputs: dict[str, str] = {}
-    self._start = time.time()
+    self._data: dict[str, str] = {}
+    self._start, self._has_other_classes = time.time(), False
 
   @property
   def done(self) -> bool:
-    """Returns whether the job is finished."""
-    return (self.path / 'job.json').exists()
+    """Returns whether the job is finished, and no more is wanted of it now than was then."""
+    return (self.path / 'job.json').exists() and not self._more_is_wanted()
 
   @property
   def started(self) -> bool:
-    """Returns whether the job has been started."""
-    return (self.path / 'config.json').exists()
+    """Returns whether the job has left work: its folder holds more than what is written before it begins."""
+    return self.path.is_dir() and any(path.name not in _BEFORE_WORK for path in self.path.iterdir())
 
   def check(self) -> None:
     """Raises InputError if the folder holds work of another configuration, or of inputs that have changed."""
-    if self.started:
-      self._check_config(read_json(self.path / 'config.json'))
+    if not self.started:
+      return
+    for key, (old, new) in self._changed_keys().items():
+      if key.split('.')[0] not in self.grows:
+        raise InputError(
+          f'{self.path} holds work with {key} = {old!r}, the config says {new!r}; use another workdir, or '
+          f'--redo {self.name} makes it anew'
+        )
     if self.done:
       made_by = self.record.get('format', 1)
       if made_by != _FORMAT:
@@ -80,11 +103,23 @@ class JobFolder:
         if recorded != fingerprint(self.workdir / name):
           raise InputError(
             f'{self.path} was made from another {name} than the one there now; '
-            f'delete {self.path} to make it again'
+            f'--redo {self.name} makes it anew'
           )
 
+  def check_data(self, versions: Mapping[str, str]) -> None:
+    """Raises InputError if the work is of other data than is there now: {what it is called: version}."""
+    for what, recorded in self._read_inputs()['data'].items():
+      if not self.started or versions.get(what, recorded) == recorded:
+        continue
+      if self.grows and what.startswith('classes of '):
+        self._has_other_classes = True
+      else:
+        raise InputError(
+          f'{self.path} was made from other {what} than are there now; --redo {self.name} makes it anew'
+        )
+
   def start(self) -> None:
-    """Makes the folder and writes the configuration into it, if that isn't done yet.
+    """Makes the folder and writes the configuration into it.
 
     Raises:
       InputError: the folder cannot be written to.
@@ -92,42 +127,82 @@ class JobFolder:
     self._start = time.time()
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      if not self.started:
+      is_claimed = self.started and (self.path / 'config.json').exists()
+      if not is_claimed or self._more_is_wanted():
+        # what an earlier configuration has read, before there was work or when less was wanted
+        (self.path / 'inputs.json').unlink(missing_ok=True)
+        (self.path / 'job.json').unlink(missing_ok=True)
         write_json(self.path / 'config.json', self.config)
     except OSError as error:
       raise InputError(f'cannot write to workdir {self.workdir}: {error.strerror}') from None
 
-  def _check_config(self, recorded: dict[str, Any]) -> None:
-    """Raises InputError, with the first key that differs, unless `recorded` is this configuration."""
-    if recorded == self.config:
-      return
-    old, new = _flatten(recorded), _flatten(self.config)
-    key = min(k for k in old.keys() | new.keys() if old.get(k, _UNSET) != new.get(k, _UNSET))
-    raise InputError(
-      f'{self.path} holds work with {key} = {old.get(key, _UNSET)!r}, the config says '
-      f'{new.get(key, _UNSET)!r}; use another workdir or delete {self.path}'
-    )
+  def clear(self) -> None:
+    """Deletes the work, so that the job is made anew; of a job that grows, what may be used again is kept."""
+    if not self.grows:
+      shutil.rmtree(self.path, ignore_errors=True)
+    for name in ('job.json', *_BEFORE_WORK):
+      (self.path / name).unlink(missing_ok=True)
+
+  def _more_is_wanted(self) -> bool:
+    """Returns whether a job that grows has less than it is asked for now, or other classes."""
+    return bool(self._changed_keys()) or self._has_other_classes
+
+  def _changed_keys(self) -> dict[str, tuple[Any, Any]]:
+    """Returns {dotted key: (value in the folder, value now)} of what differs, by name."""
+    path = self.path / 'config.json'
+    if not path.exists():
+      return {}
+    old, new = _flatten(read_json(path)), _flatten(self.config)
+    pairs = {key: (old.get(key, _UNSET), new.get(key, _UNSET)) for key in sorted(old.keys() | new.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
   def input(self, name: str) -> Input:
     """Returns the folder and the result of a finished job that this one reads, and records its version.
 
     Raises:
-      InputError: that job has not been run to its end.
+      InputError: that job has not been run to its end, or is another one than when this one was begun.
     """
     path = self.workdir / name
     version = fingerprint(path)
     if version is None:
       raise InputError(f'{self.name} needs {name}, which has not been run to its end: no job.json in {path}')
+    self._remember('inputs', name, version)
     self._inputs[name] = version
     return Input(path, read_json(path / 'job.json')['result'])
 
+  def record_data(self, what: str, version: str) -> None:
+    """Records the version of data that the job reads, such as 'images of folder data/mine train'.
+
+    Raises:
+      InputError: it is another one than when the job was begun.
+    """
+    self._remember('data', what, version)
+    self._data[what] = version
+
+  def _remember(self, kind: str, what: str, version: str) -> None:
+    """Writes down what the job reads, so that a change is noticed before it is done."""
+    recorded = self._read_inputs()
+    if recorded[kind].get(what) == version or not self.path.is_dir():
+      return
+    if what in recorded[kind] and self.started:
+      raise InputError(
+        f'{self.path} was begun with another {what} than the one there now; --redo {self.name} makes it anew'
+      )
+    recorded[kind][what] = version
+    write_json(self.path / 'inputs.json', recorded)
+
+  def _read_inputs(self) -> dict[str, dict[str, str]]:
+    path = self.path / 'inputs.json'
+    return read_json(path) if path.exists() else {'inputs': {}, 'data': {}}
+
   @property
   def origin(self) -> dict[str, Any]:
-    """Returns where this job's work comes from: job, config_hash, versions of its inputs, code revision."""
+    """Returns where this job's work comes from: versions of its config, inputs and data, code revision."""
     return {
       'job': self.name,
       'config_hash': json_hash(self.config),
       'inputs': dict(self._inputs),
+      'data': dict(self._data),
       'revision': revision(),
     }
 
@@ -184,10 +259,14 @@ def revision() -> str:
 
 
 def _flatten(value: Any, prefix: str = '') -> dict[str, Any]:
-  """Returns the values in nested dicts by their dotted keys; an empty dict is a value."""
-  if not isinstance(value, dict) or not value:
+  """Returns the values in nested dicts and lists of dicts by their dotted keys; what is empty is a value."""
+  if isinstance(value, dict) and value:
+    children = {f'{prefix}.{key}' if prefix else key: child for key, child in value.items()}
+  elif isinstance(value, list) and value and isinstance(value[0], dict):
+    children = {f'{prefix}[{i}]': child for i, child in enumerate(value)}
+  else:
     return {prefix: value}
   flat: dict[str, Any] = {}
-  for key, child in value.items():
-    flat |= _flatten(child, f'{prefix}.{key}' if prefix else key)
+  for key, child in children.items():
+    flat |= _flatten(child, key)
   return flat

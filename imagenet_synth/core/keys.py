@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 
 
-def image_keys(seed: int, stage: int, labels: jax.Array, indices: jax.Array) -> jax.Array:
+def image_keys(seed: int, stage: int, class_ids: jax.Array, indices: jax.Array) -> jax.Array:
   """Returns a key for each image: typed keys [B].
 
   Args:
     seed: of the data set.
     stage: position of the stage in the cascade (0 is the base).
-    labels: int [B], the class of each image.
+    class_ids: uint32 [B], which stand for the class of each image: see `data.class_names.class_id`.
     indices: int [B], the image's number within its class.
   """
   stage_key = jax.random.fold_in(jax.random.key(seed), stage)
-  one = lambda label, index: jax.random.fold_in(jax.random.fold_in(stage_key, label), index)
-  return jax.vmap(one)(jnp.asarray(labels), jnp.asarray(indices))
+  one = lambda class_id, index: jax.random.fold_in(jax.random.fold_in(stage_key, class_id), index)
+  return jax.vmap(one)(jnp.asarray(class_ids, jnp.uint32), jnp.asarray(indices))
 
 
 def normal(keys: jax.Array, draw: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -69,27 +69,35 @@ def on_every_host(tree: Any) -> Any:
 class Stopped(Exception):
   """Raised when a run was told to stop and has saved what it had; the message says where."""
 
+  def __init__(self, message: str, number: int = signal.SIGTERM):
+    super().__init__(message)
+    self.signal = number
+
 
 class StopSignal:
-  """A context that hears SIGTERM, which schedulers send before they take a machine.
+  """A context that hears SIGTERM, which schedulers send before they take a machine, and Ctrl-C.
 
-  It is used as `with StopSignal() as stop`; afterwards the signal does what it did before.
+  It is used as `with StopSignal() as stop`; afterwards the signals do what they did before.
   """
+
+  # the signal that came; SIGTERM until one has
+  number: int = signal.SIGTERM
 
   def __enter__(self) -> 'StopSignal':
     self._came = False
-    # with several processes, JAX's runtime hears the signal and brings them to a common step
+    # with several processes, JAX's runtime hears SIGTERM and brings them to a common step
     self._alone = jax.process_count() == 1
     if self._alone:
-      self._before = signal.signal(signal.SIGTERM, self._hear)
+      self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
     return self
 
   def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
     if self._alone:
-      signal.signal(signal.SIGTERM, self._before)
+      for number, handler in self._before.items():
+        signal.signal(number, handler)
 
   def _hear(self, number: int, frame: FrameType | None) -> None:
-    self._came = True
+    self._came, self.number = True, number
 
   def at(self, step: int) -> bool:
     """Returns whether the run has been told to stop; every process must ask once a step."""

@@ -1,5 +1,6 @@
 """What the user sees while a job runs: how much is done, of how much, how fast, and the time left."""
 
+import functools
 import sys
 
 import tqdm
@@ -39,3 +40,9 @@ def say(message: str) -> None:
   """Writes a line to the user, above any bar. Only the first process does: the others would say the same."""
   if is_first():
     tqdm.tqdm.write(message, file=sys.stderr)
+
+
+@functools.cache
+def say_once(message: str) -> None:
+  """Writes a line to the user, if this process has not written the same before."""
+  say(message)

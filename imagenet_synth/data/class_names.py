@@ -3,7 +3,10 @@
 import collections
 import functools
 import importlib.resources
+import zlib
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from imagenet_synth.core.errors import InputError
 
@@ -42,3 +45,31 @@ def class_prompts(names: Sequence[str], template: str = '{}') -> tuple[str, ...]
   if doubled:
     raise InputError(f'several classes have the prompt {doubled[0]!r}; give each its own name')
   return prompts
+
+
+def class_id(name: str) -> int:
+  """Returns a number in [0, 2**32) that stands for a class in the keys of images, from its name alone.
+
+  So a class's images stay the same when other classes are added, removed or put in another order.
+  """
+  return zlib.crc32(name.encode())
+
+
+def label_map(names: Sequence[str], wanted: Sequence[str], what: str, of: str) -> np.ndarray:
+  """Returns the label that each class of `names` has among the classes `wanted`: int32 [len(names)].
+
+  Args:
+    names: the classes of `what`, in the order of its own labels.
+    wanted: the classes that labels shall count.
+    what: whose classes `names` are, for the message.
+    of: whose classes are `wanted`, for the message.
+
+  Raises:
+    InputError: a class of `names` is not wanted; the message names the first.
+  """
+  places = {name: label for label, name in enumerate(wanted)}
+  for label, name in enumerate(names):
+    if name not in places:
+      other = f'class {label} of which is {wanted[label]!r}' if label < len(wanted) else f'of {len(wanted)}'
+      raise InputError(f'{what} has the class {name!r}, which is not among the classes of {of} ({other})')
+  return np.array([places[name] for name in names], np.int32)

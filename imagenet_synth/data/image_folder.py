@@ -1,11 +1,15 @@
 """Data sets that are a folder of image files for each class: `DIRECTORY/SPLIT/CLASS/*.jpg`.
 
-All files are decoded once, when the folder is first used. Those that can't be are named and left out.
-What was found is kept in a file, so that a file that has not changed isn't decoded for this again.
+All files are read and decoded once, when the folder is first used. Those that can't be are named and left
+out, and so is all else that is no image of a class. What was found is kept in a file, so that a file that has
+not changed isn't read for this again.
 """
 
+import collections
+import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +17,7 @@ import numpy as np
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json, write_json
-from imagenet_synth.core.progress import progress, say
+from imagenet_synth.core.progress import progress, say_once
 from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.source import Contents, Source, parse_split
 
@@ -22,21 +26,71 @@ SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def folder_contents(directory: pathlib.Path) -> dict[str, Contents]:
-  """Returns what is in each split of a directory, by its name, as far as the names of folders tell.
+  """Returns what is in each split of a directory, by its name, as far as the names of files tell.
 
   Raises:
-    InputError: the directory is not there, or no split is in it.
+    InputError: the directory is not there, or no split with images is in it.
   """
   if not directory.is_dir():
     raise InputError(f'{directory}: no such folder; expected SPLIT/CLASS/FILE in it')
-  splits = sorted(path for path in directory.iterdir() if path.is_dir())
-  if not splits:
-    raise InputError(f'{directory}: no folder in it; expected SPLIT/CLASS/FILE')
-  return {split.name: Contents(None, _class_names(split), ()) for split in splits}
+  splits = sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path))
+  contents = {split.name: Contents(None, tuple(_list(split).classes), (), 3) for split in splits}
+  if not any(of.class_names for of in contents.values()):
+    raise InputError(f'{directory}: no images in it as SPLIT/CLASS/FILE ({", ".join(SUFFIXES)})')
+  return contents
 
 
-def _class_names(root: pathlib.Path) -> tuple[str, ...]:
-  return tuple(sorted(path.name for path in root.iterdir() if path.is_dir()))
+@dataclasses.dataclass(frozen=True)
+class _Listing:
+  """What is in the folder of a split."""
+
+  # class -> its files as paths below the split's folder, with their size and the time of their last change
+  classes: dict[str, dict[str, list[int]]]
+  # what is left out, as parts of a sentence
+  left_out: list[str]
+
+
+def _list(root: pathlib.Path) -> _Listing:
+  """Returns the images of each class; a folder is a class if it holds an image and is not hidden."""
+  classes: dict[str, dict[str, list[int]]] = {}
+  unread: collections.Counter[str] = collections.Counter()
+  loose, empty = [], []
+  for entry in sorted(root.iterdir()):
+    if _is_hidden(entry):
+      continue
+    if not entry.is_dir():
+      loose.append(entry.name)
+      continue
+    files = {}
+    for path in sorted(entry.rglob('*')):
+      if not path.is_file() or _is_hidden(path):
+        continue
+      if path.suffix.lower() not in SUFFIXES:
+        unread[path.suffix.lower() or 'no ending'] += 1
+        continue
+      status = path.stat()
+      files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns]
+    if files:
+      classes[entry.name] = files
+    else:
+      empty.append(entry.name)
+  left_out = []
+  if unread:
+    kinds = ', '.join(f'{number} {suffix}' for suffix, number in unread.most_common())
+    left_out.append(f'{unread.total()} files of formats that are not read ({kinds})')
+  if loose:
+    left_out.append(f'{len(loose)} files beside the class folders ({_first(loose)})')
+  if empty:
+    left_out.append(f'{len(empty)} folders without images ({_first(empty)})')
+  return _Listing(classes, left_out)
+
+
+def _is_hidden(path: pathlib.Path) -> bool:
+  return path.name.startswith('.')
+
+
+def _first(names: Sequence[str]) -> str:
+  return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
 
 
 class FolderSource(Source):
@@ -49,35 +103,36 @@ class FolderSource(Source):
     directory: holds a folder for each split.
     split: the name of a split, or a part of one: 'train[100:]', 'train[:90%]'.
     cache_dir: where it is kept which files can be decoded.
+    keep: whether that is written there, and said; else nothing is left.
 
   Raises:
     InputError: there is no such folder, or nothing in it that can be decoded.
   """
 
-  def __init__(self, directory: pathlib.Path, split: str, cache_dir: pathlib.Path):
+  def __init__(self, directory: pathlib.Path, split: str, cache_dir: pathlib.Path, keep: bool = True):
     part = parse_split(split)
     self._root = directory / part.name
     if not self._root.is_dir():
       raise InputError(f'{self._root}: no such folder; expected a folder for each class in it')
-    self.class_names: tuple[str, ...] = _class_names(self._root)
-    good = _good_files(self._root, self.class_names, cache_dir)
-    in_order = sorted(good, key=lambda file: hashlib.sha256(file.encode()).digest())
+    listing = _list(self._root)
+    self.class_names: tuple[str, ...] = tuple(listing.classes)
+    digests = _good_files(self._root, listing, cache_dir, keep)
+    in_order = sorted(digests, key=lambda file: hashlib.sha256(file.encode()).digest())
     try:
       self._files = [in_order[row] for row in part.rows(len(in_order))]
     except InputError as error:
       raise InputError(f'{self._root}: {error}') from None
     self._labels = {name: label for label, name in enumerate(self.class_names)}
-    self._status = {file: good[file] for file in self._files}
+    self._digests = {file: digests[file] for file in self._files}
 
   @property
   def version(self) -> str:
-    """Returns a text that changes with the files: what was made of another version is out of date."""
-    return json_hash(self._status)
+    """Returns a text that changes with the names and the contents of the files."""
+    return json_hash(self._digests)
 
-  def class_counts(self) -> np.ndarray:
-    """Returns how many examples each class has: int [K]."""
-    labels = [self._labels[file.split('/')[0]] for file in self._files]
-    return np.bincount(labels, minlength=len(self.class_names))
+  def labels(self) -> np.ndarray:
+    """Returns the label of each example, int32 [N], without reading any."""
+    return np.array([self._labels[file.split('/')[0]] for file in self._files], np.int32)
 
   def __len__(self) -> int:
     return len(self._files)
@@ -92,47 +147,41 @@ class FolderSource(Source):
     }
 
 
-def _good_files(
-  root: pathlib.Path, class_names: tuple[str, ...], cache_dir: pathlib.Path
-) -> dict[str, list[int]]:
-  """Returns the files that can be decoded: {path below `root`: [size, time of its last change]}."""
-  files = {}
-  for name in class_names:
-    for path in (root / name).rglob('*'):
-      if path.suffix.lower() in SUFFIXES and path.is_file():
-        status = path.stat()
-        files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns]
+def _good_files(root: pathlib.Path, listing: _Listing, cache_dir: pathlib.Path, keep: bool) -> dict[str, str]:
+  """Returns the files that can be decoded, as paths below `root`, with a hash of what they hold."""
+  files = {file: status for of_class in listing.classes.values() for file, status in of_class.items()}
   where = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
   cache = cache_dir / f'folder-{root.name}-{where}.json'
-  known = read_json(cache) if cache.exists() else {}
+  known = read_json(cache)['files'] if cache.exists() else {}
   # a file that was changed is looked at again
-  checked = {
-    file: known['faults'][file]
-    for file, status in files.items()
-    if known and known['files'].get(file) == status
-  }
+  checked = {file: known[file] for file, status in files.items() if known.get(file, [])[:2] == status}
   unknown = [file for file in files if file not in checked]
   if unknown:
     with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor() as pool:
-      for file, fault in zip(unknown, pool.map(lambda file: _fault(root / file), unknown)):
-        checked[file] = fault
+      for file, found in zip(unknown, pool.map(lambda file: _look_at(root / file), unknown)):
+        checked[file] = [*files[file], *found]
         bar.update(1)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    write_json(cache, {'root': str(root), 'files': files, 'faults': checked})
-  broken = {file: fault for file, fault in checked.items() if fault}
-  if broken:
-    first = ', '.join(f'{file} ({fault})' for file, fault in list(broken.items())[:5])
-    say(
-      f'{root}: {len(broken)} of {len(files)} files cannot be decoded and are left out: {first}'
-      f'{", ..." if len(broken) > 5 else ""}; all are named in {cache}'
-    )
-  return {file: files[file] for file, fault in checked.items() if not fault}
+    if keep:
+      cache_dir.mkdir(parents=True, exist_ok=True)
+      write_json(cache, {'root': str(root), 'files': checked})
+  if keep:
+    broken = [f'{file} ({fault})' for file, (_, _, _, fault) in sorted(checked.items()) if fault]
+    left_out = list(listing.left_out)
+    if broken:
+      left_out.append(
+        f'{len(broken)} of {len(files)} files that cannot be decoded ({_first(broken)}; all are in {cache})'
+      )
+    if left_out:
+      say_once(f'{root}: left out: {"; ".join(left_out)}')
+  return {file: digest for file, (_, _, digest, fault) in sorted(checked.items()) if not fault}
 
 
-def _fault(path: pathlib.Path) -> str | None:
-  """Returns why a file cannot be decoded; None if it can."""
+def _look_at(path: pathlib.Path) -> tuple[str, str | None]:
+  """Returns a hash of what a file holds, and why it cannot be decoded; None if it can."""
+  data = path.read_bytes()
+  digest = hashlib.sha256(data).hexdigest()[:16]
   try:
-    decode_image(path.read_bytes(), 3, path.name)
+    decode_image(data, 3, path.name)
   except InputError as error:
-    return str(error).split(': ', 1)[1]
-  return None
+    return digest, str(error).split(': ', 1)[1]
+  return digest, None

@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import google_crc32c
@@ -44,6 +44,8 @@ class Record(NamedTuple):
   stages: Any
   # the WordNet id of its class; '' if it is not known by one
   wnid: str = ''
+  # the image's file, if it is there already; else it is encoded
+  encoded: bytes | None = None
 
 
 class Field(NamedTuple):
@@ -142,16 +144,26 @@ class ShardSource(Examples):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns an image and what is known of it: the fields of `Record`, and `encoded`, the image's file."""
+    features, where = self._read(index)
+    encoded = features['image/encoded'].bytes_list.value[0]
+    image = decode_image(encoded, features['image/channels'].int64_list.value[0], where)
+    return {'image': image, 'encoded': encoded, **_fields(features)}
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """Returns what is known of an image, without decoding it: the `FIELDS` of its record."""
+    return _fields(self._read(index)[0])
+
+  def _read(self, index: int) -> tuple[Mapping[str, feature_pb2.Feature], str]:
+    """Returns the features of a record, and where it is, for messages."""
     path, fd, number, start, length = self._places[index]
     data = os.pread(fd, length + _FOOTER.size, start)
     if _FOOTER.unpack(data[length:])[0] != _masked_crc(data[:length]):
       raise _damaged(path, number, 'its bytes do not match their CRC')
-    features = example_pb2.Example.FromString(data[:length]).features.feature
-    encoded = features['image/encoded'].bytes_list.value[0]
-    channels = features['image/channels'].int64_list.value[0]
-    fields = {name: _value(features[field.feature], field.kind) for name, field in FIELDS.items()}
-    image = decode_image(encoded, channels, f'{path}: record {number}')
-    return {'image': image, 'encoded': encoded, **fields}
+    return example_pb2.Example.FromString(data[:length]).features.feature, f'{path}: record {number}'
+
+
+def _fields(features: Mapping[str, feature_pb2.Feature]) -> dict[str, Any]:
+  return {name: _value(features[field.feature], field.kind) for name, field in FIELDS.items()}
 
 
 def _value(feature: feature_pb2.Feature, kind: str) -> Any:
@@ -191,11 +203,14 @@ def _masked_crc(data: bytes) -> int:
 
 def _encode(record: Record, image_format: str, quality: int) -> bytes:
   height, width, channels = record.image.shape
-  file = io.BytesIO()
-  options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
-  as_picture(record.image).save(file, image_format, **options)
+  encoded = record.encoded
+  if encoded is None:
+    file = io.BytesIO()
+    options = {'quality': quality, 'subsampling': 0} if image_format == 'jpeg' else {}
+    as_picture(record.image).save(file, image_format, **options)
+    encoded = file.getvalue()
   numbers = {'image/height': height, 'image/width': width, 'image/channels': channels}
-  texts = {'image/encoded': file.getvalue(), 'image/format': image_format.encode()}
+  texts = {'image/encoded': encoded, 'image/format': image_format.encode()}
   for name, field in FIELDS.items():
     value = getattr(record, name)
     if field.kind == 'int':

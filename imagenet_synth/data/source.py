@@ -32,9 +32,43 @@ class Source(Examples, Protocol):
     """Returns a text that changes with the examples: what was made of another version is out of date."""
     ...
 
+  def labels(self) -> np.ndarray:
+    """Returns the label of each example: int32 [N]."""
+    ...
+
   def class_counts(self) -> np.ndarray:
     """Returns how many examples each class has: int [K]."""
-    ...
+    return np.bincount(self.labels(), minlength=len(self.class_names))
+
+
+class FirstOfEachClass(Source):
+  """The first `num` examples of each class of a source, in the source's order."""
+
+  def __init__(self, source: Source, num: int):
+    labels = source.labels()
+    # examples without a label are left out
+    rank = np.full(len(labels), num)
+    for label in range(len(source.class_names)):
+      rows = np.flatnonzero(labels == label)
+      rank[rows] = np.arange(len(rows))
+    self._source, self._num = source, num
+    self._rows, self._labels = np.flatnonzero(rank < num), labels[rank < num]
+    self.class_names = source.class_names
+
+  @property
+  def version(self) -> str:
+    """Returns a text that changes with the source, or with how many of it are taken."""
+    return f'{self._num} of each class of {self._source.version}'
+
+  def labels(self) -> np.ndarray:
+    """Returns the label of each example: int32 [N]."""
+    return self._labels
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._source[int(self._rows[index])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +81,8 @@ class Contents:
   class_names: tuple[str, ...] | None = None
   # all captions that occur; empty where examples have no caption
   captions: tuple[str, ...] | None = None
+  # 1 (grey) or 3 (RGB)
+  channels: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,4 +134,4 @@ def parse_split(text: str) -> Split:
 
 def _place(end: int | str | None, length: int) -> int | None:
   """Returns an end of a part as a number of examples."""
-  return int(end[:-1]) * length // 100 if isinstance(end, str) else end
+  return round(int(end[:-1]) * length / 100) if isinstance(end, str) else end

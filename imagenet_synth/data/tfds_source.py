@@ -91,16 +91,16 @@ class TfdsSource(Source):
   @property
   def version(self) -> str:
     """Returns a text that changes with the examples: what was made of another version is out of date."""
-    return f'{self.name}, {len(self)} examples'
+    return tfds_version(self.name, len(self))
 
-  def class_counts(self) -> np.ndarray:
-    """Returns how many examples each class has: int [K]. Reads them all."""
-    with progress(len(self), f'counting the classes of {self.name}') as bar:
-      counts = np.zeros(len(self.class_names), int)
+  def labels(self) -> np.ndarray:
+    """Returns the label of each example, int32 [N]; reads all records, but decodes none."""
+    labels = np.empty(len(self), np.int32)
+    with progress(len(self), f'reading the classes of {self.name}') as bar:
       for index in range(len(self)):
-        counts[self.records[index]['label']] += 1
+        labels[index] = self.records[index]['label']
         bar.update()
-    return counts
+    return labels
 
   def __len__(self) -> int:
     return len(self.records)
@@ -171,6 +171,11 @@ def _find_prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     ) from error
 
 
+def tfds_version(name_and_split: str, num_examples: int) -> str:
+  """Returns a text that changes with a split: TFDS data sets of one name differ in the number of examples."""
+  return f'{name_and_split}, {num_examples} examples'
+
+
 def tfds_contents(
   name: str, data_dir: str | os.PathLike[str], options: Mapping[str, Any]
 ) -> dict[str, Contents]:
@@ -188,11 +193,14 @@ def tfds_contents(
   if options:
     raise InputError(f'data set {name} takes no options here: remove {sorted(options)}')
   if name == 'imagenet2012' and not os.path.exists(os.path.join(data_dir, name)):
-    return {split: Contents(None, tuple(imagenet_names()), ()) for split in ('train', 'validation')}
+    return {split: Contents(None, tuple(imagenet_names()), (), 3) for split in ('train', 'validation')}
   info = _find_prepared(name, data_dir).info
   names = tuple(info.features['label'].names) if 'label' in info.features else ()
   captions = None if 'caption' in info.features else ()
-  return {split: Contents(info.splits[split].num_examples, names, captions) for split in info.splits}
+  channels = info.features['image'].shape[-1] if 'image' in info.features else None
+  return {
+    split: Contents(info.splits[split].num_examples, names, captions, channels) for split in info.splits
+  }
 
 
 def _require_rows(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:

@@ -23,6 +23,15 @@ class Fault(NamedTuple):
     return f'{self.path}: {self.what}'
 
 
+def num_shards(folder: pathlib.Path) -> int:
+  """Returns how many shards `verify` checks in the folder of a generate job.
+
+  Raises:
+    InputError: the folder has no manifest, as generate has not ended there.
+  """
+  return sum(map(len, _manifest(folder)['shards'].values()))
+
+
 def verify(folder: pathlib.Path) -> list[Fault]:
   """Returns all faults in the folder of a finished generate job.
 
@@ -32,9 +41,7 @@ def verify(folder: pathlib.Path) -> list[Fault]:
   Raises:
     InputError: the folder has no manifest, as generate has not ended there.
   """
-  if not (folder / 'manifest.json').exists():
-    raise InputError(f'{folder}: no manifest.json; run generate to its end first')
-  manifest = read_json(folder / 'manifest.json')
+  manifest = _manifest(folder)
   sizes = [int(size) for size in manifest['shards']]
   shards = plan_shards(folder, manifest['class_counts'], sizes, manifest['shard_size'])
   faults = []
@@ -59,6 +66,12 @@ def repair(folder: pathlib.Path, faults: list[Fault]) -> None:
     (folder / 'manifest.json').unlink(missing_ok=True)
 
 
+def _manifest(folder: pathlib.Path) -> dict[str, Any]:
+  if not (folder / 'manifest.json').exists():
+    raise InputError(f'{folder}: no manifest.json; run generate to its end first')
+  return read_json(folder / 'manifest.json')
+
+
 def _wanted(shard: Shard, size: int, manifest: dict[str, Any]) -> list[tuple[Any, ...]]:
   """Returns (label, index, seed, (height, width)) of each image that the shard must hold."""
   return [
@@ -69,10 +82,11 @@ def _wanted(shard: Shard, size: int, manifest: dict[str, Any]) -> list[tuple[Any
 
 def _fault(path: pathlib.Path, expected_hash: str | None, wanted: list[tuple[Any, ...]]) -> str | None:
   """Returns what is wrong with a shard, as the end of a sentence; None if nothing is."""
-  if expected_hash is None:
-    return 'is not in the manifest'
   if not path.exists():
     return 'is missing'
+  if expected_hash is None:
+    # it is told with those that are not of the plan
+    return None
   if hashlib.sha256(path.read_bytes()).hexdigest() != expected_hash:
     return 'was altered or cut off: its SHA-256 is not that of the manifest'
   try:

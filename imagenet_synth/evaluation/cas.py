@@ -16,12 +16,13 @@ from imagenet_synth.core.config import Distinct, Invalid, NotEmpty, Seed
 from imagenet_synth.core.files import read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images, Joined
+from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Examples
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.metrics import logits as metrics
 from imagenet_synth.metrics.summary import mean_std
-from imagenet_synth.models.registry import Classifier
+from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
 from imagenet_synth.train.metric_writers import WriterName, make_writer
 from imagenet_synth.train.recipe import Recipe
@@ -42,9 +43,11 @@ class CasConfig:
   # where metrics of its training go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
-  def check(self, size: int, jobs: KnownJobs, key: str) -> None:
+  def check(self, size: int, num_classes: int | None, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` below `key` if the data is not there, or the network takes no images of `size`."""
     self.test.contents(jobs.workdir, f'{key}.test')
+    if num_classes is not None:
+      for_classes(self.model, num_classes, f'{key}.model')
     require_image_size(self.model, size, f'{key}.model')
 
 
@@ -124,23 +127,49 @@ class Experiment:
     return result
 
 
-def labelled(source: Examples, size: int, num: int | None = None) -> Images:
-  """Returns the images of a source, brought to `size`, with their labels; the first `num`, if given."""
-  return Images(source, size, lambda example: example['label'], limit=num)
+def labelled(source: Examples, label_map: np.ndarray, size: int, num: int | None = None) -> Images:
+  """Returns the images of a source, brought to `size`, with their labels.
+
+  Args:
+    source: its examples have an `image` and a `label`.
+    label_map: int [K], the label to use in place of each of the source's: see `data.class_names.label_map`.
+    size: height and width wanted.
+    num: only the first so many, if given.
+  """
+  return Images(source, size, lambda example: int(label_map[example['label']]), limit=num)
 
 
 def classification_accuracy_score(
-  config: CasConfig, source: Examples, size: int, path: pathlib.Path, folder: JobFolder
+  config: CasConfig,
+  source: Examples,
+  source_names: Sequence[str],
+  class_names: Sequence[str],
+  size: int,
+  path: pathlib.Path,
+  folder: JobFolder,
 ) -> dict[str, Any]:
-  """Returns the CAS of labelled images, brought to `size`: see `summary`. Its runs stay under `path`."""
-  data, test = labelled(source, size), labelled(config.test.open(folder), size)
-  experiment = Experiment(config.model, config.recipe, size, test, config.writers)
-  return summary(
-    [
-      experiment.run(data, seed, path / f'cas-seed{seed}', folder.origin, f'{folder.name} CAS seed {seed}')
-      for seed in config.seeds
-    ]
-  )
+  """Returns the CAS of labelled images: see `summary`.
+
+  Args:
+    config: the classifier, its training and its test.
+    source: the images that it is trained on.
+    source_names: the classes that their labels count.
+    class_names: the classes that the classifier tells apart; those of both sets are matched by name.
+    size: height and width that images are brought to.
+    path: where its runs are kept.
+    folder: of the job, whose data sets and origin are used.
+  """
+  model = for_classes(config.model, len(class_names), 'cas.model')
+  test = config.test.open(folder)
+  test_map = label_map(test.class_names, class_names, str(config.test), 'the embedded prompts')
+  source_map = label_map(source_names, class_names, 'the training set', 'the embedded prompts')
+  data = labelled(source, source_map, size)
+  experiment = Experiment(model, config.recipe, size, labelled(test, test_map, size), config.writers)
+  results = []
+  for seed in config.seeds:
+    what = f'{folder.name} CAS seed {seed}'
+    results.append(experiment.run(data, seed, path / f'cas-seed{seed}', folder.origin, what))
+  return summary(results)
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from imagenet_synth.core.devices import map_rows, over_devices
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.stages import local_replicas
+from imagenet_synth.metrics.uncertainty import beats_guessing
 from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.registry import CLASSIFIERS
@@ -38,6 +39,8 @@ class Extractor:
   preprocessing: str
   # what a reader must know before comparing figures with others'; empty if there is nothing
   caveat: str
+  # why its figures mean little, as a sentence without a full stop; empty if there is no reason to think so
+  doubt: str
   # returns the network's outputs for images uint8 [N, S, S, C]
   forward: Callable[[np.ndarray], Outputs]
 
@@ -74,7 +77,20 @@ def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extrac
     f'{name} at {size}x{size} (weights {tree_hash(variables)})',
     f'bilinear to {size}x{size}, rounded to uint8',
     'a classifier trained on real images, not of Inception-v3: they can be compared within this report only',
+    _doubt(name, result),
     forward,
+  )
+
+
+def _doubt(name: str, result: dict[str, Any]) -> str:
+  """Returns why a classifier's features mean little, if it hardly knows the classes."""
+  first = next(iter(result['mixtures'].values()))['top_1']
+  num_classes, num_test = len(result['class_names']), result['num_test']
+  if beats_guessing(first['mean'], first['std'], num_classes, num_test):
+    return ''
+  return (
+    f'{name} gets {100 * first["mean"]:.1f} % of real test images right, where guessing gives '
+    f'{100 / num_classes:.3g} %: figures by its features mean little'
   )
 
 
@@ -90,6 +106,7 @@ def _inception(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extract
   return Extractor(
     f'Inception-v3 of FID (weights {tree_hash(variables)})',
     "bilinear to 299x299 as TensorFlow 1's graph has it, not rounded",
+    '',
     '',
     forward,
   )

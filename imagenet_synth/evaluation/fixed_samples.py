@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_synth import cascade
-from imagenet_synth.cascade import TextStates, TrainedStage
+from imagenet_synth.cascade import Cascade, TextStates, TrainedStage
 from imagenet_synth.core import images
 from imagenet_synth.core.files import read_arrays, write_arrays
 
@@ -48,17 +47,8 @@ class FixedSamples:
 
     `on_batch` is called with the number of images of each batch.
     """
-    (drawn,) = cascade.sample(
-      [trained],
-      self.text,
-      self.seed,
-      self.labels[rows],
-      self.indices[rows],
-      self.batch_size,
-      low_res=self._low_res(rows),
-      first_stage=len(self.below),
-      on_batch=on_batch,
-    )
+    cascade = Cascade([trained], self.text, self.seed, self.batch_size, first_stage=len(self.below))
+    (drawn,) = cascade.sample(self.labels[rows], self.indices[rows], self._low_res(rows), on_batch)
     return np.asarray(images.to_uint8(drawn))
 
   def clean(self) -> None:
@@ -71,8 +61,7 @@ class FixedSamples:
       return None
     path = self.path / 'low_res' / f'{rows.start:09d}-{rows.stop:09d}.npz'
     if not path.exists():
-      drawn = cascade.sample(
-        self.below, self.text, self.seed, self.labels[rows], self.indices[rows], self.batch_size
-      )
+      cascade = Cascade(self.below, self.text, self.seed, self.batch_size)
+      drawn = cascade.sample(self.labels[rows], self.indices[rows])
       write_arrays(path, images=drawn[-1])
     return read_arrays(path)['images']

@@ -17,6 +17,8 @@ from imagenet_synth.metrics.manifold import precision_recall
 
 # images in memory at a time
 _BATCH = 2048
+# which nearest neighbour is on the surface of a manifold, of precision and recall
+_NEAREST = 3
 # samples that precision and recall are of (Kynkäänniemi et al., 2019: 50K)
 _MANIFOLD = 10_000
 
@@ -94,7 +96,8 @@ def measure(
     and `is_std`, the Inception Score; num_samples; and a `warning` if these are few.
   """
   assert observed.logits is not None and observed.features is not None
-  mean, std = inception_score(observed.logits, num_splits)
+  # of very few images: as many splits as there are, and no manifold
+  mean, std = inception_score(observed.logits, min(num_splits, len(observed.logits)))
   result: dict[str, Any] = {
     f'fid_{name}': frechet.frechet_distance(observed.moments, real.observed.moments)
     for name, real in references.items()
@@ -102,7 +105,8 @@ def measure(
   real_features = next(iter(references.values())).observed.features
   assert real_features is not None
   num = min(len(real_features), len(observed.features))
-  result |= precision_recall(real_features[:num], observed.features[:num])._asdict()
+  if num > _NEAREST:
+    result |= precision_recall(real_features[:num], observed.features[:num], _NEAREST)._asdict()
   result |= {'is': mean, 'is_std': std, 'num_samples': observed.moments.count, 'num_manifold': num}
   fewest = min([observed.moments.count] + [real.observed.moments.count for real in references.values()])
   warning = frechet.sample_warning(fewest)
@@ -114,6 +118,7 @@ def provenance(extractor: Extractor, references: Mapping[str, ReferenceSet]) -> 
   return {
     'extractor': extractor.described,
     'caveat': extractor.caveat,
+    'doubt': extractor.doubt,
     'preprocessing': extractor.preprocessing,
     'references': {name: reference.described for name, reference in references.items()},
   }

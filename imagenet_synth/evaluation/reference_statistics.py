@@ -1,9 +1,13 @@
 """References that generated images are compared with: real splits, and published statistics."""
 
 import dataclasses
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from imagenet_synth.core.config import Count, Invalid
+import numpy as np
+
+from imagenet_synth.core.config import Count, Invalid, NotEmpty
 from imagenet_synth.core.files import json_hash, read_arrays, tree_hash, write_arrays
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
@@ -29,38 +33,41 @@ class Statistics:
   num_images: Count
 
 
-@dataclasses.dataclass(frozen=True)
-class References:
-  """Real splits that generated images are compared with, and statistics from elsewhere, by name."""
+References = Annotated[dict[str, DatasetConfig], NotEmpty()]
+"""Real splits by any name. Precision and recall are against 'train', or else the first name of all."""
 
-  # the real images that the generator was trained on
-  train: DatasetConfig
-  # other real images, by which checkpoints and settings are chosen
-  validation: DatasetConfig
-  # statistics from elsewhere, of the same extractor, by the name that they have in the figures
-  statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
 
-  def validate(self) -> None:
-    """Raises `Invalid` if statistics have the name of a split."""
-    for name in self.statistics:
-      if name in ('train', 'validation'):
-        raise Invalid(f'statistics.{name}', 'has the name of a split; give it another one')
+def check_references(
+  references: Mapping[str, DatasetConfig], statistics: Mapping[str, Statistics], jobs: KnownJobs
+) -> None:
+  """Raises `Invalid` if a split is known not to be there, or statistics have the name of a split."""
+  for name, dataset in references.items():
+    dataset.contents(jobs.workdir, f'references.{name}')
+  for name in statistics:
+    if name in references:
+      raise Invalid(f'statistics.{name}', 'has the name of a split; give it another one')
 
-  def check(self, jobs: KnownJobs, key: str) -> None:
-    """Raises `Invalid` below `key` if a split is known not to be there."""
-    self.train.contents(jobs.workdir, f'{key}.train')
-    self.validation.contents(jobs.workdir, f'{key}.validation')
 
-  def files(self) -> dict[str, str]:
-    """Returns the files that must be there, by their dotted key."""
-    return {f'statistics.{name}.path': of.path for name, of in self.statistics.items()}
+def main_reference(references: Mapping[str, DatasetConfig]) -> str:
+  """Returns the name of the split that precision and recall are against."""
+  return 'train' if 'train' in references else min(references)
 
-  def observed(self, extractor: Extractor, size: int, folder: JobFolder) -> dict[str, ReferenceSet]:
-    """Returns all references by name; images of splits are brought to `size` first, as generated ones are."""
-    references = {
-      split: observe_real(extractor, getattr(self, split), size, folder) for split in ('train', 'validation')
-    }
-    return references | {name: _read(of) for name, of in self.statistics.items()}
+
+def observed_references(
+  references: Mapping[str, DatasetConfig],
+  statistics: Mapping[str, Statistics],
+  extractor: Extractor,
+  size: int,
+  folder: JobFolder,
+) -> dict[str, ReferenceSet]:
+  """Returns each of them by its name, the main one first.
+
+  Images of the splits are brought to `size` first, as the generated ones are.
+  """
+  main = main_reference(references)
+  names = [main, *(name for name in sorted(references) if name != main)]
+  splits = {name: observe_real(extractor, references[name], size, folder) for name in names}
+  return splits | {name: _read(of) for name, of in statistics.items()}
 
 
 def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int, folder: JobFolder) -> ReferenceSet:
@@ -85,19 +92,24 @@ def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int, folder
       **halves,
       features=observed.features,
       logits=observed.logits[:_REAL_LOGITS],
-      floor=frechet.frechet_distance(*observed.halves),
+      floor=_floor(observed),
     )
   kept = read_arrays(path)
 
   def half(i: int) -> Moments:
     return Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}'])
 
-  about |= {
-    'resize': 'centre square, antialiased bilinear',
-    'rounding': 'uint8',
-    'floor': float(kept['floor']),
-  }
+  about |= {'resize': 'centre square, antialiased bilinear', 'rounding': 'uint8'}
+  if np.isfinite(kept['floor']):
+    about['floor'] = float(kept['floor'])
   return _described(Observed((half(0), half(1)), kept['features'], kept['logits']), about)
+
+
+def _floor(observed: Observed) -> float:
+  """Returns the Fréchet distance of two random halves of a set; NaN for a set that is too small for it."""
+  if min(half.count for half in observed.halves) < 2:
+    return math.nan
+  return frechet.frechet_distance(*observed.halves)
 
 
 def _read(statistics: Statistics) -> ReferenceSet:

@@ -50,6 +50,8 @@ class Trials:
   extractor: Extractor
   # what the images are compared with
   references: Mapping[str, ReferenceSet]
+  # the classes of the images, in the order of their labels
+  class_names: Sequence[str]
   # how CAS is measured; None if it is not
   cas: CasConfig | None
 
@@ -94,8 +96,9 @@ class Trials:
     observed = observe(self.extractor, in_batches(data, f'{path.name} measured'))
     metrics = {**trial, **measure(observed, self.references)}
     if self.cas:
+      names = self.class_names
       metrics['cas'] = classification_accuracy_score(
-        self.cas, source, size, path / f'cas_{num_images}', self.folder
+        self.cas, source, names, names, size, path / f'cas_{num_images}', self.folder
       )
     write_json(self._metrics_path(trial, num_images), metrics)
 

@@ -3,14 +3,15 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
-from imagenet_synth.core.config import Invalid
+from imagenet_synth.core.config import Count, Invalid
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import json_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.image_folder import FolderSource, folder_contents
-from imagenet_synth.data.source import Contents, Source, parse_split
-from imagenet_synth.data.tfds_source import tfds_contents, tfds_source
+from imagenet_synth.data.source import Contents, FirstOfEachClass, Source, parse_split
+from imagenet_synth.data.tfds_source import tfds_contents, tfds_source, tfds_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,14 @@ class DatasetConfig:
   options: dict[str, int] = dataclasses.field(default_factory=dict)
   # the folder of all data sets, WORKDIR/datasets if not given; for 'folder', the folder of SPLIT/CLASS/FILE
   directory: str | None = None
+  # only the first so many examples of each class; all if not given
+  per_class: Count | None = None
+
+  def __str__(self) -> str:
+    """Returns what people call it: 'folder data/mine train[:90%]'."""
+    options = ' '.join(f'{name}={value}' for name, value in sorted(self.options.items()))
+    first = '' if self.per_class is None else f'first {self.per_class} of each class of'
+    return ' '.join(filter(None, (first, self.name, self.directory, options, self.split)))
 
   def validate(self) -> None:
     """Raises `Invalid` if the split is not written as splits are, or a key does not suit the data set."""
@@ -57,15 +66,39 @@ class DatasetConfig:
         known = dataclasses.replace(known, num_examples=len(part.rows(known.num_examples)))
       except InputError as error:
         raise Invalid(f'{key}.split', f'is {self.split!r}: {error}') from None
+    if self.per_class is not None:
+      if known.class_names == ():
+        raise Invalid(f'{key}.per_class', f'is {self.per_class}, but {self.name} has no classes')
+      known = dataclasses.replace(known, num_examples=None)
     return known
 
-  def open(self, folder: JobFolder) -> Source:
+  def open(self, folder: JobFolder, uses: Literal['images', 'classes'] = 'images') -> Source:
     """Returns the split; TFDS data sets of this program, and ImageNet, are prepared where they are missing.
 
+    The version of what is used of it is recorded in the folder: that of all images, or of the classes alone.
+
     Raises:
-      InputError: it is not there, or cannot be read.
+      InputError: it is not there, cannot be read, or has changed since the job was begun.
     """
-    return self._reader.open(self, self._directory(folder.workdir), folder.workdir / 'datasets')
+    source = self._reader.open(self, self._directory(folder.workdir), folder.workdir / 'datasets')
+    if self.per_class is not None:
+      source = FirstOfEachClass(source, self.per_class)
+    version = source.version if uses == 'images' else json_hash(list(source.class_names))
+    folder.record_data(f'{uses} of {self}', version)
+    return source
+
+  def versions(self, workdir: pathlib.Path) -> dict[str, str]:
+    """Returns the versions that `open` would record now, by what it calls them; leaves nothing behind.
+
+    Those that would take long to find are left out.
+    """
+    version, class_names = self._reader.state(self, self._directory(workdir), workdir / 'datasets')
+    if version is not None and self.per_class is not None:
+      version = f'{self.per_class} of each class of {version}'
+    versions = {} if version is None else {f'images of {self}': version}
+    if class_names is not None:
+      versions[f'classes of {self}'] = json_hash(list(class_names))
+    return versions
 
   @property
   def _reader(self) -> 'Reader':
@@ -90,6 +123,12 @@ class Reader(Protocol):
     """Returns the split; `cache_dir` is for what is found out about it once."""
     ...
 
+  def state(
+    self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path
+  ) -> tuple[str | None, tuple[str, ...] | None]:
+    """Returns version and class names as an opened split would have them; None for what is not known."""
+    ...
+
 
 class FolderReader(Reader):
   """Images as DIRECTORY/SPLIT/CLASS/FILE."""
@@ -100,6 +139,8 @@ class FolderReader(Reader):
       raise Invalid('directory', "is missing; the data set 'folder' needs one")
     if config.options:
       raise Invalid('options', f"has {', '.join(config.options)}; the data set 'folder' has no options")
+    if '+' in config.split:
+      raise Invalid('split', f"is {config.split!r}; the data set 'folder' takes one folder, or a part of it")
 
   def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
     """Returns what a look at the folders tells."""
@@ -108,6 +149,13 @@ class FolderReader(Reader):
   def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
     """Returns the images, their labels and file names."""
     return FolderSource(directory, config.split, cache_dir)
+
+  def state(
+    self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path
+  ) -> tuple[str | None, tuple[str, ...] | None]:
+    """Returns those of the files as they are now; only files that are new are read."""
+    source = FolderSource(directory, config.split, cache_dir, keep=False)
+    return source.version, source.class_names
 
 
 class TfdsReader(Reader):
@@ -123,6 +171,19 @@ class TfdsReader(Reader):
   def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
     """Returns the split, and prepares the data set where it is missing and can be prepared."""
     return tfds_source(config.name, config.split, directory, **config.options)
+
+  def state(
+    self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path
+  ) -> tuple[str | None, tuple[str, ...] | None]:
+    """Returns what is known without opening files of examples."""
+    if '+' in config.split:
+      return None, None
+    part = parse_split(config.split)
+    known = self.contents(config, directory)[part.name]
+    if known.num_examples is None:
+      return None, known.class_names
+    num_examples = len(part.rows(known.num_examples))
+    return tfds_version(f'{config.name} {config.split}', num_examples), known.class_names
 
 
 _READERS: dict[str, Reader] = {'folder': FolderReader()}

@@ -67,6 +67,10 @@ class MakesSamples(Protocol):
     """Returns the sizes of the images that the job writes: their height and width."""
     ...
 
+  def image_channels(self, jobs: KnownJobs) -> int:
+    """Returns 1 for grey images, 3 for RGB."""
+    ...
+
   def num_images(self, jobs: KnownJobs) -> int | None:
     """Returns how many images of each size the job makes; None if only the data set tells it."""
     ...

@@ -29,6 +29,11 @@ class SampleSet(NamedTuple):
     return self.manifest['num_images']
 
   @property
+  def class_names(self) -> list[str]:
+    """Returns the classes in the order of the images' labels, as their data set names them."""
+    return self.manifest['class_names']
+
+  @property
   def is_finetuned(self) -> bool:
     """Returns whether the base that drew the images was fine-tuned."""
     return self.manifest['stages'][0]['kind'] == 'finetune'
@@ -61,6 +66,11 @@ class Samples(Reference):
     sizes = self.sizes(jobs)
     if size not in sizes:
       raise Invalid(key, f'is {size}, {self.name} makes {", ".join(map(str, sizes))}')
+
+  def channels(self, jobs: KnownJobs) -> int:
+    """Returns 1 for grey images, 3 for RGB, from the configurations alone."""
+    maker: MakesSamples = jobs.of(self)
+    return maker.image_channels(jobs)
 
   def sizes(self, jobs: KnownJobs) -> tuple[int, ...]:
     """Returns the sizes of the images as the configurations have them."""

@@ -1,11 +1,15 @@
 """The prompts, and the frozen encoder's states of them, that an embed job hands on."""
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
+
+import numpy as np
 
 from imagenet_synth.cascade import TextStates
 from imagenet_synth.core.config import Invalid, Reference
 from imagenet_synth.core.files import read_arrays, write_arrays
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.class_names import class_id, label_map
 from imagenet_synth.inputs.known_jobs import KnownJobs, MakesText
 
 _FILE = 'text_embeddings.npz'
@@ -18,6 +22,10 @@ class EmbeddedText(NamedTuple):
   prompts: tuple[str, ...]
   # the encoder's states of them
   states: TextStates
+  # what the encoder is
+  encoder: str
+  # the class that each prompt is of, as the data set names it; empty if prompts are captions
+  class_names: tuple[str, ...] = ()
 
   @property
   def shape(self) -> tuple[int, int]:
@@ -30,10 +38,27 @@ class EmbeddedText(NamedTuple):
     """Returns the row of `states.prompts` that each prompt has."""
     return {prompt: row for row, prompt in enumerate(self.prompts)}
 
+  def of_classes(self, names: Sequence[str], what: str) -> 'EmbeddedText':
+    """Returns the prompts of these classes, in their order; `what` has these classes, for the message.
+
+    Raises:
+      InputError: there is no prompt for a class; the message names the first.
+    """
+    rows = label_map(names, self.class_names, what, 'the embedded prompts')
+    states = self.states._replace(
+      prompts=self.states.prompts[rows], ids=np.array([class_id(name) for name in names], np.uint32)
+    )
+    prompts = tuple(self.prompts[row] for row in rows)
+    return EmbeddedText(prompts, states, self.encoder, tuple(names))
+
   def save(self, folder: JobFolder) -> None:
-    """Writes prompts and states into the folder of an embed job, where `Text.open` finds them."""
+    """Writes all into the folder of an embed job, where `Text.open` finds it."""
     write_arrays(
-      folder.path / _FILE, prompts=list(self.prompts), embeddings=self.states.prompts, null=self.states.null
+      folder.path / _FILE,
+      prompts=list(self.prompts),
+      embeddings=self.states.prompts,
+      null=self.states.null,
+      class_names=np.array(self.class_names, np.str_),
     )
 
 
@@ -48,10 +73,11 @@ class Text(Reference):
     Raises:
       InputError: the job has not been run to its end, or its file cannot be read.
     """
-    file = read_arrays(folder.input(self.name).path / _FILE)
-    return EmbeddedText(
-      tuple(str(prompt) for prompt in file['prompts']), TextStates(file['embeddings'], file['null'])
-    )
+    path, result = folder.input(self.name)
+    file = read_arrays(path / _FILE)
+    prompts, names = (tuple(map(str, file[key])) for key in ('prompts', 'class_names'))
+    text = EmbeddedText(prompts, TextStates(file['embeddings'], file['null']), result['encoder'], names)
+    return text.of_classes(names, self.name) if names else text
 
   def shape(self, jobs: KnownJobs) -> tuple[int, int] | None:
     """Returns the shape [L, D] of each prompt's states; None if it is not known yet."""

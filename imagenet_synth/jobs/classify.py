@@ -9,18 +9,21 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Positive, Reference, Seed
 from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Joined
-from imagenet_synth.data.source import Examples, Source
+from imagenet_synth.data.class_names import label_map
+from imagenet_synth.data.source import Contents, Examples
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples, SampleSet
-from imagenet_synth.models.registry import Classifier
+from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
 from imagenet_synth.train.metric_writers import WriterName
 from imagenet_synth.train.recipe import Recipe
@@ -81,7 +84,7 @@ class Mixture:
     if self.synthetic_num is not None and self.synthetic_times is not None:
       raise Invalid('synthetic_num', 'and synthetic_times are both set; leave one out')
 
-  def check(self, loaded_size: int, num_real: int | None, jobs: KnownJobs, key: str) -> None:
+  def check(self, loaded_size: int, real: Contents, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` below `key` if there are not so many synthetic images, or none is large enough.
 
     Args:
@@ -101,10 +104,15 @@ class Mixture:
       made = ', '.join(map(str, self.synthetic.sizes(jobs)))
       size = self.synthetic_size or f'unset, and images of {loaded_size} pixels or more are wanted'
       raise Invalid(f'{key}.synthetic_size', f'is {size}; {self.synthetic} makes {made}')
+    channels = self.synthetic.channels(jobs)
+    if real.channels not in (None, channels):
+      raise Invalid(
+        f'{key}.synthetic', f'is {self.synthetic}, of {channels} channels; real images have {real.channels}'
+      )
     made, wanted = jobs.of(self.synthetic).num_images(jobs), self.synthetic_num
     name = 'synthetic_num'
-    if self.synthetic_times is not None and num_real is not None:
-      wanted, name = round(self.synthetic_times * num_real), 'synthetic_times'
+    if self.synthetic_times is not None and real.num_examples is not None:
+      wanted, name = round(self.synthetic_times * real.num_examples), 'synthetic_times'
     if made is not None and wanted is not None and wanted > made:
       raise Invalid(f'{key}.{name}', f'wants {wanted:,} images of {self.synthetic}, which makes {made:,}')
 
@@ -150,9 +158,14 @@ class Config:
     """Raises `Invalid` if the network, the data and the job of `init` don't fit each other."""
     require_image_size(self.model, self.size, 'model')
     real = self.real.contents(jobs.workdir, 'real')
-    self.test.contents(jobs.workdir, 'test')
+    test = self.test.contents(jobs.workdir, 'test')
+    if real.class_names:
+      for_classes(self.model, len(real.class_names), 'model')
+      _require_known(test.class_names or (), real.class_names, 'test')
+    if real.channels and test.channels and real.channels != test.channels:
+      raise Invalid('test', f'has images of {test.channels} channels, real has {real.channels}')
     for name, mixture in self.mixtures.items():
-      mixture.check(self.images_size, real.num_examples, jobs, f'mixtures.{name}')
+      mixture.check(self.images_size, real, jobs, f'mixtures.{name}')
     if self.init is not None:
       self._check_init(jobs.of(self.init))
 
@@ -193,16 +206,23 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   channels = work.channels()
   return {
     'extractor_kind': 'classifier',
-    'network': section,
+    'network': section | {'num_classes': len(work.class_names)},
     'model': config.title or type(config.model).__name__,
     'size': config.size,
     'mixtures': {name: work.summary(name) for name in config.mixtures},
     'runs': [
       {'path': str(work.path(*run)), 'mixture': run[0], 'seed': run[1], 'channels': channels} for run in runs
     ],
-    'class_names': list(work.test.class_names),
+    'class_names': list(work.class_names),
     'num_test': len(work.test),
   }
+
+
+def _require_known(names: Sequence[str], known: Sequence[str], key: str) -> None:
+  """Raises `Invalid` for `key` if a class that is tested is not trained on."""
+  for name in names:
+    if name not in known:
+      raise Invalid(key, f'has the class {name!r}, which is not among those of `real`')
 
 
 class _Runs:
@@ -212,11 +232,11 @@ class _Runs:
     self._config, self._folder = config, folder
     self._start = None if config.init is None else config.init.open(folder)
     self.test = config.test.open(folder)
-    real = config.real.open(folder)
-    self._sources = {
-      name: _training_set(mixture, real, config.images_size, folder)
-      for name, mixture in config.mixtures.items()
-    }
+    self._real = config.real.open(folder)
+    self.class_names = self._real.class_names
+    self.model = for_classes(config.model, len(self.class_names), 'model')
+    self._test_map = self._map(self.test.class_names, str(config.test))
+    self._sources = {name: self._training_set(mixture) for name, mixture in config.mixtures.items()}
 
   def path(self, mixture: str, seed: int) -> pathlib.Path:
     """Returns a run's folder, below the job's."""
@@ -237,10 +257,11 @@ class _Runs:
     if not seeds:
       return
     # only now: they may be all images, in memory
-    parts = [labelled(source, config.images_size, num) for source, num in self._sources[mixture]]
+    size = config.images_size
+    parts = [labelled(part.source, part.label_map, size, part.num) for part in self._sources[mixture]]
     data = parts[0] if len(parts) == 1 else Joined(parts)
-    test = labelled(self.test, config.images_size)
-    experiment = Experiment(config.model, config.recipe, config.size, test, config.writers)
+    test = labelled(self.test, self._test_map, size)
+    experiment = Experiment(self.model, config.recipe, config.size, test, config.writers)
     for seed in seeds:
       path, what = folder.path / self.path(mixture, seed), f'{folder.name} {mixture} seed {seed}'
       experiment.run(data, seed, path, folder.origin, what, self._initial(mixture, seed))
@@ -248,7 +269,7 @@ class _Runs:
   def summary(self, mixture: str) -> dict[str, Any]:
     """Returns how many images of what kind a mixture has, and its figures over all seeds."""
     of = self._config.mixtures[mixture]
-    nums = [num for _, num in self._sources[mixture]]
+    nums = [part.num for part in self._sources[mixture]]
     results = [
       read_json(self._folder.path / self.path(mixture, seed) / 'metrics.json') for seed in self._config.seeds
     ]
@@ -266,23 +287,37 @@ class _Runs:
     if self._start is None:
       return None
     path = self._start.runs[self.path(mixture, seed).name]
-    return classifier.load(self._config.model, self._start.size, self.channels(), path)
+    return classifier.load(self.model, self._start.size, self.channels(), path)
+
+  def _training_set(self, mixture: Mixture) -> list['_Part']:
+    """Returns what a mixture is made of, real images first."""
+    real, folder = self._real, self._folder
+    parts = [_Part(real, len(real), self._map(real.class_names, ''))] if mixture.real else []
+    if mixture.synthetic is not None:
+      samples = mixture.synthetic.open(folder)
+      num = samples.num_images if mixture.synthetic_num is None else mixture.synthetic_num
+      if mixture.synthetic_times is not None:
+        num = round(mixture.synthetic_times * len(real))
+      if num > samples.num_images:
+        raise InputError(
+          f'{folder.name}: {num} images wanted of {mixture.synthetic}, which has {samples.num_images}'
+        )
+      size = _shard_size(mixture, samples, self._config.images_size)
+      names = self._map(samples.class_names, mixture.synthetic.name)
+      parts.append(_Part(samples.images(size), num, names))
+    return parts
+
+  def _map(self, names: Sequence[str], what: str) -> np.ndarray:
+    """Returns the job's label of each of these classes, which are those of `what`."""
+    return label_map(names, self.class_names, f'{self._folder.name}: {what}', str(self._config.real))
 
 
-def _training_set(mixture: Mixture, real: Source, size: int, folder: JobFolder) -> list[tuple[Examples, int]]:
-  """Returns the sources of a mixture, real images first, and how many of each are taken."""
-  parts: list[tuple[Examples, int]] = [(real, len(real))] if mixture.real else []
-  if mixture.synthetic is not None:
-    samples = mixture.synthetic.open(folder)
-    num = samples.num_images if mixture.synthetic_num is None else mixture.synthetic_num
-    if mixture.synthetic_times is not None:
-      num = round(mixture.synthetic_times * len(real))
-    if num > samples.num_images:
-      raise InputError(
-        f'{folder.name}: {num} images wanted of {mixture.synthetic}, which has {samples.num_images}'
-      )
-    parts.append((samples.images(_shard_size(mixture, samples, size)), num))
-  return parts
+class _Part(NamedTuple):
+  """A part of a training set: the first `num` examples of a source, and the labels to use for its own."""
+
+  source: Examples
+  num: int
+  label_map: np.ndarray
 
 
 def _shard_size(mixture: Mixture, samples: SampleSet, wanted: int) -> int:

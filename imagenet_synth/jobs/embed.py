@@ -127,13 +127,15 @@ class Config:
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Encodes all prompts, writes their states, and returns the encoder, their number and the states' shape."""
-  prompts = _prompts(config, config.dataset.open(folder))
+  source = config.dataset.open(folder, uses='classes' if config.prompts == 'classes' else 'images')
+  prompts = _prompts(config, source)
   tokens = _tokens(config, (*prompts, ''))
   states = _encode(config, tokens, folder.name)
   if config.padding == 'zeros':
     states = states * tokens.mask[..., None]
     states[-1] = 0
-  text = EmbeddedText(prompts, TextStates(states[:-1], states[-1]))
+  names = source.class_names if config.prompts == 'classes' else ()
+  text = EmbeddedText(prompts, TextStates(states[:-1], states[-1]), _described(config), names)
   text.save(folder)
   return {'encoder': _described(config), 'num_prompts': len(prompts), 'shape': list(states[:-1].shape)}
 

@@ -2,17 +2,23 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.progress import progress
+from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.foreign_images import open_images
 from imagenet_synth.data.source import Examples
 from imagenet_synth.evaluation.extractors import ExtractorReference
-from imagenet_synth.evaluation.measuring import in_batches, measure, observe, provenance
-from imagenet_synth.evaluation.reference_statistics import References
+from imagenet_synth.evaluation.measuring import ReferenceSet, in_batches, measure, observe, provenance
+from imagenet_synth.evaluation.reference_statistics import (
+  References,
+  Statistics,
+  check_references,
+  observed_references,
+)
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples
 
@@ -28,6 +34,8 @@ class Config:
   extractor: ExtractorReference
   # what the images are compared with
   references: References
+  # feature statistics from elsewhere that they are compared with, too, by name
+  statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
   # the generate job whose images are measured
   samples: Samples | None = None
   # images that were made elsewhere: shards, files or ADM's npz, see `data.foreign_images`
@@ -42,7 +50,7 @@ class Config:
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if images or references are known not to be there."""
-    self.references.check(jobs, 'references')
+    check_references(self.references, self.statistics, jobs)
     if self.samples is not None:
       for i, size in enumerate(self.sizes):
         self.samples.require_size(size, jobs, f'sizes[{i}]')
@@ -50,7 +58,7 @@ class Config:
   def files(self) -> dict[str, str]:
     """Returns the files that must be there, by their dotted key."""
     own = {} if self.path is None else {'path': self.path}
-    return own | {f'references.{key}': path for key, path in self.references.files().items()}
+    return own | {f'statistics.{name}.path': of.path for name, of in self.statistics.items()}
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
@@ -62,17 +70,16 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   sizes = {}
   with progress(len(config.sizes), folder.name, unit='size') as bar:
     for size in config.sizes:
-      references = config.references.observed(extractor, size, folder)
+      references = observed_references(config.references, config.statistics, extractor, size, folder)
       data = Images(_images(config, size, folder), size, lambda example: 0, cache=False)
       observed = observe(extractor, in_batches(data, f'{folder.name} {size}x{size}'))
       observed.moments.save(folder.path / f'statistics_{size}.npz')
-      # what real images of the validation split get: no generator need do better
-      real = measure(references['validation'].observed, {'train': references['train']}, config.num_splits)
       sizes[size] = {
         **measure(observed, references, config.num_splits),
-        'real': real,
+        'real': _real(references, config),
         **provenance(extractor, references),
       }
+      say(f'{folder.name}: {_in_words(size, sizes[size])}')
       bar.update()
   return {
     'samples': config.path if config.samples is None else config.samples.name,
@@ -80,7 +87,29 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     'sizes': sizes,
     'extractor': extractor.described,
     'caveat': extractor.caveat,
+    'doubt': extractor.doubt,
   }
+
+
+def _real(references: Mapping[str, ReferenceSet], config: Config) -> dict[str, dict[str, Any]]:
+  """Returns what the other real splits get against the main one, by name: no generator need do better."""
+  main, *others = references
+  others = [name for name in others if name in config.references]
+  return {
+    name: measure(references[name].observed, {main: references[main]}, config.num_splits) for name in others
+  }
+
+
+def _in_words(size: int, figures: Mapping[str, Any]) -> str:
+  """Returns the figures of one size as a line."""
+  distances = ', '.join(
+    f'{key.removeprefix("fid_")} FID {value:.4g}' for key, value in figures.items() if key.startswith('fid_')
+  )
+  shares = ''.join(f', {key} {figures[key]:.3f}' for key in ('precision', 'recall') if key in figures)
+  return (
+    f'{size}x{size}, {figures["num_samples"]:,} images: {distances}{shares}, '
+    f'Inception Score {figures["is"]:.2f} ± {figures["is_std"]:.2f}'
+  )
 
 
 def _images(config: Config, size: int, folder: JobFolder) -> Examples:

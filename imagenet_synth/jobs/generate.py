@@ -6,14 +6,13 @@ the shards; the one that finds all of them there ends the job.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from imagenet_synth import cascade
-from imagenet_synth.cascade import TextStates, TrainedStage
+from imagenet_synth.cascade import Cascade
 from imagenet_synth.core import images
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range, Seed
 from imagenet_synth.core.files import write_json
@@ -22,21 +21,22 @@ from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data import dataset_card, tfds_metadata
 from imagenet_synth.data.class_names import class_name_and_wnid
+from imagenet_synth.data.kept_images import KeptImages, set_aside
 from imagenet_synth.data.records import Record, shard_hash, write_shard
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
-from imagenet_synth.inputs.text import Text
-
-Describe = Callable[[int], dict[str, Any]]
-"""A function of a label that returns those fields of a `Record` that all images of the class share."""
+from imagenet_synth.inputs.text import EmbeddedText, Text
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """What is drawn, how many of each class (either `per_class` or `times_real`), and in what form."""
+
+  # more images, or more classes, can be asked for later: those that are there are kept
+  grows: ClassVar[tuple[str, ...]] = ('per_class', 'times_real')
 
   # the cascade, base first
   stages: Annotated[tuple[StageUse, ...], NotEmpty()]
@@ -85,6 +85,10 @@ class Config:
     """Returns the sizes of the images that are written."""
     return self.keep or tuple(use.weights.stage(jobs).size for use in self.stages)
 
+  def image_channels(self, jobs: KnownJobs) -> int:
+    """Returns 1 for grey images, 3 for RGB."""
+    return self.stages[0].weights.stage(jobs).channels
+
   def num_images(self, jobs: KnownJobs) -> int | None:
     """Returns how many images of each size are made; None if only the data set tells it."""
     contents = self.dataset.contents(jobs.workdir, 'dataset')
@@ -95,46 +99,47 @@ class Config:
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
-  """Makes this worker's missing shards, writes the manifest, and returns its main parts.
-
-  Raises:
-    Unfinished: the other workers have not made their shards yet.
-  """
-  text = config.text.open(folder)
-  source = config.dataset.open(folder)
-  names, counts = source.class_names, _class_counts(config, source)
+  """Makes this worker's missing shards; when all are there, writes the manifest and returns most of it."""
+  source = config.dataset.open(folder, uses='classes' if config.per_class is not None else 'images')
+  text = config.text.open(folder).of_classes(source.class_names, str(config.dataset))
+  counts = _class_counts(config, source)
   stages, origins = load_cascade(config.stages, folder)
+  origins = [origin | {'encoder': text.encoder} for origin in origins]
   sizes = list(config.keep or (trained.stage.size for trained in stages))
   shards = plan_shards(folder.path, counts, sizes, config.shard_size)
-
-  def describe(label: int) -> dict[str, Any]:
-    class_name, wnid = class_name_and_wnid(names[label])
-    return {'class_name': class_name, 'wnid': wnid, 'prompt': text.prompts[label], 'stages': origins}
-
-  _make_missing(config, folder, stages, text.states, shards, describe)
-  wait_for_all(folder.name)
-  folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
-  manifest = {
-    'origin': folder.origin,
+  plan = {
     'seed': config.seed,
     'stages': origins,
     'sizes': sizes,
-    'class_names': list(names),
+    'class_names': list(text.class_names),
     'prompts': list(text.prompts),
     'class_counts': counts,
     'num_images': sum(counts),
     'shard_size': config.shard_size,
+    'image_format': config.image_format,
+    'quality': config.quality,
     'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
-    'shards': {
-      str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards} for size in sizes
-    },
   }
+  if is_first():
+    set_aside(folder.path, plan)
+  wait_for_all(f'{folder.name}: plan')
+  kept = KeptImages(folder.path)
+  cascade = Cascade(stages, text.states, config.seed, config.batch_size)
+  _make_missing(config, folder, cascade, text, origins, shards, kept)
+  wait_for_all(folder.name)
+  folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
+  hashes = {
+    str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards} for size in sizes
+  }
+  manifest = {'origin': folder.origin, **plan, 'shards': hashes}
   if is_first():
     for size in sizes:
       lengths = [len(shard) for shard in shards]
-      tfds_metadata.write(folder.path / str(size), lengths, stages[0].stage.channels, names)
+      channels = stages[0].stage.channels
+      tfds_metadata.write(folder.path / str(size), lengths, channels, text.class_names)
     write_json(folder.path / 'manifest.json', manifest)
     dataset_card.write(folder.path, manifest, config.license)
+    kept.delete()
   return {key: manifest[key] for key in ('stages', 'sizes', 'class_counts', 'num_images', 'shards')}
 
 
@@ -149,36 +154,61 @@ def _class_counts(config: Config, source: Source) -> list[int]:
 def _make_missing(
   config: Config,
   folder: JobFolder,
-  stages: Sequence[TrainedStage],
-  text: TextStates,
+  cascade: Cascade,
+  text: EmbeddedText,
+  origins: list[dict[str, Any]],
   shards: Sequence[Shard],
-  describe: Describe,
+  kept: KeptImages,
 ) -> None:
-  """Makes those of this worker's shards that are missing; one is written while the next one is sampled."""
+  """Makes this worker's shards, but those that are there; the next is sampled while one is written."""
   mine = folder.worker.part(shards)
   written: Future[None] | None = None
+
+  def fields(label: int, index: int) -> dict[str, Any]:
+    """Returns a record but its image."""
+    class_name, wnid = class_name_and_wnid(text.class_names[label])
+    return {
+      'label': label,
+      'class_name': class_name,
+      'wnid': wnid,
+      'index': index,
+      'seed': config.seed,
+      'prompt': text.prompts[label],
+      'stages': origins,
+    }
+
   with progress(sum(map(len, mine)), folder.name) as bar, ThreadPoolExecutor(1) as writer:
     for shard in mine:
       if shard.is_there:
         bar.update(len(shard))
         continue
-      drawn = cascade.sample(
-        stages, text, config.seed, shard.labels, shard.indices, config.batch_size, on_batch=bar.update
-      )
-      of_size = {trained.stage.size: pictures for trained, pictures in zip(stages, drawn)}
+      wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]
+      found = [kept.find(of, shard.files) for of in wanted]
+      rows = np.array([row for row, records in enumerate(found) if records is None], int)
+      bar.update(len(shard) - len(rows))
+      drawn = {}
+      if len(rows):
+        sampled = cascade.sample(shard.labels[rows], shard.indices[rows], on_batch=bar.update)
+        drawn = {of.stage.size: pictures for of, pictures in zip(cascade.stages, sampled)}
       if written:
         written.result()
-      written = writer.submit(_write, config, shard, of_size, describe)
+      written = writer.submit(_write, config, shard, wanted, found, rows, drawn)
     if written:
       written.result()
 
 
-def _write(config: Config, shard: Shard, drawn: dict[int, np.ndarray], describe: Describe) -> None:
-  """Writes a shard's files from the images that were drawn, float32 [n, S, S, C] in [-1, 1] by size."""
+def _write(
+  config: Config,
+  shard: Shard,
+  wanted: Sequence[dict[str, Any]],
+  found: Sequence[dict[int, Record] | None],
+  rows: np.ndarray,
+  drawn: dict[int, np.ndarray],
+) -> None:
+  """Writes the shard of each size: what was found, and what was drawn for the other `rows`."""
   for size, path in shard.files.items():
-    pictures = np.asarray(images.to_uint8(drawn[size]))
-    records = [
-      Record(picture, int(label), index=int(index), seed=config.seed, **describe(label))
-      for picture, label, index in zip(pictures, shard.labels, shard.indices)
-    ]
-    write_shard(path, records, config.image_format, config.quality, keep_hash=True)
+    records = [of[size] if of else None for of in found]
+    if len(rows):
+      for row, picture in zip(rows.tolist(), np.asarray(images.to_uint8(drawn[size]))):
+        records[row] = Record(picture, **wanted[row])
+    write_shard(path, [of for of in records if of], config.image_format, config.quality, keep_hash=True)

@@ -9,7 +9,7 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from imagenet_synth.cascade import SamplerSettings
 from imagenet_synth.core.config import Count, Invalid, NotEmpty, Range, Seed, build
@@ -23,7 +23,13 @@ from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_sco
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
 from imagenet_synth.evaluation.measuring import provenance
-from imagenet_synth.evaluation.reference_statistics import References
+from imagenet_synth.evaluation.reference_statistics import (
+  References,
+  Statistics,
+  check_references,
+  main_reference,
+  observed_references,
+)
 from imagenet_synth.evaluation.trials import Trial, Trials
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
@@ -62,7 +68,9 @@ class Config:
   # images sampled at a time, over all devices
   batch_size: Count
   # the figure by which the best trial is chosen: the lowest FID, or the highest CAS
-  choose: Literal['fid_train', 'fid_validation', 'cas']
+  choose: str
+  # feature statistics from elsewhere that samples are compared with, too, by name
+  statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
   # how a classifier is trained on a trial's samples, for CAS; CAS is left out if not given
   cas: CasConfig | None = None
   # how trials are weeded out on the way; all are measured on all samples if not given
@@ -75,13 +83,16 @@ class Config:
     for name, values in self.grid.items():
       if name not in SWEPT:
         raise Invalid(f'grid.{name}', f'cannot be swept; known: {", ".join(SWEPT)}')
-      if len(set(values)) < len(values):
-        raise Invalid(f'grid.{name}', 'has a value twice')
       for value in values:
         try:
           build(SamplerSettings, {name: value}, 'grid')
         except InputError as error:
           raise Invalid(f'grid.{name}', str(error).removeprefix(f'config: grid.{name} ')) from None
+      if len(set(values)) < len(values):
+        raise Invalid(f'grid.{name}', 'has a value twice')
+    possible = ['cas', *(f'fid_{name}' for name in (*self.references, *self.statistics))]
+    if self.choose not in possible:
+      raise Invalid('choose', f'is {self.choose!r}, must be one of {", ".join(possible)}')
     if self.choose == 'cas' and self.cas is None:
       raise Invalid('choose', "is 'cas', but the section cas is missing")
     if self.rounds != sorted(set(self.rounds)):
@@ -91,11 +102,12 @@ class Config:
     """Raises `Invalid` if the stages, the text and the data don't fit each other."""
     stage = check_cascade(self.stages, self.text, jobs, 'stages')[-1]
     self.text.require_classes(None, jobs, 'text')
-    self.references.check(jobs, 'references')
+    check_references(self.references, self.statistics, jobs)
     if None in self.grid.get('logvar', ()):
       SamplerSettings(logvar=None).require_variance(stage, 'grid')
     if self.cas is not None:
-      self.cas.check(stage.size, jobs, 'cas')
+      prompts = jobs.of(self.text).known_prompts(jobs)
+      self.cas.check(stage.size, None if prompts is None else len(prompts), jobs, 'cas')
 
   def require_devices(self) -> None:
     """Raises `Invalid` if the devices cannot share a batch of the classifiers equally."""
@@ -104,7 +116,7 @@ class Config:
 
   def files(self) -> dict[str, str]:
     """Returns the files that must be there, by their dotted key."""
-    return {f'references.{key}': path for key, path in self.references.files().items()}
+    return {f'statistics.{name}.path': of.path for name, of in self.statistics.items()}
 
   @property
   def rounds(self) -> list[int]:
@@ -129,14 +141,15 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   Raises:
     Unfinished: the other workers have not measured theirs yet.
   """
-  text = config.text.open(folder).states
+  embedded = config.text.open(folder)
+  text, class_names = embedded.states, embedded.class_names
   (*below, swept), origins = load_cascade(config.stages, folder)
   labels, indices = class_plan([config.per_class] * len(text.prompts))
   samples = FixedSamples(below, text, config.seed, labels, indices, config.batch_size, folder.path)
   extractor = config.extractor.open(folder)
-  references = config.references.observed(extractor, swept.stage.size, folder)
+  references = observed_references(config.references, config.statistics, extractor, swept.stage.size, folder)
   ends = [per_class * len(text.prompts) for per_class in config.rounds]
-  trials = Trials(folder, swept, samples, ends, extractor, references, config.cas)
+  trials = Trials(folder, swept, samples, ends, extractor, references, class_names, config.cas)
   _say_cost(trials, config.trials, folder.name)
   rows = _rows(config, trials)
   samples.clean()
@@ -157,9 +170,9 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   }
   if config.cas:
     # what the same classifier gets from the real training images at this size
-    real = config.references.train.open(folder)
+    real = config.references[main_reference(config.references)].open(folder)
     result['cas_real'] = classification_accuracy_score(
-      config.cas, real, swept.stage.size, folder.path / 'real', folder
+      config.cas, real, real.class_names, class_names, swept.stage.size, folder.path / 'real', folder
     )
   return result
 

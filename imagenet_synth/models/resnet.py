@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.core.config import Count, NonNegative, NotEmpty, Rate
+from imagenet_synth.core.config import Count, NonNegative, NonNegativeInt, NotEmpty, Rate
 from imagenet_synth.models.convolution import convolve
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
@@ -170,8 +170,8 @@ class ResNet(nn.Module):
 
   # blocks of each stage; each stage is at half the size and twice the width of the one before
   stage_sizes: Annotated[tuple[Count, ...], NotEmpty()]
-  # classes of the last layer
-  num_classes: Count
+  # classes of the last layer; 0 for as many as the data has
+  num_classes: NonNegativeInt = 0
   # 'bottleneck' for networks of 50 layers and more
   block: Literal['basic', 'bottleneck'] = 'bottleneck'
   # channels of the first stage, before the bottleneck's expansion

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.core.config import Count, Invalid, Rate
+from imagenet_synth.core.config import Count, Invalid, NonNegativeInt, Rate
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.layers import layer_norm
 from imagenet_synth.models.network import DType
@@ -95,8 +95,8 @@ class ViT(nn.Module):
   depth: Count
   # attention heads of a block; they divide the width
   num_heads: Count
-  # classes of the last layer
-  num_classes: Count
+  # classes of the last layer; 0 for as many as the data has
+  num_classes: NonNegativeInt = 0
   # width of a block's hidden layer over that of a token
   mlp_ratio: Count = 4
   # probability that the last block's branches are dropped, rising linearly from 0 at the first (stochastic

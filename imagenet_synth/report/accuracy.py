@@ -12,12 +12,15 @@ import numpy as np
 
 from imagenet_synth.core.files import json_hash
 from imagenet_synth.data.class_names import class_name_and_wnid
+from imagenet_synth.metrics.uncertainty import beats_guessing, share_interval, standard_error
 from imagenet_synth.report import figures, paper
 from imagenet_synth.report.generator import sample_grid
 from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
 from imagenet_synth.report.results import Results, percent, spread
 
 _NUM_EXTREMES = 10
+# tested images of a class below which its accuracy is given with an interval
+_FEW = 100
 # the rows of the paper's Table 3 that are shown where none of our models is in it
 _SHOWN_OF_THE_PAPER = ('ResNet-50', 'ViT-S/16')
 
@@ -40,6 +43,8 @@ class Accuracy:
   finetuned: bool
   # height and width of the synthetic images, where the config chooses it
   synthetic_size: int | None
+  # real images that it was tested on
+  num_test: int
   # the mixture's figures, as jobs/classify.py writes them
   summary: dict[str, Any]
 
@@ -51,6 +56,35 @@ class Accuracy:
       size = f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
       parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
     return ' + '.join(parts)
+
+  @property
+  def chance(self) -> float:
+    """Returns what guessing gives, in percent."""
+    return 100 / len(self.summary['per_class'])
+
+  @property
+  def error(self) -> float:
+    """Returns the standard error of `top_1`, in percentage points."""
+    mean, std = self.summary['top_1']['mean'], self.summary['top_1']['std']
+    return 100 * standard_error(mean, std, self.num_test)
+
+  @property
+  def beats_guessing(self) -> bool:
+    """Returns whether it is better than guessing, by more than its noise."""
+    top_1 = self.summary['top_1']
+    return beats_guessing(top_1['mean'], top_1['std'], len(self.summary['per_class']), self.num_test)
+
+  def of_class(self, label: int) -> str:
+    """Returns the accuracy on a class, in percent, with its 95 % interval where few images were tested."""
+    share, num = self.summary['per_class'][label], self._num_tested(label)
+    if not num or num >= _FEW:
+      return f'{100 * share:.2f}'
+    low, high = share_interval(share, num)
+    return f'{100 * share:.0f} ({100 * low:.0f} to {100 * high:.0f})'
+
+  def _num_tested(self, label: int) -> int:
+    """Returns how many images of a class were tested: runs are summed up in the confusion matrix."""
+    return round(sum(self.summary['confusion'][label]) / self.summary['top_1']['num'])
 
   @property
   def slug(self) -> str:
@@ -78,6 +112,7 @@ def accuracies(results: Results) -> list[Accuracy]:
           mixture['num_synthetic'],
           mixture['finetuned'],
           mixture['synthetic_size'],
+          job.result['num_test'],
           mixture,
         )
       )
@@ -135,6 +170,10 @@ def classifiers(results: Results) -> Section | None:
         'real_vs_both',
         figures.real_vs_both(arrows),
         'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.',
+        '; '.join(
+          f'{name}: {spread(real)} % on real, {spread(synthetic)} % on synthetic, {spread(both)} % on both'
+          for name, real, synthetic, both in arrows
+        ),
       )
     )
   real = {row.model_id: row.top_1[0] for row in rows if row.num_real and not row.num_synthetic}
@@ -270,18 +309,14 @@ def _extremes(results: Results, trio: Trio, names: Sequence[str], gain: np.ndarr
   shown = [*order[:num], *order[-num:]] if num else []
   model = trio.real.model
   rows = [
-    [
-      names[c],
-      *(f'{100 * row.summary["per_class"][c]:.2f}' for row in (trio.real, trio.synthetic)),
-      f'{gain[c]:+.2f}',
-    ]
-    for c in shown
+    [names[c], *(row.of_class(c) for row in (trio.real, trio.synthetic)), f'{gain[c]:+.2f}'] for c in shown
   ]
   return [
     Table(
       ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
       rows,
-      note=f'{model}: the classes that gain and lose most when it is trained on synthetic images.',
+      note=f'{model}: the classes that gain and lose most when it is trained on synthetic images. In '
+      f'brackets: the 95 % interval, of classes with fewer than {_FEW} test images.',
     ),
     Picture(
       f'extremes_{trio.real.slug}',

@@ -43,12 +43,14 @@ _PAPER = 'faint: the paper'
 def guidance_fid(
   lines: Mapping[float, Sequence[tuple[float, float]]],
   paper: Mapping[float, Sequence[tuple[float, float]]] | None = None,
+  ring: bool = True,
 ) -> Figure:
   """Returns the paper's Figure 3, left: FID against guidance, a line for each log-variance coefficient.
 
   Args:
     lines: {log-variance coefficient: [(guidance weight, validation FID)]}.
     paper: the same of the paper; only the coefficients of `lines` are drawn.
+    ring: mark the lowest value as the best one.
   """
   figure, axes = _axes('Guidance weight', 'Validation FID (lower is better)')
   arrays = {logvar: np.array(sorted(lines[logvar]), float) for logvar in sorted(lines)}
@@ -56,9 +58,10 @@ def guidance_fid(
     _line(axes, points[:, 0], points[:, 1], color, f'{logvar:g}', marker)
     _faint(axes, (paper or {}).get(logvar, ()), color)
   _guidance_axis(axes, np.concatenate([points[:, 0] for points in arrays.values()]))
-  best = min((point for points in arrays.values() for point in points), key=lambda point: point[1])
   axes.margins(y=0.12)
-  _ring(axes, best[0], best[1], f'{best[1]:.3g} at {best[0]:g}')
+  if ring:
+    best = min((point for points in arrays.values() for point in points), key=lambda point: point[1])
+    _ring(axes, best[0], best[1], f'{best[1]:.3g} at {best[0]:g}')
   _legend(axes, 'Log-variance coefficient')
   return figure
 

@@ -4,7 +4,7 @@ Instead of a section, None is returned where no job was run that it could be abo
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.data.records import ShardSource
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.metrics.uncertainty import undecided
 from imagenet_synth.report import figures, paper
 from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
 from imagenet_synth.report.results import FinishedJob, Results, is_finetuned, number, percent, spread
@@ -97,14 +98,25 @@ def training(results: Results) -> Section | None:
       job.config.get('init', 'random weights'),
       job.config['dataset']['name'],
       job.config['optimizer']['name'],
-      f'{job.config["num_steps"]:,} of {job.config["batch_size"]}',
+      f'{job.config["num_steps"]:,}',
+      f'{job.config["batch_size"]:,}',
       f'{job.result["num_params"]:,}',
       f'{_loss(job):.4f}',
       f'{job.seconds:.0f}',
     ]
     for job in jobs
   ]
-  header = ['Stage', 'Starts from', 'Data', 'Optimizer', 'Steps', 'Parameters', 'Loss', 'Seconds']
+  header = [
+    'Stage',
+    'Starts from',
+    'Data',
+    'Optimizer',
+    'Steps',
+    'Batch size',
+    'Parameters',
+    'Loss',
+    'Seconds',
+  ]
   note = (
     'Loss: mean over the last quarter of the steps. Text encoder and stages without a fine-tuning '
     'job stay frozen.'
@@ -122,15 +134,17 @@ def selection(results: Results) -> Section | None:
   """Returns a table for each select job, with its checkpoints and their FID."""
   blocks = []
   for job in results.of_kind('select'):
-    curve, chosen = job.result['curve'], job.result['step']
+    curve = job.result['curve']
     rows = [[str(point['step']), number(point['fid_validation']), number(point['is'])] for point in curve]
-    strong = [i for i, point in enumerate(curve) if point['step'] == chosen]
+    floor = job.result['references']['validation'].get('floor', 0.0)
+    close = undecided([point['fid_validation'] for point in curve], floor)
     blocks.append(
       Table(
         ['Step', 'Validation FID', 'Inception Score'],
         rows,
-        strong,
-        f'{job.name}: checkpoints of {job.result["run"]}. {_caption(job, curve[0])}',
+        close,
+        f'{job.name}: checkpoints of {job.result["run"]}. Step {job.result["step"]} is used on. '
+        f'{_undecided_note(close, "FID", "the noise floor")}{_caption(job, curve[0])}',
       )
     )
   return Section('Checkpoints, selected by FID', blocks) if blocks else None
@@ -142,21 +156,20 @@ def sweeps(results: Results) -> Section | None:
   for job in results.of_kind('sweep'):
     grid, rows = list(job.config['grid']), job.result['rows']
     swept = job.result['stages'][-1]['run']
-    best = [
-      i for i, row in enumerate(rows) if all(row[name] == value for name, value in job.result['best'].items())
-    ]
+    close = _close_trials(job)
     blocks += _sweep_pictures(job)
-    has_cas = 'cas' in rows[0]
+    has_cas, fids = 'cas' in rows[0], _fids(rows[0])
     cells = [
       [_setting(row[name]) for name in grid]
-      + [number(row[name]) for name in ('fid_train', 'fid_validation', 'is')]
+      + [number(row[name]) for name in (*fids, 'is')]
       + ([spread(percent(row['cas']['top_1']))] if has_cas else [])
       + [f'{row["num_samples"]:,}']
       for row in rows
     ]
     header = (
       [name.replace('_', ' ') for name in grid]
-      + ['Train FID', 'Validation FID', 'Inception Score']
+      + [_fid_title(name) for name in fids]
+      + ['Inception Score']
       + (['CAS (%)'] if has_cas else [])
       + ['Samples']
     )
@@ -170,9 +183,48 @@ def sweeps(results: Results) -> Section | None:
       if saved
       else ''
     )
-    note = f'{job.name}, sampler of {swept}: best in {job.result["choose"]}. {_caption(job, rows[0])}'
-    blocks.append(Table(header, cells, best, note + halving))
+    what = 'CAS' if job.result['choose'] == 'cas' else 'FID'
+    noise = 'the spread over seeds' if what == 'CAS' else 'the noise floor'
+    note = (
+      f'{job.name}, sampler of {swept}, chosen by {job.result["choose"]}. '
+      f'{_undecided_note(close, what, noise)}{_caption(job, rows[0])}'
+    )
+    blocks.append(Table(header, cells, close, note + halving))
   return Section('Sampler settings, swept', blocks) if blocks else None
+
+
+def _close_trials(job: FinishedJob) -> list[int]:
+  """Returns the trials that cannot be told from the best one in what they are chosen by, itself among them.
+
+  Only those on as many samples as the best one are compared.
+  """
+  rows, choose = job.result['rows'], job.result['choose']
+  most = max(row['num_samples'] for row in rows)
+  last = [i for i, row in enumerate(rows) if row['num_samples'] == most]
+  if choose == 'cas':
+    cas = [percent(rows[i]['cas']['top_1']) for i in last]
+    places = undecided([-mean for mean, _ in cas], [std or 0.0 for _, std in cas])
+  else:
+    floor = job.result['references'][choose.removeprefix('fid_')].get('floor', 0.0)
+    places = undecided([rows[i][choose] for i in last], floor)
+  return [last[place] for place in places]
+
+
+def _undecided_note(close: Sequence[int], what: str, noise: str) -> str:
+  """Returns a sentence where several cannot be told apart by `what`, as they differ by less than `noise`."""
+  if len(close) < 2:
+    return ''
+  return f'Undecided between {len(close)}: their {what} differs by less than {noise}. '
+
+
+def _fids(figures_of: Mapping[str, Any]) -> list[str]:
+  """Returns the names of the FIDs among figures, in their order."""
+  return [name for name in figures_of if name.startswith('fid_')]
+
+
+def _fid_title(name: str) -> str:
+  """Returns 'Train FID' for 'fid_train'."""
+  return f'{name.removeprefix("fid_").capitalize()} FID'
 
 
 def _setting(value: float | str) -> str:
@@ -182,7 +234,11 @@ def _setting(value: float | str) -> str:
 def _sweep_pictures(job: FinishedJob) -> list[Picture]:
   """Returns the paper's Figures 3 and 4, as far as the grid has what they show."""
   swept = set(job.config['grid'])
-  on_imagenet = job.config['references']['train']['name'] == 'imagenet2012'
+  references = job.config['references']
+  on_imagenet = any(of['name'] == 'imagenet2012' for of in references.values())
+  fids = _fids(job.result['rows'][0])
+  # the main reference comes first
+  main, second = fids[0], 'fid_validation' if 'fid_validation' in fids else fids[0]
   pictures: list[Picture] = []
 
   def theirs(name: str) -> Sequence[dict[str, Any]]:
@@ -193,19 +249,19 @@ def _sweep_pictures(job: FinishedJob) -> list[Picture]:
 
   if {'guidance', 'logvar'} <= swept:
     rows, caption = _slice(job, 'guidance', 'logvar')
-    columns = ['guidance', 'fid_validation']
-    add(
-      'fid',
-      figures.guidance_fid(_lines(rows, *columns), _lines(theirs('figure_3_left'), *columns)),
-      'Figure 3, left,',
-      caption,
+    lines, their_lines = (
+      _lines(rows, 'guidance', second),
+      _lines(theirs('figure_3_left'), 'guidance', 'fid_validation'),
     )
+    decided = len(_close_trials(job)) == 1 and job.result['choose'] == second
+    add('fid', figures.guidance_fid(lines, their_lines, ring=decided), 'Figure 3, left,', caption)
   elif 'guidance' in swept:
     rows, caption = _slice(job, 'guidance')
-    columns = ['guidance', 'fid_train', 'inception_score']
+    columns = ['guidance', main, 'inception_score']
+    their_columns = ['guidance', 'fid_train', 'inception_score']
     add(
       'fid_is',
-      figures.fid_is(_points(rows, *columns), _points(theirs('figure_3_center'), *columns)),
+      figures.fid_is(_points(rows, *columns), _points(theirs('figure_3_center'), *their_columns)),
       'Figure 3, center,',
       caption,
     )
@@ -223,10 +279,10 @@ def _sweep_pictures(job: FinishedJob) -> list[Picture]:
       )
   if {'noise_augmentation', 'logvar'} <= swept and 'cas' in job.result['rows'][0]:
     rows, caption = _slice(job, 'noise_augmentation', 'logvar')
-    columns = ['augmentation', 'fid_train', 'top_1']
+    columns, their_columns = ['augmentation', main, 'top_1'], ['augmentation', 'fid_train', 'top_1']
     add(
       'cas_fid',
-      figures.cas_fid(_lines(rows, *columns), _lines(theirs('figure_4'), *columns)),
+      figures.cas_fid(_lines(rows, *columns), _lines(theirs('figure_4'), *their_columns)),
       'Figure 4',
       caption,
     )
@@ -267,47 +323,24 @@ def _lines(rows: Sequence[dict[str, Any]], *columns: str) -> dict[float, list[tu
 
 def quality(results: Results) -> Section | None:
   """Returns what the paper shows in Table 1."""
-  jobs, rows = results.of_kind('evaluate'), []
-  for job in jobs:
-    name = _samples_name(job)
-    for size, at in job.result['sizes'].items():
-      rows.append(
-        [
-          f'{size}x{size}',
-          name,
-          *(number(at[key]) for key in ('fid_train', 'fid_validation')),
-          *_precision_recall(at),
-          spread((at['is'], at['is_std'])),
-          f'{at["num_samples"]:,}',
-        ]
-      )
-  for size, at in jobs[0].result['sizes'].items() if jobs else ():
-    real = at['real']
-    rows.append(
-      [
-        f'{size}x{size}',
-        'real validation images',
-        number(real['fid_train']),
-        '',
-        *_precision_recall(real),
-        spread((real['is'], real['is_std'])),
-        f'{real["num_samples"]:,}',
-      ]
-    )
-    rows.append([f'{size}x{size}', 'two halves of the real ones', *_floors(at), '', '', '', ''])
+  jobs = results.of_kind('evaluate')
   if not jobs:
     return None
+  fids = list(
+    dict.fromkeys(name for job in jobs for at in job.result['sizes'].values() for name in _fids(at))
+  )
+  rows = []
+  for job in jobs:
+    for size, at in job.result['sizes'].items():
+      rows.append(_quality_row(size, _samples_name(job), at, fids))
+  for size, at in jobs[0].result['sizes'].items():
+    for name, real in at['real'].items():
+      rows.append(_quality_row(size, f'real {name} images', real, fids))
+    floors = [at['references'].get(name.removeprefix('fid_'), {}).get('floor') for name in fids]
+    cells = ['' if floor is None else number(floor) for floor in floors]
+    rows.append([f'{size}x{size}', 'two halves of the real ones', *cells, '', '', '', ''])
   rows.sort(key=lambda row: int(row[0].split('x')[0]))
-  header = [
-    'Size',
-    'Images',
-    'Train FID',
-    'Validation FID',
-    'Precision',
-    'Recall',
-    'Inception Score',
-    'Number',
-  ]
+  header = ['Size', 'Images', *map(_fid_title, fids), 'Precision', 'Recall', 'Inception Score', 'Number']
   first = next(iter(jobs[0].result['sizes'].values()))
   theirs = [row for row in paper.tables()['table_1'].select() if str(row['model']).startswith('Ours')]
   text = (
@@ -326,8 +359,8 @@ def quality(results: Results) -> Section | None:
         header,
         rows,
         [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
-        f'Precision and recall: against the training images, k = 3. IS: mean ± standard deviation over '
-        f'10 splits. {_caption(jobs[0], first)}',
+        f'Precision and recall: against {fids[0].removeprefix("fid_")}, k = 3. IS: mean ± standard '
+        f'deviation over 10 splits. {_caption(jobs[0], first)}',
       ),
       Paragraph(text),
     ],
@@ -340,13 +373,16 @@ def _samples_name(job: FinishedJob) -> str:
   return names[job.result['finetuned']]
 
 
-def _floors(at: dict[str, Any]) -> list[str]:
-  """Returns the noise floors of train and validation FID."""
-  return [number(at['references'][split]['floor']) for split in ('train', 'validation')]
-
-
-def _precision_recall(at: dict[str, Any]) -> list[str]:
-  return [f'{at[key]:.3f}' for key in ('precision', 'recall')]
+def _quality_row(size: str, what: str, at: Mapping[str, Any], fids: Sequence[str]) -> list[str]:
+  """Returns the cells of images at a size: FIDs, precision, recall, Inception Score, number."""
+  return [
+    f'{size}x{size}',
+    what,
+    *(number(at[name]) if name in at else '' for name in fids),
+    *(f'{at[key]:.3f}' if key in at else '' for key in ('precision', 'recall')),
+    spread((at['is'], at['is_std'])),
+    f'{at["num_samples"]:,}',
+  ]
 
 
 def _caption(job: FinishedJob, measured: dict[str, Any]) -> str:
@@ -358,5 +394,10 @@ def _caption(job: FinishedJob, measured: dict[str, Any]) -> str:
   )
   return (
     f'{measured["num_samples"]:,} samples, features of {job.result["extractor"]}{warning}. Noise floor '
-    f'of FID, between two halves of the real images: {floors}.'
+    f'of FID, between two halves of the real images: {floors}.{_warning(job)}'
   )
+
+
+def _warning(job: FinishedJob) -> str:
+  """Returns what must be said where the extractor itself is hardly better than guessing."""
+  return f' {job.result["doubt"]}.' if job.result.get('doubt') else ''

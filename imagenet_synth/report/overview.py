@@ -1,39 +1,66 @@
 """The report's first and last sections: what was found, in short, and where it comes from."""
 
-from imagenet_synth.report.accuracy import accuracies, trios
-from imagenet_synth.report.page import Paragraph, Section, Table
+import math
+
+from imagenet_synth.report.accuracy import Trio, accuracies, trios
+from imagenet_synth.report.page import Block, Paragraph, Section, Table
 from imagenet_synth.report.results import Results, spread
 
 
 def in_short(results: Results) -> Section | None:
   """Returns what was found, in a few sentences; None where there is nothing to say."""
-  blocks = []
+  blocks: list[Block] = []
   for trio in trios(accuracies(results)):
-    real, synthetic = trio.real.top_1, trio.synthetic.top_1
-    num = trio.real.summary['top_1']['num']
-    text = (
-      f'{trio.real.model}, tested on real images it has not seen: {spread(real)} % when trained '
-      f'on {trio.real.trained_on} images, {spread(synthetic)} % when trained on '
-      f'{trio.synthetic.trained_on} ones (the Classification Accuracy Score; '
-      f'{100 * synthetic[0] / real[0]:.1f} % of the former)'
-    )
-    if trio.both:
-      text += f', {spread(trio.both.top_1)} % on {trio.both.trained_on}'
-    if trio.not_finetuned:
-      text += f'. The cascade that was not fine-tuned scores {spread(trio.not_finetuned.top_1)} %'
-    blocks.append(Paragraph(f'{text}. Mean ± standard deviation over {num} seeds.'))
+    blocks.append(Paragraph(_verdict(trio)))
   for encoder in dict.fromkeys(job.result['encoder'] for job in results.of_kind('embed')):
     blocks.append(Paragraph(f'Text encoder: {encoder}.'))
-  for extractor, caveat in _extractors(results):
+  for extractor, caveat, doubt in _extractors(results):
     note = f', {caveat}' if caveat else ''
-    blocks.append(Paragraph(f'FID and Inception Score use the features of {extractor}{note}.'))
+    doubt = f' {doubt}.' if doubt else ''
+    blocks.append(Paragraph(f'FID and Inception Score use the features of {extractor}{note}.{doubt}'))
   return Section('In short', blocks) if blocks else None
 
 
-def _extractors(results: Results) -> list[tuple[str, str]]:
-  """Returns each extractor that was used, and what a reader must know of it."""
+def _verdict(trio: Trio) -> str:
+  """Returns what one classifier gets from real, synthetic and both, and what that is worth."""
+  real, synthetic = trio.real, trio.synthetic
+  text = (
+    f'{real.model}, tested on {real.num_test:,} real images that it has not seen, gets '
+    f'{spread(real.top_1)} % of them right when it is trained on {real.trained_on} images. Trained on '
+    f'{synthetic.trained_on} ones alone, it gets {spread(synthetic.top_1)} % (the Classification Accuracy '
+    f'Score), {_worth(trio)}'
+  )
+  if trio.both:
+    difference = trio.both.top_1[0] - real.top_1[0]
+    noise = 2 * math.hypot(trio.both.error, real.error)
+    said = 'a difference within the noise' if abs(difference) < noise else 'more than the noise'
+    text += f'. On {trio.both.trained_on}: {spread(trio.both.top_1)} %, {difference:+.2f} points, {said}'
+  if trio.not_finetuned:
+    text += f'. The cascade that was not fine-tuned scores {spread(trio.not_finetuned.top_1)} %'
+  num = real.summary['top_1']['num']
+  return f'{text}. Mean ± standard deviation over {num} seeds.' if num > 1 else f'{text}. One seed.'
+
+
+def _worth(trio: Trio) -> str:
+  """Returns what the synthetic images alone are worth, beside guessing and real ones."""
+  real, synthetic = trio.real, trio.synthetic
+  guessing = f'where guessing gives {real.chance:.3g} %'
+  if not real.beats_guessing:
+    return (
+      f'{guessing}: even real images hardly train this classifier, so nothing can be said of synthetic ones; '
+      'next: more real images, more steps, a larger network'
+    )
+  if not synthetic.beats_guessing:
+    return f'{guessing}: worthless so far; next: more steps of training, a larger network'
+  share = 100 * (synthetic.top_1[0] - real.chance) / (real.top_1[0] - real.chance)
+  return f'{guessing}: {share:.0f} % of what the real images give above that'
+
+
+def _extractors(results: Results) -> list[tuple[str, str, str]]:
+  """Returns the networks that FID and Inception Score are of, what to know of them, and what to doubt."""
   jobs = results.of_kind('select', 'sweep', 'evaluate')
-  return list(dict.fromkeys((job.result['extractor'], job.result['caveat']) for job in jobs))
+  keys = ('extractor', 'caveat', 'doubt')
+  return list(dict.fromkeys(tuple(job.result[key] for key in keys) for job in jobs))
 
 
 def origins(results: Results) -> Section:

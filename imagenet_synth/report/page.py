@@ -53,6 +53,8 @@ class Picture:
   image: Figure | Image.Image
   # a text below the picture
   caption: str
+  # what is seen, for those who don't see it; the caption if not given
+  alt: str = ''
 
 
 Block = Paragraph | Table | Picture
@@ -104,8 +106,8 @@ def _markdown(block: Block) -> str:
   match block:
     case Paragraph(text):
       return text
-    case Picture(name, _, caption):
-      return f'![{name}](figures/{name}.png)\n\n*{caption}*'
+    case Picture(name, _, caption, alt):
+      return f'![{alt or caption}](figures/{name}.png)\n\n*{caption}*'
     case Table(header, rows, strong, note):
       bold = lambda i, cell: f'**{cell}**' if i in strong and cell else cell
       cells = [header, ['---'] * len(header)] + [
@@ -119,10 +121,10 @@ def _html(block: Block) -> str:
   match block:
     case Paragraph(text):
       return f'<p>{html.escape(text)}</p>'
-    case Picture(_, image, caption):
-      caption = html.escape(caption)
+    case Picture(_, image, caption, alt):
+      caption, alt = html.escape(caption), html.escape(alt or caption)
       return (
-        f'<figure><img src="{to_data_uri(image)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure><img src="{to_data_uri(image)}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
       )
     case Table(header, rows, strong, note):
       row_html = lambda cells, tag: ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells)

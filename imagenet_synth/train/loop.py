@@ -109,7 +109,8 @@ def fit(
         checkpoints.save(step, state, state.sampling_variables, {**origin, 'step': step})
         if stopped:
           raise Stopped(
-            f'{what}: told to stop; step {step} of {num_steps} is saved, the same command goes on from there'
+            f'{what}: told to stop; step {step} of {num_steps} is saved, the same command goes on from there',
+            stop.number,
           )
         on_checkpoint(step, state)
   return state

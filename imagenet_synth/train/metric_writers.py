@@ -49,11 +49,10 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
     self._file.close()
 
 
-WriterName = Literal['tensorboard', 'log']
+WriterName = Literal['tensorboard']
 
 WRITERS: dict[WriterName, Callable[[pathlib.Path], MetricWriter]] = {
-  'tensorboard': lambda folder: metric_writers.SummaryWriter(str(folder)),
-  'log': lambda folder: metric_writers.LoggingWriter(),
+  'tensorboard': lambda folder: metric_writers.SummaryWriter(str(folder))
 }
 """Functions that make clu's metric writers for a run's folder, by the name that a config has for it."""
 

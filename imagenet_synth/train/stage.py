@@ -8,8 +8,14 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from imagenet_synth import cascade
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.cascade import (
+  Cascade,
+  DiffusionObjective,
+  SamplerSettings,
+  Stage,
+  TextStates,
+  TrainedStage,
+)
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
 from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Rate, Seed
@@ -20,6 +26,7 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.data.augment import random_part
 from imagenet_synth.data.batches import Images, batches
+from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
@@ -90,6 +97,10 @@ class Training:
     """Raises `Invalid` if the stage, the data and the text are known not to fit each other."""
     self._check_crop(stage)
     contents = self.dataset.contents(jobs.workdir, 'dataset')
+    if contents.channels not in (None, stage.channels):
+      raise Invalid(
+        'dataset', f'has images of {contents.channels} channels, the stage is of {stage.channels}'
+      )
     if contents.class_names:
       self.text.require_classes(contents.class_names, jobs, 'text')
     elif contents.captions:
@@ -142,7 +153,7 @@ def train_stage(
     objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
   )
   source = config.dataset.open(folder)
-  data = Images(source, stage.size, _prompt_row(source, text), config.cache)
+  data = Images(source, stage.size, _prompt_row(config, source, text), config.cache)
 
   checkpoints = Checkpoints(folder.path / 'checkpoints', keep_every=config.checkpoint_every)
   state = restore_or_init(trainer, checkpoints, lambda: fresh(trainer))
@@ -183,12 +194,11 @@ def train_stage(
   return result
 
 
-def _prompt_row(source: Source, text: EmbeddedText) -> Callable[[dict[str, Any]], int]:
+def _prompt_row(config: Training, source: Source, text: EmbeddedText) -> Callable[[dict[str, Any]], int]:
   """Returns a function that finds the row of an example's prompt: by its label, or by its caption."""
   if source.class_names:
-    if len(text.prompts) != len(source.class_names):
-      raise InputError(f'{len(text.prompts)} prompts for {len(source.class_names)} classes')
-    return lambda example: example['label']
+    prompt_rows = label_map(source.class_names, text.class_names, str(config.dataset), str(config.text))
+    return lambda example: int(prompt_rows[example['label']])
   rows = text.rows
   return lambda example: rows[example['caption'].decode()]
 
@@ -216,8 +226,9 @@ def _preview_fn(
     if not is_first():
       return
     # a row of text for each image, so that every image is its own "class" to the sampler
-    chosen = text.states._replace(prompts=text.states.prompts[rows])
-    (drawn,) = cascade.sample([trained], chosen, 0, np.arange(len(rows)), indices, len(rows), low_res=low_res)
+    chosen = TextStates(text.states.prompts[rows], text.states.null)
+    cascade = Cascade([trained], chosen, seed=0, batch_size=len(rows))
+    (drawn,) = cascade.sample(np.arange(len(rows)), indices, low_res)
     path = folder.path / 'samples' / f'{step:06d}.png'
     picture = save_grid(path, np.asarray(images.to_uint8(drawn)), config.columns, min_size=32)
     writer.write_images(step, {'samples': picture[None]})

@@ -28,9 +28,7 @@ def get_config():
   config = json.loads(tiny.get_config().to_json_best_effort())
   jobs, order = config['jobs'], config['order']
   jobs['sweep_sr16']['halving'] = dict(per_class=[1, 2], keep=0.5)
-  jobs['sweep_sr16']['references']['statistics'] = dict(
-    published=dict(path='configs/quickstart.py', num_images=50_000)
-  )
+  jobs['sweep_sr16']['statistics'] = dict(published=dict(path='configs/quickstart.py', num_images=50_000))
   jobs['classify_vit']['recipe'].update(
     randaugment=dict(num_layers=1), random_resized_crop=True, mixup_alpha=0.2, cutmix_alpha=1.0, erasing=0.1
   )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
+from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema, save_ema
 from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.core.errors import InputError
 
@@ -81,6 +81,13 @@ def test_arrays_are_laid_out_as_asked(tmp_path):
       out = read(tmp_path, 1, like)
       assert out['w'].sharding == sharding
       _assert_equal(out, {'w': _tree(seed)['w']})
+
+
+def test_weights_from_elsewhere_are_read_as_trained_ones_and_written_again(tmp_path):
+  for seed in (1, 2):
+    save_ema(tmp_path / 'new' / 'checkpoints', 0, {'ema': _tree(seed)}, {'job': 'import'})
+    assert latest_step(tmp_path / 'new' / 'checkpoints') == 0
+    _assert_equal(_load(tmp_path / 'new' / 'checkpoints', 0, _like(_tree())), _tree(seed))
 
 
 def test_what_a_kill_left_of_a_save_is_no_checkpoint(tmp_path):

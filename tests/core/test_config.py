@@ -1,11 +1,30 @@
 import dataclasses
+import math
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import pytest
 
-from imagenet_synth.core.config import build, build_one_of
+from imagenet_synth.core.config import (
+  Count,
+  Distinct,
+  Invalid,
+  NonNegative,
+  NonNegativeInt,
+  NotEmpty,
+  OneOf,
+  Positive,
+  Probability,
+  Range,
+  Rate,
+  Reference,
+  Seed,
+  build,
+  build_one_of,
+  jobs_config,
+  references,
+)
 from imagenet_synth.core.errors import InputError
 
 
@@ -31,6 +50,33 @@ class _Outer:
 class _Network(nn.Module):
   channels: tuple[int, ...]
   rate: float = 0.0
+
+
+class _Weights(Reference):
+  kinds: ClassVar[tuple[str, ...]] = ('train',)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked:
+  """Sections that are checked by annotations, by their own class, or refer to others."""
+
+  share: Annotated[float, Range(above=0, high=1)] = 0.5
+  sizes: Annotated[tuple[Count, ...], NotEmpty(), Distinct()] | None = None
+  table: Annotated[dict[str, Annotated[tuple[Any, ...], NotEmpty()]], NotEmpty()] = dataclasses.field(
+    default_factory=lambda: {'x': (1,)}
+  )
+  network: Annotated[Any, OneOf({'network': _Network, 'inner': _Inner})] = None
+  weights: _Weights | None = None
+  low: int = 0
+  high: int = 9
+  nested: tuple['_Checked', ...] = ()
+  by_name: dict[str, '_Checked'] = dataclasses.field(default_factory=dict)
+
+  def validate(self):
+    if self.low > self.high:
+      raise Invalid('low', f'is {self.low}, must be at most high {self.high}')
+    if self.low == self.high == 0:
+      raise Invalid('', 'has no numbers')
 
 
 def _fails(section, message, cls=_Outer):
@@ -147,3 +193,179 @@ def test_builds_a_flax_module_by_its_type():
 def test_a_wrong_tagged_section_is_named(section, message):
   with pytest.raises(InputError, match=re.escape(message)):
     build_one_of({'network': _Network, 'inner': _Inner}, section, 'network')
+
+
+@pytest.mark.parametrize(
+  'limits, inside, outside, text',
+  [
+    (Range(low=1), [1, 7.5], [0.99, -1], 'at least 1'),
+    (Range(above=0), [1e-300, 3], [0, -1], 'greater than 0'),
+    (Range(high=95), [95, -1e9], [95.01], 'at most 95'),
+    (Range(below=1), [0.99, -5], [1, 2], 'less than 1'),
+    (Range(low=0, below=1), [0, 0.5], [-0.1, 1], 'at least 0 and less than 1'),
+    (Range(above=0, high=100), [0.1, 100], [0, 100.5], 'greater than 0 and at most 100'),
+    (Range(), [-1e300, 0, 1e300], [], 'finite'),
+  ],
+)
+def test_a_range_holds_its_limits_or_not_and_says_which(limits, inside, outside, text):
+  assert all(value in limits for value in inside)
+  assert not any(value in limits for value in [*outside, math.inf, -math.inf, math.nan])
+  assert str(limits) == text
+
+
+@pytest.mark.parametrize(
+  'hint, inside, outside',
+  [
+    (Count, [1, 10**9], [0]),
+    (Seed, [0, 2**31 - 1], [-1, 2**31]),
+    (NonNegativeInt, [0], [-1]),
+    (NonNegative, [0], [-1e-9]),
+    (Positive, [1e-9], [0]),
+    (Probability, [0, 1], [-0.1, 1.1]),
+    (Rate, [0, 0.999], [1, -0.1]),
+  ],
+)
+def test_numbers_have_the_ranges_that_their_names_say(hint, inside, outside):
+  cls = dataclasses.make_dataclass('Section', [('value', hint)])
+  for value in inside:
+    assert build(cls, {'value': value}, 'x').value == value
+  for value in outside:
+    with pytest.raises(InputError, match=f'^config: x.value is {value}, must be (at|greater|less)'):
+      build(cls, {'value': value}, 'x')
+
+
+@pytest.mark.parametrize(
+  'section, message',
+  [
+    ({'share': 0.0}, 'stage.share is 0.0, must be greater than 0 and at most 1'),
+    ({'share': 2}, 'stage.share is 2, must be greater than 0 and at most 1'),
+    ({'share': math.nan}, 'stage.share is nan, must be a finite number'),
+    ({'share': -math.inf}, 'stage.share is -inf, must be a finite number'),
+    ({'sizes': []}, 'stage.sizes is empty'),
+    ({'sizes': [8, 4, 8]}, 'stage.sizes has 8 twice'),
+    ({'sizes': [8, 0]}, 'stage.sizes[1] is 0, must be at least 1'),
+    ({'table': {}}, 'stage.table is empty'),
+    ({'table': {'a': [1], 'b': []}}, 'stage.table.b is empty'),
+    ({'network': {'channels': [8]}}, 'missing key stage.network.type (one of: inner, network)'),
+    ({'network': {'type': 'net'}}, "stage.network.type is 'net', known: inner, network"),
+    ({'network': {'type': 'inner', 'rate': 'x'}}, "stage.network.rate is 'x', must be a finite number"),
+    ({'weights': 3}, 'stage.weights is 3, must be the name of a job'),
+    ({'weights': ''}, "stage.weights is '', must be the name of a job"),
+    ({'weights': {'name': 'base'}}, "stage.weights is {'name': 'base'}, must be the name of a job"),
+  ],
+)
+def test_annotations_are_kept(section, message):
+  _fails(section, message, _Checked)
+
+
+def test_what_annotations_allow_is_built():
+  section = {
+    'share': 1,
+    'sizes': [8, 4],
+    'table': {'a': [None, 'b', 2]},
+    'network': {'type': 'network', 'channels': [8]},
+    'weights': 'base',
+  }
+  built = build(_Checked, section, 'stage')
+  assert built.share == 1.0 and built.sizes == (8, 4) and built.table == {'a': (None, 'b', 2)}
+  assert built.network == _Network((8,))
+  assert built.weights == _Weights('base') and str(built.weights) == 'base'
+  assert build(_Checked, {'sizes': None, 'weights': None}, 'stage') == _Checked()
+
+
+def test_references_of_another_kind_are_not_equal():
+  assert _Weights('base') != Reference('base') and _Weights('base') == _Weights('base')
+  assert Reference.kinds == ()
+
+
+def test_a_class_finds_faults_of_its_own_sections_at_any_depth():
+  _fails({'low': 3, 'high': 2}, 'config: stage.low is 3, must be at most high 2', _Checked)
+  # where no key is to blame, the section is
+  _fails({'low': 0, 'high': 0}, 'config: stage has no numbers', _Checked)
+  wrong = {'low': 10}
+  _fails({'nested': [{}, wrong]}, 'config: stage.nested[1].low is 10, must be at most high 9', _Checked)
+  nested = {'by_name': {'a': {'nested': [wrong]}}}
+  _fails(nested, 'config: stage.by_name.a.nested[0].low is 10, must be at most high 9', _Checked)
+
+
+def test_a_class_looks_at_its_section_after_the_types_are_checked():
+  _fails({'low': 'a', 'high': 2}, "stage.low is 'a', must be an integer", _Checked)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Even:
+  size: int
+
+  def __post_init__(self):
+    if self.size % 2:
+      raise Invalid('size', f'is {self.size}, must be even')
+
+
+def test_a_class_may_find_its_faults_while_it_is_made():
+  _fails({'size': 3}, 'config: stage.size is 3, must be even', _Even)
+
+
+def test_a_fault_gets_the_name_of_its_section():
+  fault = Invalid('keep[0]', 'is 24, the cascade makes 8')
+  assert str(fault) == 'keep[0] is 24, the cascade makes 8' and isinstance(fault, InputError)
+  assert str(fault.below('jobs.generate')) == 'config: jobs.generate.keep[0] is 24, the cascade makes 8'
+  assert str(Invalid('', 'needs one of two').below('jobs.embed')) == 'config: jobs.embed needs one of two'
+  # so that the sections around it do not put their names in front, too
+  assert not isinstance(fault.below('jobs.generate'), Invalid)
+
+
+def test_all_references_are_found_with_their_keys():
+  section = {
+    'weights': 'base',
+    'nested': [{}, {'weights': 'small'}],
+    'by_name': {'a': {'weights': 'base', 'nested': [{'weights': 'large'}]}},
+  }
+  found = list(references(build(_Checked, section, 'x'), 'jobs.x'))
+  assert found == [
+    ('jobs.x.weights', _Weights('base')),
+    ('jobs.x.nested[1].weights', _Weights('small')),
+    ('jobs.x.by_name.a.weights', _Weights('base')),
+    ('jobs.x.by_name.a.nested[0].weights', _Weights('large')),
+  ]
+
+
+def test_numbers_texts_and_networks_hold_no_references():
+  assert list(references(_Checked(network=_Network((8,))), 'x')) == []
+  assert list(references({'a': 'base', 'b': (1, None)}, 'x')) == []
+
+
+def test_an_override_of_one_job_leaves_the_others_alone():
+  sampler = {'num_steps': 8, 'grid': ({'level': 1}, {'level': 2})}
+  jobs = {'b': {'job': 'select', 'sampler': sampler}, 'a': {'job': 'sweep', 'stages': [{'sampler': sampler}]}}
+  config = jobs_config(jobs)
+  assert list(config.order) == ['b', 'a'] and 'only' not in config
+  config.jobs.b.sampler.num_steps = 16
+  config.jobs.b.sampler.grid[0]['level'] = 9
+  assert config.jobs.a.stages[0]['sampler']['num_steps'] == 8
+  assert config.jobs.a.stages[0]['sampler']['grid'][0]['level'] == 1
+  # nor what it was made from
+  assert sampler == {'num_steps': 8, 'grid': ({'level': 1}, {'level': 2})}
+  assert list(jobs_config(jobs, ['a']).only) == ['a']
+
+
+@pytest.mark.parametrize('value', [1.0, True])
+def test_a_choice_is_of_its_type(value):
+  cls = dataclasses.make_dataclass('Section', [('channels', Literal[1, 3])])
+  with pytest.raises(InputError, match=f'x.channels is {value}, must be one of 1, 3'):
+    build(cls, {'channels': value}, 'x')
+
+
+def test_a_type_must_be_a_text():
+  with pytest.raises(InputError, match=r"network.type is \['inner'\], known: inner"):
+    build_one_of({'inner': _Inner}, {'type': ['inner'], 'rate': 1.0}, 'network')
+
+
+def test_a_limit_is_written_whole():
+  assert str(Range(low=0, high=2**31 - 1)) == 'at least 0 and at most 2147483647'
+
+
+@pytest.mark.parametrize('hint', [Positive, Count])
+def test_a_number_that_no_computer_holds_is_refused(hint):
+  cls = dataclasses.make_dataclass('Section', [('value', hint)])
+  with pytest.raises(InputError, match='^config: x.value is 1000'):
+    build(cls, {'value': 10**400}, 'x')

@@ -1,7 +1,8 @@
-"""Layouts over the eight CPU devices."""
+"""Layouts over the eight CPU devices, and functions that run on each of them."""
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -9,8 +10,11 @@ from jax.sharding import PartitionSpec
 from imagenet_synth.core.devices import (
   AXES,
   batch_sharding,
+  filled_batches,
   gathered,
   make_mesh,
+  map_rows,
+  over_devices,
   param_shardings,
   replicated,
   require_batch_size,
@@ -32,6 +36,12 @@ def test_a_mesh_that_does_not_fit_is_refused(fsdp, tensor):
   message = f'8 devices do not divide by {fsdp * tensor}; a dry run can plan .* --cpu_devices {fsdp * tensor}'
   with pytest.raises(InputError, match=message):
     require_mesh(fsdp, tensor)
+
+
+@pytest.mark.parametrize('fsdp, tensor', [(1, 1), (2, 2), (8, 1), (1, 8)])
+def test_a_mesh_that_fits_passes(fsdp, tensor):
+  require_mesh(fsdp, tensor)
+  assert make_mesh(fsdp, tensor).size == 8
 
 
 def _boxed(shape, *names):
@@ -87,3 +97,23 @@ def test_a_batch_size_that_cannot_be_cut_is_refused():
     require_batch_size(30, tensor=2)
   with pytest.raises(InputError, match='recipe.batch_size is 8, must be a multiple of 16, .* in 2 parts'):
     require_batch_size(8, accumulate=2, key='recipe.batch_size')
+
+
+@pytest.mark.parametrize('num', [0, 1, 7, 8, 9, 30])
+@pytest.mark.parametrize('batch_size, multiple, filled', [(1, 1, 1), (4, 1, 4), (4, 8, 8), (9, 8, 16)])
+def test_batches_are_of_one_size_and_each_row_is_new_once(num, batch_size, multiple, filled):
+  batches = list(filled_batches(num, batch_size, multiple))
+  assert {len(rows) for rows, _ in batches} == ({filled} if num else set())
+  assert [row for rows, num_new in batches for row in rows[:num_new]] == list(range(num))
+  # what fills the last batch are rows of its own, which need no other to be read
+  assert all(set(rows) == set(rows[:num_new]) for rows, num_new in batches)
+
+
+def test_rows_are_divided_and_put_together():
+  forward = over_devices(lambda scale, x: {'sum': scale * x.sum(axis=1), 'x': x + 1})
+  x = np.arange(22, dtype=np.float32).reshape(11, 2)
+  for batch_size in (1, 8, 13, 64):
+    outputs = map_rows(forward, jnp.float32(2), x, batch_size)
+    np.testing.assert_array_equal(outputs['sum'], 2 * x.sum(axis=1))
+    np.testing.assert_array_equal(outputs['x'], x + 1)
+  assert jax.local_device_count() == 8

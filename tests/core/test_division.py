@@ -1,6 +1,6 @@
 import pytest
 
-from imagenet_synth.core.division import Worker
+from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 
 
@@ -15,3 +15,24 @@ def test_the_parts_of_all_workers_are_everything_once(count):
 def test_what_is_no_worker_is_refused(text):
   with pytest.raises(InputError, match='must be INDEX/COUNT with INDEX from 0'):
     Worker.parse(text)
+
+
+def test_a_process_alone_has_all_items():
+  assert Worker().part('abc') == 'abc'
+
+
+def test_a_job_ends_where_all_items_are_done():
+  asked = []
+  Worker(1, 3).require_all('generate', 'abcd', lambda item: asked.append(item) or True, 'shards')
+  # those of the other workers, too
+  assert asked == list('abcd')
+  Worker(1, 3).require_all('generate', [], lambda item: False, 'shards')
+
+
+@pytest.mark.parametrize('done, num_missing', [('', 4), ('b', 3), ('abd', 1)])
+def test_a_worker_that_is_ready_tells_how_many_items_are_left_to_others(done, num_missing):
+  message = f'^generate: worker 1 of 3 has made its part; {num_missing} of 4 shards are left to the others$'
+  with pytest.raises(Unfinished, match=message) as error:
+    Worker(1, 3).require_all('generate', 'abcd', lambda item: item in done, 'shards')
+  # no fault of the user's: another exit code goes with it
+  assert not isinstance(error.value, InputError)

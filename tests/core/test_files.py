@@ -1,10 +1,19 @@
+import gc
 import os
 
 import numpy as np
 import pytest
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, read_json, tree_hash, write_atomic, write_json
+from imagenet_synth.core.files import (
+  json_hash,
+  read_arrays,
+  read_json,
+  tree_hash,
+  write_arrays,
+  write_atomic,
+  write_json,
+)
 
 
 def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
@@ -81,6 +90,72 @@ def test_a_broken_or_missing_json_file_is_named(tmp_path):
   path.write_text('{"half": ')
   with pytest.raises(InputError, match='job.json is not valid JSON .* delete it'):
     read_json(path)
+
+
+_ARRAYS = {
+  'prompts': np.array(['zero', 'naïve 图像']),
+  'states': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'count': np.int64(7),
+}
+
+
+def test_arrays_round_trip_with_names_shapes_and_dtypes(tmp_path):
+  path = tmp_path / 'new' / 'folder' / 'a.npz'
+  write_arrays(path, **_ARRAYS)
+  arrays = read_arrays(path)
+  assert arrays.keys() == _ARRAYS.keys()
+  for name, expected in _ARRAYS.items():
+    assert arrays[name].dtype == expected.dtype
+    np.testing.assert_array_equal(arrays[name], expected)
+  # read whole: the file may go
+  path.unlink()
+  assert arrays['states'][1, 2] == 5
+
+
+def test_an_interrupted_write_of_arrays_leaves_the_old_ones(tmp_path, monkeypatch):
+  write_arrays(tmp_path / 'a.npz', x=np.zeros(3))
+
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, 'replace', killed)
+  with pytest.raises(KeyboardInterrupt):
+    write_arrays(tmp_path / 'a.npz', x=np.ones(3))
+  np.testing.assert_array_equal(read_arrays(tmp_path / 'a.npz')['x'], np.zeros(3))
+
+
+def test_missing_arrays_are_named(tmp_path):
+  with pytest.raises(InputError, match=f'^{tmp_path}/a.npz does not exist$'):
+    read_arrays(tmp_path / 'a.npz')
+
+
+# numpy leaves a file open that is no zip file
+@pytest.mark.filterwarnings('ignore:.*FileIO:pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('share', [0.0, 0.02, 0.5, 0.99])
+def test_a_truncated_npz_is_named(share, tmp_path):
+  path = tmp_path / 'a.npz'
+  write_arrays(path, **_ARRAYS)
+  data = path.read_bytes()
+  path.write_bytes(data[: int(share * len(data))])
+  with pytest.raises(InputError, match=f'^{path} cannot be read .*; delete it and run again$') as error:
+    read_arrays(path)
+  assert '\n' not in str(error.value)
+  del error
+  gc.collect()
+
+
+def test_an_altered_array_and_one_of_objects_are_refused(tmp_path):
+  path = tmp_path / 'a.npz'
+  write_arrays(path, x=np.full(99, 7.0))
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  with pytest.raises(InputError, match='a.npz cannot be read .*CRC'):
+    read_arrays(path)
+  # unpickling would run what the file says
+  np.savez(path, x=np.array([{}], object))
+  with pytest.raises(InputError, match='a.npz cannot be read .*pickle'):
+    read_arrays(path)
 
 
 def test_hashes_identify_values():

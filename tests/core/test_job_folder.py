@@ -19,8 +19,11 @@ def test_a_job_is_started_then_done(tmp_path):
   assert not folder.started and not folder.done
   folder.check()
   folder.start()
-  assert folder.started and not folder.done
+  # it has not done anything yet
+  assert not folder.started and not folder.done
   assert read_json(tmp_path / 'work' / 'base' / 'config.json') == _CONFIG
+  (folder.path / 'work').touch()
+  assert folder.started and not folder.done
   folder.finish({'loss': 0.5})
   assert folder.done
   record = folder.record
@@ -71,6 +74,9 @@ def test_an_unfinished_input_is_refused_by_name(tmp_path, start):
 )
 def test_a_changed_config_is_refused_by_its_key(tmp_path, changed, message):
   JobFolder(tmp_path, 'base', _CONFIG).start()
+  # before there is work, another config may take the folder
+  JobFolder(tmp_path, 'base', changed).check()
+  (tmp_path / 'base/work').touch()
   with pytest.raises(InputError, match=message) as error:
     JobFolder(tmp_path, 'base', changed).check()
   assert str(tmp_path / 'base') in str(error.value)
@@ -111,6 +117,10 @@ def test_a_change_of_an_inputs_input_reaches_it(tmp_path):
   before = fingerprint(tmp_path / 'sr')
   _finished(tmp_path, result={'loss': 3.0})
   sr = JobFolder(tmp_path, 'sr', _CONFIG)
+  with pytest.raises(InputError, match='sr was begun with another base .* --redo sr makes it anew'):
+    sr.input('base')
+  sr.clear()
+  sr.start()
   sr.input('base')
   sr.finish({})
   assert fingerprint(tmp_path / 'sr') != before
@@ -122,3 +132,63 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
   with pytest.raises(InputError, match='cannot write to workdir') as error:
     JobFolder(tmp_path / 'file' / 'work', 'base', _CONFIG).start()
   assert str(tmp_path / 'file' / 'work') in str(error.value)
+
+
+def _growing(tmp_path, **changed):
+  return JobFolder(tmp_path, 'data', {'job': 'generate', 'per_class': 2} | changed, grows=('per_class',))
+
+
+def test_more_of_the_same_is_no_other_config(tmp_path):
+  folder = _growing(tmp_path)
+  folder.start()
+  folder.finish({})
+  assert _growing(tmp_path).done
+  more = _growing(tmp_path, per_class=3)
+  more.check()
+  assert not more.done
+  more.start()
+  assert (
+    read_json(tmp_path / 'data/config.json')['per_class'] == 3 and not (tmp_path / 'data/job.json').exists()
+  )
+  with pytest.raises(InputError, match="seed = 'unset', the config says 1"):
+    (tmp_path / 'data/8').mkdir()
+    _growing(tmp_path, seed=1, per_class=3).check()
+
+
+def test_what_may_be_used_again_stays_when_a_growing_job_is_cleared(tmp_path):
+  folder = _growing(tmp_path)
+  folder.start()
+  (folder.path / '8').mkdir()
+  folder.finish({})
+  folder.clear()
+  assert [path.name for path in folder.path.iterdir()] == ['8']
+  # another config takes it, and is written down
+  again = _growing(tmp_path, seed=1)
+  again.check()
+  again.start()
+  assert read_json(tmp_path / 'data/config.json')['seed'] == 1
+
+
+def test_changed_data_is_noticed_before_and_after_the_end(tmp_path):
+  folder = JobFolder(tmp_path, 'base', _CONFIG)
+  folder.start()
+  folder.record_data('images of mine', 'a')
+  folder.check_data({'images of mine': 'b'})
+  (folder.path / 'work').touch()
+  with pytest.raises(InputError, match='base was made from other images of mine than are there now; --redo'):
+    folder.check_data({'images of mine': 'b'})
+  with pytest.raises(InputError, match='base was begun with another images of mine'):
+    JobFolder(tmp_path, 'base', _CONFIG).record_data('images of mine', 'b')
+  folder.finish({})
+  assert folder.record['origin']['data'] == {'images of mine': 'a'}
+  folder.check_data({'images of mine': 'a', 'images of others': 'c'})
+
+
+def test_other_classes_ask_more_of_a_job_that_grows(tmp_path):
+  folder = _growing(tmp_path)
+  folder.start()
+  folder.record_data('classes of mine', 'a')
+  folder.finish({})
+  again = _growing(tmp_path)
+  again.check_data({'classes of mine': 'b'})
+  assert not again.done

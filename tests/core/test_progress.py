@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from imagenet_synth.core.progress import progress, say
+from imagenet_synth.core.progress import progress, say, say_once
 
 
 class _Terminal(io.StringIO):
@@ -75,3 +75,9 @@ def test_say_writes_a_line_to_stderr_alone(capsys):
   out, err = capsys.readouterr()
   assert out == ''
   assert err.startswith('first\n') and 'second\n' in err
+
+
+def test_what_was_said_once_is_not_said_again(capsys):
+  for message in ('the same', 'the same', 'something else', 'the same'):
+    say_once(message)
+  assert capsys.readouterr().err == 'the same\nsomething else\n'

@@ -2,10 +2,17 @@
 
 import importlib.resources
 
+import numpy as np
 import pytest
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.class_names import class_name_and_wnid, class_prompts, imagenet_names
+from imagenet_synth.data.class_names import (
+  class_id,
+  class_name_and_wnid,
+  class_prompts,
+  imagenet_names,
+  label_map,
+)
 
 
 def test_imagenet_names_are_in_the_order_of_tfds_and_all_different():
@@ -60,3 +67,27 @@ def test_a_prompt_for_two_classes_is_refused():
 def test_a_class_by_its_wordnet_id():
   assert class_name_and_wnid('n01440764') == ('tench', 'n01440764')
   assert class_name_and_wnid('frog') == ('frog', '')
+
+
+def test_an_id_is_of_the_name_alone_and_stays():
+  # images that were drawn are of these numbers
+  assert class_id('n01440764') == 1268549258 and class_id('zero') == 2883514770
+  ids = {class_id(name) for name in imagenet_names()}
+  assert len(ids) == 1000 and 0 <= min(ids) and max(ids) < 2**32
+
+
+def test_labels_are_counted_as_another_data_set_does():
+  labels = label_map(('dog', 'ant'), ('ant', 'cat', 'dog'), 'mine', 'yours')
+  assert labels.tolist() == [2, 0] and labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+  'names, missing, hint',
+  [(('ant', 'dgo'), 'dgo', "class 1 of which is 'cat'"), (('ant', 'cat', 'x'), 'x', 'of 2')],
+)
+def test_a_class_that_another_data_set_lacks_is_named(names, missing, hint):
+  with pytest.raises(InputError) as error:
+    label_map(names, ('ant', 'cat'), 'mine', 'yours')
+  assert str(error.value) == (
+    f'mine has the class {missing!r}, which is not among the classes of yours ({hint})'
+  )

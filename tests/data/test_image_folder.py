@@ -58,7 +58,7 @@ def test_broken_files_are_named_and_left_out(tmp_path, capsys):
   assert len(source) == 29
   assert not {'bee/3.jpg', 'cat/x.png'} & {example['file_name'] for example in source}
   said = capsys.readouterr().err
-  assert '2 of 31 files cannot be decoded and are left out' in said
+  assert 'left out: 1 files of formats that are not read (1 .txt); 2 of 31 files that cannot be' in said
   assert 'cat/x.png (cannot be decoded: not an image file)' in said and 'bee/3.jpg (' in said
 
 

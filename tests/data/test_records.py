@@ -42,6 +42,20 @@ def test_round_trip_over_shards(channels, tmp_path):
     }
 
 
+def test_what_is_known_of_an_image_is_read_without_it(tmp_path):
+  write_shard(tmp_path / 'shard', _records(3, 1))
+  source = ShardSource([tmp_path / 'shard'])
+  for i in range(3):
+    assert source.fields(i) == {k: v for k, v in source[i].items() if k not in ('image', 'encoded')}
+
+
+def test_an_image_that_is_encoded_already_is_written_as_it_is(tmp_path):
+  write_shard(tmp_path / 'first', _records(1, 3), 'jpeg', 30)
+  encoded = ShardSource([tmp_path / 'first'])[0]['encoded']
+  write_shard(tmp_path / 'second', [_records(1, 3)[0]._replace(encoded=encoded)], 'png')
+  assert ShardSource([tmp_path / 'second'])[0]['encoded'] == encoded
+
+
 def test_jpeg_is_small_and_near(tmp_path):
   rng = np.random.default_rng(0)
   image = np.asarray(PIL.Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((64, 64)))

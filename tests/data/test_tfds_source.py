@@ -86,6 +86,40 @@ def test_other_data_sets_are_read_by_their_files(data_dir, monkeypatch):
   assert len(tfds_source.tfds_source('digits', 'validation', data_dir)) == 400
 
 
+def test_the_examples_of_each_class_are_counted(data_dir):
+  source = tfds_source.tfds_source('digits', 'validation', data_dir)
+  labels = [example['label'] for example in source]
+  np.testing.assert_array_equal(source.class_counts(), np.bincount(labels, minlength=10))
+  np.testing.assert_array_equal(source.class_counts(), [40] * 10)
+
+
+def test_another_split_is_another_version(data_dir):
+  splits = ('train', 'train[:50%]', 'validation')
+  versions = {tfds_source.tfds_source('digits', split, data_dir).version for split in splits}
+  assert len(versions) == 3
+
+
+def test_files_tell_of_a_data_set_what_is_known_before_it_is_prepared(data_dir, monkeypatch):
+  known = tfds_source.tfds_contents('digits', data_dir / 'nothing', {})
+  assert {split: contents.num_examples for split, contents in known.items()} == {
+    'train': 600,
+    'validation': 400,
+    'test': 797,
+  }
+  tfds_source.tfds_source('digits', 'train', data_dir)
+  monkeypatch.delitem(tfds_source.BUILDERS, 'digits')
+  assert tfds_source.tfds_contents('digits', data_dir, {}) == known
+  with pytest.raises(InputError, match=r"digits takes no options here: remove \['seed'\]"):
+    tfds_source.tfds_contents('digits', data_dir, {'seed': 3})
+
+
+def test_the_classes_of_imagenet_are_known_before_it_is_there(tmp_path):
+  contents = tfds_source.tfds_contents('imagenet2012', tmp_path, {})
+  assert set(contents) == {'train', 'validation'}
+  for of_split in contents.values():
+    assert of_split.num_examples is None and of_split.class_names == tuple(imagenet_names())
+
+
 @pytest.mark.parametrize('name', ['no_such_set', 'imagenet_v2', 'not a name', '../digits'])
 def test_unknown_data_set(name, tmp_path):
   with pytest.raises(InputError, match='no data set .* is prepared in .*digits') as info:

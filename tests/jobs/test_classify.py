@@ -7,10 +7,14 @@ import pytest
 
 from configs import imagenet_study, recipes
 from imagenet_synth import pipeline
+from imagenet_synth.core.config import build
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.evaluation import cas
 from imagenet_synth.evaluation.extractors import ExtractorReference
+from imagenet_synth.inputs.datasets import DatasetConfig
+from tests import small_pipeline
 
 _MODELS = {
   'resnet': dict(type='resnet', num_classes=10, block='basic', width=4, stage_sizes=(1,), stem='small'),
@@ -18,52 +22,43 @@ _MODELS = {
 }
 
 
-@pytest.mark.parametrize('model, recipe', [('resnet', 'resnet_rs'), ('vit', 'deit')])
-def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
-  digits = lambda split: dict(name='digits', split=split)
-  section = dict(
-    job='classify',
-    model=_MODELS[model],
-    size=8,
-    mixtures=dict(real=dict(real=True)),
-    seeds=(0,),
-    recipe=dict(recipes.RECIPES[recipe], epochs=0.2, batch_size=32),
-    real=digits('train'),
-    test=digits('test'),
-  )
-  config = json.loads(json.dumps(dict(jobs=dict(classify=section), order=('classify',))))
-  pipeline.run(config, tmp_path)
-  (run,) = json.loads((tmp_path / 'classify/job.json').read_text())['result']['runs']
-  # 600 digits: 3.75 batches
-  checkpoints = tmp_path / 'classify' / run['path'] / 'checkpoints'
-  assert [path.name for path in checkpoints.iterdir()] == ['4']
-  extractor = ExtractorReference('classify').open(JobFolder(tmp_path, 'evaluate', {}))
-  outputs = extractor.forward(np.zeros((3, 8, 8, 1), np.uint8))
-  assert outputs.logits.shape == (3, 10) and np.isfinite(outputs.logits).all()
+def _digits(split):
+  return dict(name='digits', split=split)
 
 
-def _section(**more):
-  digits = lambda split: dict(name='digits', split=split)
+def _section(model='vit', **more):
   recipe = dict(optimizer=dict(name='adam', learning_rate=1e-3), num_steps=2, batch_size=16)
   return (
     dict(
       job='classify',
-      model=_MODELS['vit'],
+      model=_MODELS[model],
       size=8,
       mixtures=dict(real=dict(real=True)),
       seeds=(0, 1),
       recipe=recipe,
-      real=digits('train[:64]'),
-      test=digits('test[:50]'),
+      real=_digits('train[:64]'),
+      test=_digits('test[:50]'),
     )
     | more
   )
 
 
 def _run(workdir, worker=Worker(), **sections):
-  pipeline.run(json.loads(json.dumps(dict(jobs=sections, order=tuple(sections)))), workdir, worker)
-  name = list(sections)[-1]
-  return json.loads((workdir / name / 'job.json').read_text())['result']
+  pipeline.run(small_pipeline.config(**sections), workdir, worker)
+  return small_pipeline.result_of(workdir, list(sections)[-1])
+
+
+@pytest.mark.parametrize('model, recipe', [('resnet', 'resnet_rs'), ('vit', 'deit')])
+def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
+  epochs = dict(recipes.RECIPES[recipe], epochs=0.2, batch_size=32)
+  section = _section(model, seeds=(0,), recipe=epochs, real=_digits('train'), test=_digits('test'))
+  (run,) = _run(tmp_path, classify=section)['runs']
+  # 600 digits: 3.75 batches
+  checkpoints = tmp_path / 'classify' / run['path'] / 'checkpoints'
+  assert [path.name for path in checkpoints.iterdir()] == ['4']
+  extractor = ExtractorReference('classify').open(JobFolder(tmp_path, 'evaluate', {}))
+  outputs = extractor.forward(np.zeros((3, 8, 8, 1), np.uint8))
+  assert outputs.logits.shape == (3, 10) and np.isfinite(outputs.logits).all()
 
 
 def test_finetuned_at_a_higher_resolution(tmp_path):
@@ -95,6 +90,65 @@ def test_workers_share_the_runs(tmp_path):
   assert _run(tmp_path / 'shared', Worker(0, 2), classify=_section()) == alone
 
 
+@pytest.fixture(scope='module')
+def with_samples(tmp_path_factory):
+  """A workdir with 50 images of noise."""
+  workdir = tmp_path_factory.mktemp('samples')
+  for name in ('embed', 'train', 'generate'):
+    small_pipeline.finish(workdir, name, getattr(small_pipeline, name.upper()))
+  return workdir
+
+
+def _mixed(workdir, **mixtures):
+  """The result of a job that trains nothing."""
+  return small_pipeline.finish(workdir, 'mixed', _section(mixtures=mixtures))
+
+
+def test_mixtures_are_of_so_many_real_and_synthetic_images(with_samples):
+  mixtures = dict(
+    real=dict(real=True),
+    synthetic=dict(real=False, synthetic='generate'),
+    some=dict(real=False, synthetic='generate', synthetic_num=20),
+    both=dict(real=True, synthetic='generate', synthetic_times=0.5),
+  )
+  result = _mixed(with_samples, **mixtures)
+  assert {name: (of['num_real'], of['num_synthetic']) for name, of in result['mixtures'].items()} == {
+    'real': (64, 0),
+    'synthetic': (0, 50),
+    'some': (0, 20),
+    'both': (64, 32),
+  }
+  assert [result['mixtures'][name]['synthetic'] for name in ('real', 'both')] == [None, 'generate']
+  assert [run['path'] for run in result['runs'][:3]] == [
+    'runs/real-seed0',
+    'runs/real-seed1',
+    'runs/synthetic-seed0',
+  ]
+  assert result['num_test'] == 50 and len(result['class_names']) == 10
+
+
+def test_real_images_come_first_and_synthetic_ones_keep_the_shares_of_the_classes(with_samples, monkeypatch):
+  trained_on = []
+  original = cas.Experiment.run
+
+  def run(self, data, *args):
+    trained_on.append(data.take(np.arange(len(data)))[1])
+    return original(self, data, *args)
+
+  monkeypatch.setattr(cas.Experiment, 'run', run)
+  both = dict(real=True, synthetic='generate', synthetic_num=20)
+  small_pipeline.finish(with_samples, 'in_order', _section(mixtures=dict(both=both), seeds=(0,)))
+  source = build(DatasetConfig, _digits('train[:64]'), 'real').open(JobFolder(with_samples, 'more', {}))
+  assert trained_on[0][:64].tolist() == [source[i]['label'] for i in range(64)]
+  assert np.bincount(trained_on[0][64:]).tolist() == [2] * 10
+
+
+def test_more_images_than_were_made_are_refused(with_samples):
+  """Of a data set whose size only its files tell, when it is read."""
+  with pytest.raises(InputError, match='mixed: 128 images wanted of generate, which has 50'):
+    _mixed(with_samples, many=dict(real=True, synthetic='generate', synthetic_times=2))
+
+
 def _in_small(job):
   """A row of Table 3 at an eighth of its size, narrow and shallow; its recipe for two steps."""
   less = (
@@ -102,7 +156,6 @@ def _in_small(job):
     if job['model']['type'] == 'resnet'
     else dict(width=16, depth=2, num_heads=2, patch_size=4)
   )
-  digits = lambda split: dict(name='digits', split=split)
   return dict(
     job,
     model=dict(job['model'], num_classes=10, **less),
@@ -111,8 +164,8 @@ def _in_small(job):
     mixtures=dict(real=dict(real=True)),
     seeds=(0,),
     recipe=dict(job['recipe'], epochs=None, num_steps=2, batch_size=16),
-    real=digits('train[:64]'),
-    test=digits('test[:50]'),
+    real=_digits('train[:64]'),
+    test=_digits('test[:50]'),
   )
 
 

@@ -1,9 +1,8 @@
-"""Data sets that several workers make, that are verified, repaired and exported."""
+"""Data sets that several workers make, that are verified and repaired."""
 
 import json
 import shutil
 import subprocess
-import tarfile
 
 import numpy as np
 import pytest
@@ -11,63 +10,28 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_synth import pipeline
+from imagenet_synth.cascade import Cascade
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.records import Record, ShardSource, shard_hash, write_shard
 from imagenet_synth.data.tfds_source import tfds_source
 from imagenet_synth.data.verification import verify
+from tests import small_pipeline
 
 _SHARDS = [f'train-0000{i}-of-00004.tfrecord' for i in range(4)]
 
 
 def _config(**more):
-  digits = dict(name='digits', split='train')
-  network = dict(
-    type='unet', channels=4, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(), head_size=4
-  )
-  random = dict(vocab_size=384, width=8, num_layers=1, num_heads=1, head_size=8, mlp_size=8)
-  sampler = dict(num_steps=2, thresholding='static')
-  jobs = {
-    'embed': dict(
-      job='embed', dataset=digits, prompts='classes', encoder=dict(random=random), max_length=8, batch_size=16
-    ),
-    'train': dict(
-      job='pretrain',
-      text='embed',
-      dataset=digits,
-      num_steps=1,
-      batch_size=8,
-      checkpoint_every=1,
-      optimizer=dict(name='adam', learning_rate=1e-3),
-      stage=dict(size=8, channels=1, network=network),
-      preview=dict(prompts=('one',), columns=1, sampler=sampler),
-    ),
-    'generate': dict(
-      job='generate',
-      text='embed',
-      dataset=digits,
-      per_class=7,
-      shard_size=20,
-      batch_size=16,
-      stages=[dict(weights='train', sampler=sampler)],
-      license='CC0',
-      **more,
-    ),
-  }
-  return json.loads(json.dumps(dict(jobs=jobs, order=tuple(jobs))))
-
-
-def _with_export(form):
-  config = _config()
-  config['jobs']['export'] = dict(job='export', samples='generate', size=8, form=form)
-  config['order'].append('export')
-  return config
+  generate = dict(small_pipeline.GENERATE, per_class=7, license='CC0', **more)
+  return small_pipeline.config(embed=small_pipeline.EMBED, train=small_pipeline.TRAIN, generate=generate)
 
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
   """A finished run, not to be changed."""
   workdir = tmp_path_factory.mktemp('whole')
+  for name in ('embed', 'train'):
+    small_pipeline.finish(workdir, name, _config()['jobs'][name])
   pipeline.run(_config(), workdir)
   return workdir
 
@@ -148,7 +112,7 @@ def test_the_card_says_what_is_in_the_folder(whole):
 
 def test_a_whole_data_set_has_no_faults(whole):
   assert verify(whole / 'generate') == []
-  assert pipeline.verify(_config(), whole, repair=False) == []
+  assert pipeline.verify(_config(), whole, repair=False) == ([], 4)
 
 
 def test_every_flipped_byte_is_found(workdir):
@@ -166,8 +130,8 @@ def test_faults_are_named_and_repaired(whole, workdir):
   (folder / _SHARDS[0]).unlink()
   (folder / _SHARDS[1]).write_bytes((folder / _SHARDS[1]).read_bytes()[:-1])
   (folder / 'train-00009-of-00010.tfrecord').write_bytes(b'')
-  faults = [str(fault) for fault in pipeline.verify(_config(), workdir, repair=True)]
-  assert faults == [
+  faults, _ = pipeline.verify(_config(), workdir, repair=True)
+  assert list(map(str, faults)) == [
     f'{folder / _SHARDS[0]}: is missing',
     f'{folder / _SHARDS[1]}: was altered or cut off: its SHA-256 is not that of the manifest',
     f'{folder}/train-00009-of-00010.tfrecord: is not in the manifest',
@@ -247,47 +211,34 @@ def test_the_real_set_s_class_counts(workdir):
   assert f'{counts.min()} to {counts.max()} of each of' in text
 
 
-def test_export_for_webdataset(workdir):
-  pipeline.run(_with_export('webdataset'), workdir)
-  members = {}
-  for path in sorted((workdir / 'export').glob('*.tar')):
-    with tarfile.open(path) as tar:
-      names = [member.name for member in tar]
-      # the files of an image follow each other
-      assert [name.split('.')[0] for name in names[::3]] == [n.split('.')[0] for n in names[1::3]]
-      members |= {name: tar.extractfile(name).read() for name in names}
-  for number, example in enumerate(_originals(workdir)):
-    assert members[f'{number:09d}.png'] == example['encoded']
-    assert int(members[f'{number:09d}.cls']) == example['label']
-    assert json.loads(members[f'{number:09d}.json'])['index'] == example['index']
-  assert len(members) == 3 * 70
-
-
-def test_export_as_a_folder(workdir):
-  pipeline.run(_with_export('folder'), workdir)
-  root = workdir / 'export/train'
-  lines = [json.loads(line) for line in (root / 'metadata.jsonl').read_text().splitlines()]
-  assert sorted(path.name for path in root.iterdir() if path.is_dir()) == sorted(
-    {example['class_name'] for example in _originals(workdir)}
-  )
-  for line, example in zip(lines, _originals(workdir), strict=True):
-    assert (root / line['file_name']).read_bytes() == example['encoded']
-    assert line['label'] == example['label'] and line['file_name'].startswith(example['class_name'])
-
-
-def test_export_of_a_size_that_is_not_there(workdir):
-  config = _with_export('folder')
-  config['jobs']['export']['size'] = 64
-  with pytest.raises(InputError, match=r'export.size is 64, generate makes 8'):
-    pipeline.run(config, workdir)
-
-
 def test_a_variance_that_was_not_learned_cannot_be_asked_for(workdir):
   _without_generate(workdir)
   config = _config()
   config['jobs']['generate']['stages'][0]['sampler']['logvar'] = None
   with pytest.raises(InputError, match=r'stages\[0\].sampler.logvar is None, but the stage has not'):
     pipeline.run(config, workdir)
+
+
+def test_more_images_can_be_asked_for_later_and_those_that_are_there_are_kept(whole, workdir, monkeypatch):
+  drawn = []
+  sample = Cascade.sample
+
+  def counted(self, labels, indices, *args, **kwargs):
+    drawn.extend(zip(labels.tolist(), indices.tolist()))
+    return sample(self, labels, indices, *args, **kwargs)
+
+  monkeypatch.setattr(Cascade, 'sample', counted)
+  config = _config()
+  config['jobs']['generate']['per_class'] = 9
+  pipeline.run(config, workdir)
+  assert sorted(drawn) == [(label, index) for label in range(10) for index in (7, 8)]
+  source = ShardSource(sorted((workdir / 'generate/8').glob('*.tfrecord')))
+  assert len(source) == 90 and verify(workdir / 'generate') == []
+  # in the order of the larger set, of which the smaller one is the beginning
+  for example, old in zip((source[i] for i in range(70)), _originals(whole), strict=True):
+    assert (example['label'], example['index']) == (old['label'], old['index'])
+    assert example['encoded'] == old['encoded']
+  assert sorted(path.name for path in (workdir / 'generate').iterdir() if path.is_dir()) == ['8']
 
 
 def test_jpeg_shards(workdir):

@@ -5,19 +5,23 @@ The networks are tiny and their weights follow a rule; what is tested is that th
 
 import json
 import math
-from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
 
 from imagenet_synth import pipeline
-from imagenet_synth.core.checkpoint import load_ema
+from imagenet_synth.cascade import TextStates
+from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.evaluation import extractors
-from imagenet_synth.jobs import import_extractor
+from imagenet_synth.inputs.stages import StageUse, Weights, load_stage
+from imagenet_synth.inputs.text import EmbeddedText
+from imagenet_synth.jobs import import_weights
+from imagenet_synth.weights import deepfloyd
 from tests.fixtures import reference
 
 _NETWORK = dict(
@@ -145,32 +149,22 @@ def test_an_extractor_cannot_be_sampled(tmp_path):
     pipeline.run(dict(jobs=jobs, order=list(jobs)), tmp_path / 'run')
 
 
-def _run_one(section, tmp_path):
-  config = dict(jobs=dict(one=section), order=['one'])
-  pipeline.run(json.loads(json.dumps(config)), tmp_path / 'run')
-
-
-@pytest.mark.parametrize(
-  'change, message',
-  [
-    (dict(path='/nowhere'), "jobs.one.path is '/nowhere', which is not there"),
-    (dict(path='configs'), "configs: no weights of FID's Inception-v3"),
-    (dict(network='imagen'), "jobs.one.network is 'imagen', must be one of 'inception'"),
-    (dict(job='import_weights'), 'unknown key jobs.one.network'),
-  ],
-)
-def test_what_cannot_be_imported_is_named(tmp_path, change, message):
-  with pytest.raises(InputError, match=message):
-    _run_one(dict(job='import_extractor', network='inception', path='x') | change, tmp_path)
-
-
-def test_a_killed_import_is_done_again(tmp_path):
-  np.savez(tmp_path / 'inception.npz', **reference.tensors('inception', gain=2.0))
-  config = import_extractor.Config('inception', str(tmp_path / 'inception.npz'))
-  folder = JobFolder(tmp_path, 'inception', {'job': 'import_extractor'})
+def test_what_is_imported_is_what_is_in_the_file(tmp_path):
+  """And what a job reads that samples it, by the hash that it writes beside its images."""
+  config = _jobs(tmp_path)
+  stage_1 = config['jobs']['stage_1']
+  states = TextStates(np.zeros((3, 7, 48), np.float32), np.zeros((7, 48), np.float32))
+  embed = JobFolder(tmp_path, 'embed', config['jobs']['embed'])
+  embed.start()
+  EmbeddedText(('ant', 'bee', 'cat'), states, 'zeros', ('ant', 'bee', 'cat')).save(embed)
+  embed.finish({'encoder': 'zeros'})
+  folder = JobFolder(tmp_path, 'stage_1', stage_1)
   folder.start()
-  first = import_extractor.run(config, folder)
-  assert import_extractor.run(config, folder) == first
-  bias = np.zeros(1008, np.float32)
-  with pytest.raises(InputError, match='does not fit the network'):
-    load_ema(Path(tmp_path) / 'inception/checkpoints', 0, {'params': {'fc_bias': bias}})
+  section = {key: value for key, value in stage_1.items() if key != 'job'}
+  result = import_weights.run(build(import_weights.Config, section, 'stage_1'), folder)
+  folder.finish(result)
+  assert result['num_params'] == 860_806 and (result['run'], result['step']) == ('stage_1', 0)
+  trained, origin = load_stage(StageUse(Weights('stage_1')), JobFolder(tmp_path, 'generate', {}))
+  assert origin['kind'] == 'import_weights' and origin['checkpoint_hash'] == result['checkpoint_hash']
+  expected = deepfloyd.load(stage_1['path'], trained.stage.network, in_channels=3, text_size=48)
+  jax.tree.map(np.testing.assert_array_equal, trained.variables, {'params': expected})

@@ -1,7 +1,6 @@
 """A tiny ResNet on three classes of coloured noise: learns, resumes, loads, predicts."""
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -9,17 +8,15 @@ import numpy as np
 import pytest
 
 from imagenet_synth.core.checkpoint import load_ema
-from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.augment import Draws
-from imagenet_synth.data.batches import Images, batches
+from imagenet_synth.data.batches import Images
 from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.train import classifier
 from imagenet_synth.train.classifier import ClassifierObjective
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.optim import Optimizer
-from imagenet_synth.train.recipe import Recipe, augment
+from imagenet_synth.train.recipe import Recipe
 
 _MODEL = ResNet(stage_sizes=(1,), num_classes=3, block='basic', width=8, stem='small')
 _RECIPE = Recipe(
@@ -192,60 +189,6 @@ def test_loss_of_mixed_images_is_that_of_both_labels_by_their_shares(alphas):
   assert 0 < weight < 1 and np.abs(own - other).max() > 1
   assert float(loss) == pytest.approx(np.mean(weight * own + (1 - weight) * other), rel=1e-4)
   assert float(metrics['accuracy']) == np.mean(outputs.logits.argmax(axis=-1) == labels)
-
-
-@pytest.mark.parametrize(
-  'epochs, num_examples, steps',
-  [(1, 1024, 1), (1, 1025, 2), (0.5, 4096, 2), (90, 1_281_167, 112_603), (90, 2 * 1_281_167, 225_206)],
-)
-def test_epochs_are_over_the_training_set(epochs, num_examples, steps):
-  recipe = Recipe(_RECIPE.optimizer, 1024, epochs=epochs)
-  assert recipe.steps(num_examples) == steps
-  assert Recipe(_RECIPE.optimizer, 1024, num_steps=7).steps(num_examples) == 7
-
-
-@pytest.mark.parametrize('given', [{}, dict(num_steps=1, epochs=1.0)])
-def test_a_recipe_is_of_steps_or_of_epochs(given):
-  section = {'optimizer': {'name': 'adam', 'learning_rate': 0.1}, 'batch_size': 16, **given}
-  with pytest.raises(InputError, match='x.recipe.num_steps is .* give one of the two'):
-    build(Recipe, section, 'x.recipe')
-
-
-def test_images_depend_on_seed_step_and_row_alone():
-  data = _images(60, seed=1)
-
-  def batch_of(step, rows=None, seed=0, recipe=_EVERYTHING):
-    (batch,) = batches(
-      data, 'label', seed, 16, step, step + 1, rows, functools.partial(augment, recipe=recipe, size=8)
-    )
-    return batch['image']
-
-  whole = batch_of(3)
-  assert whole.shape == (16, 8, 8, 3) and whole.dtype == np.uint8
-  for rows in (np.arange(8), np.arange(8, 16), np.array([5])):
-    np.testing.assert_array_equal(batch_of(3, rows), whole[rows])
-  plain = batch_of(3, recipe=_RECIPE)
-  for other in (batch_of(4), batch_of(3, seed=1), plain):
-    assert (other != whole).any(axis=(1, 2, 3)).all()
-
-
-def test_crops_and_flips_are_drawn_as_ever():
-  # the quickstart's figures are of these numbers
-  images, _ = _images(16, seed=1).all()
-  out = augment(images, Draws(np.random.default_rng(0), np.arange(16), 16), _RECIPE, 8)
-  rng = np.random.default_rng(0)
-  shifts, flips = rng.integers(0, 3, (16, 2)), rng.random(16) < 0.5
-  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  for image, source, (top, left), flip in zip(out, padded, shifts, flips):
-    expected = source[top : top + 8, left : left + 8]
-    np.testing.assert_array_equal(image, expected[:, ::-1] if flip else expected)
-
-
-def test_a_recipe_changes_no_image_unless_it_says_so():
-  images, _ = _images(16, seed=1).all()
-  draws = Draws(np.random.default_rng(0), np.arange(16), 16)
-  recipe = Recipe(_RECIPE.optimizer, 16, num_steps=1)
-  np.testing.assert_array_equal(augment(images, draws, recipe, 8), images)
 
 
 @pytest.fixture(scope='module')

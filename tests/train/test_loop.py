@@ -219,17 +219,18 @@ def test_what_diverged_between_two_logs_is_not_saved(tmp_path):
   assert _steps(tmp_path) == [2]
 
 
-def test_sigterm_saves_the_step_and_the_run_goes_on_from_there(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(number, tmp_path):
   class KillingLog(_Log):
     def write_scalars(self, step, scalars):
       super().write_scalars(step, scalars)
       if step == 2:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
-  before = signal.getsignal(signal.SIGTERM)
-  with pytest.raises(Stopped, match='test: told to stop; step 3 of 6 is saved, the same command'):
+  before = signal.getsignal(number)
+  with pytest.raises(Stopped, match='test: told to stop; step 3 of 6 is saved, the same command') as stopped:
     _fit(tmp_path, log=KillingLog())
-  assert signal.getsignal(signal.SIGTERM) is before
+  assert stopped.value.signal == number and signal.getsignal(number) is before
   assert _steps(tmp_path) == [2, 3]
   _assert_equal(_fit(tmp_path), _fit(tmp_path.with_name('whole')))
   # 3 is no multiple of checkpoint_every: it was kept as long as it was the latest

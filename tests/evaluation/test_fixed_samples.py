@@ -1,0 +1,80 @@
+"""What each version of a stage is given to draw, and what is kept between them; nothing is sampled."""
+
+import numpy as np
+import pytest
+
+from imagenet_synth.cascade import SamplerSettings, TextStates, TrainedStage
+from imagenet_synth.evaluation import fixed_samples
+from imagenet_synth.evaluation.fixed_samples import FixedSamples
+
+_TEXT = TextStates(np.zeros((2, 1, 1), np.float32), np.zeros((1, 1), np.float32))
+_LABELS, _INDICES = np.int32([0, 1, 0, 1, 0]), np.int32([0, 0, 1, 1, 2])
+
+
+def _version(value):
+  """A stage that draws images of one value."""
+  return TrainedStage(None, value, SamplerSettings())
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """What was asked of the sampler, call by call; a stage draws its value plus a tenth of the index."""
+  calls = []
+
+  def sample(self, labels, indices, low_res=None, on_batch=None):
+    stages, seed, first_stage = self.stages, self.seed, self.first_stage
+    calls.append(dict(stages=stages, seed=seed, labels=labels, low_res=low_res, first_stage=first_stage))
+    if on_batch:
+      on_batch(len(labels))
+    one = indices[:, None, None, None].astype(np.float32) / 10
+    return [np.broadcast_to(stage.variables + one, (len(labels), 2, 2, 1)) for stage in stages]
+
+  monkeypatch.setattr(fixed_samples.Cascade, 'sample', sample)
+  return calls
+
+
+def _samples(tmp_path, below=()):
+  return FixedSamples(below, _TEXT, 7, _LABELS, _INDICES, 4, tmp_path)
+
+
+def test_rows_are_cut_into_chunks_of_which_the_last_may_be_smaller(tmp_path, monkeypatch):
+  monkeypatch.setattr(fixed_samples, '_CHUNK', 10)
+  chunks = list(_samples(tmp_path).chunks(5, 26))
+  assert chunks == [slice(5, 15), slice(15, 25), slice(25, 26)]
+  assert list(_samples(tmp_path).chunks(5, 5)) == []
+
+
+def test_the_base_is_drawn_from_its_keys_alone(drawn, tmp_path):
+  batches = []
+  pictures = _samples(tmp_path).draw(_version(-1.0), slice(1, 4), batches.append)
+  (call,) = drawn
+  assert call['low_res'] is None and call['first_stage'] == 0 and call['seed'] == 7
+  assert call['labels'].tolist() == [1, 0, 1] and batches == [3]
+  # from [-1, 1] to bytes
+  assert pictures.dtype == np.uint8 and pictures[:, 0, 0, 0].tolist() == [0, 13, 13]
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_the_stages_below_draw_is_kept_for_all_versions(drawn, tmp_path):
+  below = [_version(0.0), _version(0.5)]
+  samples = _samples(tmp_path, below)
+  for version in (0.0, 1.0):
+    samples.draw(_version(version), slice(0, 2))
+  assert [call['stages'] for call in drawn] == [below, [_version(0.0)], [_version(1.0)]]
+  assert [path.name for path in (tmp_path / 'low_res').iterdir()] == ['000000000-000000002.npz']
+  for call in drawn[1:]:
+    # the last stage below feeds it, in the floats that it has drawn
+    assert call['first_stage'] == 2 and call['low_res'].dtype == np.float32
+    np.testing.assert_array_equal(call['low_res'], np.full((2, 2, 2, 1), 0.5, np.float32))
+
+
+def test_other_rows_have_low_resolution_images_of_their_own(drawn, tmp_path):
+  samples = _samples(tmp_path, [_version(0.0)])
+  for rows in (slice(0, 2), slice(2, 5)):
+    samples.draw(_version(0.0), rows)
+  low_res = drawn[-1]['low_res']
+  assert low_res[:, 0, 0, 0] == pytest.approx([0.1, 0.1, 0.2])
+  samples.clean()
+  assert not list(tmp_path.iterdir())
+  # there may be nothing to clean
+  samples.clean()

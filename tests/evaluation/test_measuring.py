@@ -1,0 +1,136 @@
+"""What is made of an extractor's outputs, against numpy on all of them at once."""
+
+import numpy as np
+import pytest
+
+from imagenet_synth.data.batches import Images
+from imagenet_synth.evaluation import measuring
+from imagenet_synth.evaluation.extractors import Extractor
+from imagenet_synth.evaluation.measuring import (
+  Observed,
+  ReferenceSet,
+  in_batches,
+  measure,
+  observe,
+  provenance,
+)
+from imagenet_synth.metrics.frechet import Moments
+from imagenet_synth.models.outputs import Outputs
+
+_NUM_FEATURES = 4
+
+
+def _pixels(pictures):
+  """The first pixels are the features, their doubles the logits."""
+  features = pictures.reshape(len(pictures), -1)[:, :_NUM_FEATURES].astype(np.float32)
+  return Outputs(2 * features / 255, features)
+
+
+_EXTRACTOR = Extractor('pixels (weights 0)', 'none', 'no network', 'it sees little', _pixels)
+
+
+def _pictures(num, seed=0, low=0):
+  return np.random.default_rng(seed).integers(low, 256, (num, 2, 2, 1), np.uint8)
+
+
+def _reference(num, **how):
+  pictures = _pictures(num, **how)
+  return ReferenceSet(observe(_EXTRACTOR, [pictures]), {'num_images': num})
+
+
+def test_moments_are_those_of_all_images_however_they_are_cut_into_batches():
+  pictures = _pictures(101)
+  features = pictures.reshape(101, -1).astype(np.float64)
+  for batches in ([pictures], [pictures[:40], pictures[40:41], pictures[41:]]):
+    moments = observe(_EXTRACTOR, batches).moments
+    assert moments.count == 101
+    np.testing.assert_allclose(moments.mean, features.mean(axis=0))
+    np.testing.assert_allclose(moments.covariance, np.cov(features.T))
+
+
+def test_halves_are_of_other_images_each_and_mix_sets_that_go_through_the_classes_in_a_cycle():
+  """Every other image would be a class each."""
+  pictures = np.tile(np.array([0, 255], np.uint8), 200)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+  first, second = observe(_EXTRACTOR, [pictures]).halves
+  assert first.count + second.count == 400 and 150 < first.count < 250
+  assert 90 < first.mean[0] < 165 and 90 < second.mean[0] < 165
+
+
+def test_features_are_kept_of_the_first_images_and_logits_of_all(monkeypatch):
+  monkeypatch.setattr(measuring, '_MANIFOLD', 7)
+  pictures = _pictures(12)
+  observed = observe(_EXTRACTOR, [pictures[:5], pictures[5:10], pictures[10:]])
+  np.testing.assert_array_equal(observed.features, pictures[:7].reshape(7, -1))
+  assert observed.logits.shape == (12, _NUM_FEATURES)
+
+
+def test_batches_hold_all_images_in_order(monkeypatch):
+  monkeypatch.setattr(measuring, '_BATCH', 4)
+  pictures = _pictures(10)
+
+  class Source:
+    def __len__(self):
+      return 10
+
+    def __getitem__(self, index):
+      return {'image': pictures[index]}
+
+  batches = list(in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images'))
+  assert [len(batch) for batch in batches] == [4, 4, 2]
+  np.testing.assert_array_equal(np.concatenate(batches), pictures)
+
+
+def test_images_compared_with_themselves_are_perfect():
+  reference = _reference(50)
+  figures = measure(reference.observed, {'train': reference}, num_splits=5)
+  assert figures['fid_train'] == pytest.approx(0, abs=1e-9)
+  assert (figures['precision'], figures['recall']) == (1, 1)
+  assert (figures['num_samples'], figures['num_manifold']) == (50, 50)
+
+
+def test_each_reference_has_its_distance_and_the_first_one_precision_and_recall():
+  samples = observe(_EXTRACTOR, [_pictures(60, seed=1)])
+  near, far = _reference(40), _reference(80, seed=2, low=200)
+  figures = measure(samples, {'near': near, 'far': far})
+  assert 0 < figures['fid_near'] < figures['fid_far']
+  # of as many images each as the smaller set has
+  assert figures['num_manifold'] == 40 and figures['num_samples'] == 60
+  assert figures['precision'] > measure(samples, {'far': far, 'near': near})['precision']
+
+
+def test_few_images_are_warned_of_by_the_smallest_set(monkeypatch):
+  monkeypatch.setattr('imagenet_synth.metrics.frechet.MIN_SAMPLES', 50)
+  few, many = _reference(49), _reference(50)
+  warning = measure(many.observed, {'train': few})['warning']
+  assert warning.startswith('computed from 49 samples, fewer than 50')
+  assert 'warning' not in measure(many.observed, {'train': many})
+
+
+def test_of_very_few_images_there_is_no_precision_but_as_many_splits_as_images():
+  """A manifold needs a third neighbour for each of its points."""
+  reference = _reference(50)
+  figures = measure(observe(_EXTRACTOR, [_pictures(3)]), {'train': reference})
+  assert 'precision' not in figures and 'recall' not in figures and figures['num_manifold'] == 3
+  # each image alone is a split, which says nothing of the others
+  assert (figures['is'], figures['is_std']) == pytest.approx((1, 0))
+  four = measure(observe(_EXTRACTOR, [_pictures(4)]), {'train': reference})
+  assert four['num_manifold'] == 4 and {'precision', 'recall'} <= four.keys()
+
+
+def test_statistics_from_elsewhere_can_be_compared_with_though_their_images_are_not_known():
+  train = _reference(50)
+  halves = (train.observed.moments, Moments.zero(_NUM_FEATURES))
+  published = ReferenceSet(Observed(halves, None, None), {})
+  figures = measure(train.observed, {'train': train, 'published': published})
+  assert figures['fid_published'] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_extractor_and_all_references_stand_beside_the_figures():
+  references = {'train': _reference(3), 'validation': _reference(2)}
+  assert provenance(_EXTRACTOR, references) == {
+    'extractor': 'pixels (weights 0)',
+    'caveat': 'no network',
+    'doubt': 'it sees little',
+    'preprocessing': 'none',
+    'references': {'train': {'num_images': 3}, 'validation': {'num_images': 2}},
+  }

@@ -1,0 +1,109 @@
+"""Prompts and the encoder's states of them: both kinds of padding, against the encoder itself."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from imagenet_synth import pipeline
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.text import Text
+from imagenet_synth.jobs import embed
+from imagenet_synth.models.t5 import T5Config, T5Encoder
+from imagenet_synth.models.tokens import byte_tokens
+from tests import small_pipeline
+
+_NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A finished job for each kind of padding; batches of 8, which the 11 prompts do not fill."""
+  workdir = tmp_path_factory.mktemp('run')
+  section = dict(small_pipeline.EMBED, template='a {}', batch_size=1)
+  jobs = {padding: dict(section, padding=padding) for padding in ('zeros', 'encoded')}
+  pipeline.run(small_pipeline.config(**jobs), workdir)
+  return workdir
+
+
+def _open(workdir, name):
+  return Text(name).open(JobFolder(workdir, 'generate', {}))
+
+
+@functools.cache
+def _encoded(prompts):
+  """The states of each prompt, and which of them are of tokens."""
+  encoder = T5Encoder(T5Config(**small_pipeline.EMBED['encoder']['random']))
+  tokens = byte_tokens(prompts, small_pipeline.EMBED['max_length'])
+  variables = nn.unbox(encoder.init(jax.random.key(0), tokens.ids[:1, :1], tokens.mask[:1, :1]))
+  return np.asarray(encoder.apply(variables, tokens.ids, tokens.mask)), tokens.mask
+
+
+def test_encoded_padding_and_an_empty_prompt_are_what_the_encoder_makes_of_them(workdir):
+  text = _open(workdir, 'encoded')
+  states, mask = _encoded((*text.prompts, ''))
+  assert not mask.all()
+  np.testing.assert_allclose(text.states.prompts, states[:-1], atol=1e-5)
+  np.testing.assert_allclose(text.states.null, states[-1], atol=1e-5)
+  assert np.abs(text.states.null).min() > 0
+
+
+def test_padding_of_zeros_leaves_the_states_of_tokens_and_no_text_is_zero(workdir):
+  zeros, encoded = _open(workdir, 'zeros').states, _open(workdir, 'encoded').states
+  _, mask = _encoded((*_open(workdir, 'zeros').prompts, ''))
+  mask = mask[:-1]
+  np.testing.assert_array_equal(zeros.prompts[mask], encoded.prompts[mask])
+  assert not zeros.prompts[~mask].any() and not zeros.null.any()
+
+
+def test_classes_have_a_prompt_each_in_label_order(workdir):
+  text = _open(workdir, 'zeros')
+  assert text.prompts == tuple(f'a {name}' for name in _NAMES) and text.shape == (8, 8)
+  assert text.rows['a two'] == 2
+
+
+def test_what_made_the_states_is_told(workdir):
+  assert small_pipeline.result_of(workdir, 'zeros') == {
+    'encoder': 'T5 encoder with RANDOM weights (seed 0): it tells prompts apart, no more',
+    'num_prompts': 10,
+    'shape': [10, 8, 8],
+  }
+
+
+class _Captioned:
+  """Three pictures, two of them with the same caption."""
+
+  class_names = ()
+
+  def __len__(self):
+    return 3
+
+  def __getitem__(self, index):
+    return {'caption': (b'a red cat', b'a blue dog', b'a red cat')[index]}
+
+
+def _config(**more):
+  return small_pipeline.build_section(small_pipeline.EMBED | more)
+
+
+def test_captions_are_encoded_once_each_in_order_of_the_alphabet():
+  assert embed._prompts(_config(prompts='captions'), _Captioned()) == ('a blue dog', 'a red cat')
+
+
+def test_captions_are_asked_of_a_data_set_that_has_some():
+  class Labelled(_Captioned):
+    def __getitem__(self, index):
+      return {'label': index}
+
+  with pytest.raises(InputError, match='data set digits has no captions'):
+    embed._prompts(_config(prompts='captions'), Labelled())
+
+
+def test_a_public_encoder_s_states_have_a_known_shape_before_it_is_read():
+  by_size = _config(encoder=dict(weights='t5', size='t5_v1_1_xxl'), max_length=77)
+  assert by_size.text_shape() == (77, 4096)
+  assert _config().text_shape() == (8, 8)
+  assert _config(encoder=dict(weights='t5')).text_shape() is None

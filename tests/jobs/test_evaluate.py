@@ -1,0 +1,71 @@
+"""Evaluation of a generate job's images, and of images from elsewhere."""
+
+import pytest
+
+from imagenet_synth import pipeline
+from imagenet_synth.metrics.frechet import Moments
+from tests import small_pipeline
+
+_REFERENCES = {'train': small_pipeline.DIGITS, 'validation': {'name': 'digits', 'split': 'validation'}}
+_FIGURES = ('fid_train', 'fid_validation', 'precision', 'recall')
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+  """The results of evaluate jobs of one data set in several forms, and the workdir."""
+  workdir = tmp_path_factory.mktemp('evaluate')
+  before = dict(
+    embed=small_pipeline.EMBED,
+    train=small_pipeline.TRAIN,
+    real=small_pipeline.REAL,
+    generate=small_pipeline.GENERATE,
+  )
+  for name, section in before.items():
+    small_pipeline.finish(workdir, name, section)
+  evaluate = dict(job='evaluate', sizes=(8,), extractor='real', references=_REFERENCES)
+  statistics = {'itself': {'path': str(workdir / 'shards/statistics_8.npz'), 'num_images': 50}}
+  jobs = before | {
+    'npz': dict(job='export', samples='generate', size=8, form='adm'),
+    'files': dict(job='export', samples='generate', size=8, form='folder'),
+    'shards': dict(evaluate, samples='generate', num_splits=5),
+    'by_npz': dict(evaluate, path=str(workdir / 'npz/samples.npz'), statistics=statistics),
+    'by_files': dict(evaluate, path=str(workdir / 'files/train')),
+  }
+  pipeline.run(small_pipeline.config(**jobs), workdir)
+  return {name: small_pipeline.result_of(workdir, name) for name in jobs}, workdir
+
+
+def test_evaluation_of_shards_of_an_npz_and_of_files_is_the_same(results):
+  shards, npz, files = (results[0][name]['sizes']['8'] for name in ('shards', 'by_npz', 'by_files'))
+  assert npz['fid_itself'] == pytest.approx(0, abs=1e-9)
+  for name in _FIGURES:
+    assert shards[name] == npz[name] == pytest.approx(files[name], rel=1e-9)
+
+
+def test_what_is_measured_is_named_and_whether_it_was_finetuned_is_known_of_samples_only(results):
+  of, workdir = results
+  assert (of['shards']['samples'], of['shards']['finetuned']) == ('generate', False)
+  assert (of['by_npz']['samples'], of['by_npz']['finetuned']) == (str(workdir / 'npz/samples.npz'), None)
+
+
+def test_statistics_are_of_the_images_that_were_measured(results):
+  of, workdir = results
+  moments = Moments.load(workdir / 'shards/statistics_8.npz')
+  assert moments.count == of['shards']['sizes']['8']['num_samples'] == 50
+  references = of['by_npz']['sizes']['8']['references']
+  assert references['itself']['num_images'] == 50 and 'floor' not in references['itself']
+
+
+def test_real_validation_images_stand_beside_the_samples(results):
+  """Compared with the training images, as the samples are; no generator need do better."""
+  measured = results[0]['shards']['sizes']['8']
+  real = measured['real']['validation']
+  assert real['num_samples'] == 400 and 'fid_validation' not in real
+  # the samples are noise
+  assert real['fid_train'] < measured['fid_train'] and real['precision'] > measured['precision']
+
+
+def test_the_inception_score_is_over_as_many_splits_as_the_config_says(results):
+  """The score of a small split is biased downwards: its own mean is too close to each of its images."""
+  five, ten = (results[0][name]['sizes']['8'] for name in ('shards', 'by_npz'))
+  assert five['is'] > ten['is'] and five['is_std'] != ten['is_std']

@@ -1,0 +1,104 @@
+"""Where the numbers of a run go."""
+
+import json
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_synth.train.metric_writers import WRITERS, JsonLinesWriter, WriterName, make_writer
+
+
+def _lines(folder):
+  return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def _write(folder, start, stop, start_step=0):
+  writer = JsonLinesWriter(folder, start_step)
+  for step in range(start, stop):
+    writer.write_scalars(step, {'loss': 1 / step})
+  writer.close()
+
+
+def test_a_call_is_a_line_of_plain_numbers(tmp_path):
+  writer = JsonLinesWriter(tmp_path)
+  writer.write_scalars(np.int64(50), {'loss': jnp.float32(0.25), 'accuracy': np.float64(0.5), 'rate': 1})
+  writer.write_scalars(100, {'loss': np.array(0.125)})
+  writer.write_images(100, {'samples': np.zeros((1, 4, 4, 3), np.uint8)})
+  writer.close()
+  assert _lines(tmp_path) == [
+    {'step': 50, 'loss': 0.25, 'accuracy': 0.5, 'rate': 1.0},
+    {'step': 100, 'loss': 0.125},
+  ]
+
+
+def test_lines_can_be_read_once_they_are_flushed(tmp_path):
+  writer = JsonLinesWriter(tmp_path)
+  writer.write_scalars(1, {'loss': 1.0})
+  writer.flush()
+  assert _lines(tmp_path) == [{'step': 1, 'loss': 1.0}]
+  writer.close()
+
+
+@pytest.mark.parametrize(
+  'start_step, kept', [(0, []), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (9, [1, 2, 3, 4, 5])]
+)
+def test_lines_behind_the_step_that_a_run_goes_on_from_are_dropped(start_step, kept, tmp_path):
+  _write(tmp_path, 1, 6)
+  before = _lines(tmp_path)
+  _write(tmp_path, 0, 0, start_step)
+  assert _lines(tmp_path) == [line for line in before if line['step'] in kept]
+
+
+def test_a_run_that_goes_on_has_the_lines_of_one_that_was_not_cut(tmp_path):
+  for name in ('whole', 'cut'):
+    (tmp_path / name).mkdir()
+  _write(tmp_path / 'whole', 1, 8)
+  # it was killed at step 5, of which a part was written, after it had saved step 3
+  _write(tmp_path / 'cut', 1, 6)
+  path = tmp_path / 'cut' / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-9])
+  _write(tmp_path / 'cut', 4, 8, start_step=3)
+  assert path.read_bytes() == (tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
+
+
+@pytest.mark.parametrize('num_bytes', range(1, 25))
+def test_a_line_that_was_cut_anywhere_is_dropped(num_bytes, tmp_path):
+  line = '{"step": 1, "loss": 0.25}\n'
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(line + line[:num_bytes])
+  _write(tmp_path, 2, 3, start_step=1)
+  assert path.read_text() == line + '{"step": 2, "loss": 0.5}\n'
+
+
+def test_every_name_of_a_config_has_a_writer():
+  assert set(WRITERS) == set(typing.get_args(WriterName))
+
+
+@pytest.mark.parametrize('names, others', [((), 0), (('tensorboard',), 1)])
+def test_numbers_go_to_the_file_and_to_what_is_named(names, others, tmp_path):
+  writer = make_writer(tmp_path, 0, names)
+  writer.write_scalars(1, {'loss': 0.5})
+  writer.write_images(1, {'samples': np.zeros((1, 4, 4, 3), np.uint8)})
+  writer.flush()
+  writer.close()
+  assert _lines(tmp_path) == [{'step': 1, 'loss': 0.5}]
+  assert len(list(tmp_path.glob('events.out.tfevents.*'))) == others
+  assert len(list(tmp_path.iterdir())) == 1 + others
+
+
+def test_a_writer_goes_on_where_the_run_does(tmp_path):
+  _write(tmp_path, 1, 6)
+  make_writer(tmp_path, 3, ()).close()
+  assert [line['step'] for line in _lines(tmp_path)] == [1, 2, 3]
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  writer = make_writer(tmp_path, 0, ('tensorboard',))
+  writer.write_scalars(1, {'loss': 0.5})
+  writer.flush()
+  writer.close()
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,114 @@
+"""How many steps a recipe takes, and what it does to images."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from imagenet_synth.core.config import build
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.data.augment import Draws, random_erasing, random_flip
+from imagenet_synth.data.batches import Images, batches
+from imagenet_synth.data.randaugment import RandAugment
+from imagenet_synth.train.optim import Optimizer
+from imagenet_synth.train.recipe import Recipe, augment
+
+_PLAIN = Recipe(Optimizer('adamw', 1e-2), 16, num_steps=1)
+_RECIPE = dataclasses.replace(_PLAIN, crop_padding=1, flip=True)
+_EVERYTHING = dataclasses.replace(
+  _RECIPE, random_resized_crop=True, randaugment=RandAugment(2, 4.0, 0.5, 0.5), erasing=0.25
+)
+
+
+class _Source(list):
+  """Images of noise."""
+
+  def __init__(self, num, size=8):
+    images = np.random.default_rng(1).integers(0, 256, (num, size, size, 3), np.uint8)
+    super().__init__({'image': image, 'label': 0} for image in images)
+
+
+def _images(num, size=8):
+  return Images(_Source(num, size), size, lambda example: example['label'])
+
+
+def _draws(num=16):
+  return Draws(np.random.default_rng(0), np.arange(num), num)
+
+
+@pytest.mark.parametrize(
+  'epochs, num_examples, steps',
+  [(1, 1024, 1), (1, 1025, 2), (0.5, 4096, 2), (90, 1_281_167, 112_603), (90, 2 * 1_281_167, 225_206)],
+)
+def test_epochs_are_over_the_training_set(epochs, num_examples, steps):
+  recipe = Recipe(_RECIPE.optimizer, 1024, epochs=epochs)
+  assert recipe.steps(num_examples) == steps
+  assert Recipe(_RECIPE.optimizer, 1024, num_steps=7).steps(num_examples) == 7
+
+
+@pytest.mark.parametrize('given', [{}, dict(num_steps=1, epochs=1.0)])
+def test_a_recipe_is_of_steps_or_of_epochs(given):
+  section = {'optimizer': {'name': 'adam', 'learning_rate': 0.1}, 'batch_size': 16, **given}
+  with pytest.raises(InputError, match='x.recipe.num_steps is .* give one of the two'):
+    build(Recipe, section, 'x.recipe')
+
+
+def test_images_depend_on_seed_step_and_row_alone():
+  data = _images(60)
+
+  def batch_of(step, rows=None, seed=0, recipe=_EVERYTHING):
+    (batch,) = batches(
+      data, 'label', seed, 16, step, step + 1, rows, functools.partial(augment, recipe=recipe, size=8)
+    )
+    return batch['image']
+
+  whole = batch_of(3)
+  assert whole.shape == (16, 8, 8, 3) and whole.dtype == np.uint8
+  for rows in (np.arange(8), np.arange(8, 16), np.array([5])):
+    np.testing.assert_array_equal(batch_of(3, rows), whole[rows])
+  plain = batch_of(3, recipe=_RECIPE)
+  for other in (batch_of(4), batch_of(3, seed=1), plain):
+    assert (other != whole).any(axis=(1, 2, 3)).all()
+
+
+def test_crops_and_flips_are_drawn_as_ever():
+  # the quickstart's figures are of these numbers
+  images, _ = _images(16).all()
+  out = augment(images, _draws(), _RECIPE, 8)
+  rng = np.random.default_rng(0)
+  shifts, flips = rng.integers(0, 3, (16, 2)), rng.random(16) < 0.5
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  for image, source, (top, left), flip in zip(out, padded, shifts, flips):
+    expected = source[top : top + 8, left : left + 8]
+    np.testing.assert_array_equal(image, expected[:, ::-1] if flip else expected)
+
+
+def test_a_recipe_changes_no_image_unless_it_says_so():
+  images, _ = _images(16).all()
+  np.testing.assert_array_equal(augment(images, _draws(), _PLAIN, 8), images)
+
+
+def test_of_larger_images_a_random_part_is_taken():
+  images, _ = _images(64, size=10).all()
+  out = augment(images, _draws(64), _PLAIN, 8)
+  assert out.shape == (64, 8, 8, 3) and out.dtype == np.uint8
+  parts = {(top, left): images[:, top : top + 8, left : left + 8] for top in range(3) for left in range(3)}
+  found = {place: (out == part).all(axis=(1, 2, 3)) for place, part in parts.items()}
+  # each image is one of its nine parts, and each place is some image's
+  np.testing.assert_array_equal(sum(found.values()), 1)
+  assert all(rows.any() for rows in found.values())
+
+
+def test_a_resized_part_comes_in_the_size_of_the_network():
+  images = np.full((16, 10, 10, 1), 77, np.uint8)
+  out = augment(images, _draws(), dataclasses.replace(_PLAIN, random_resized_crop=True), 6)
+  np.testing.assert_array_equal(out, np.full((16, 6, 6, 1), 77))
+
+
+def test_parts_are_replaced_by_noise_last():
+  # else noise would be mirrored, and grey where an operation makes it so
+  images, _ = _images(16).all()
+  out = augment(images, _draws(), dataclasses.replace(_PLAIN, flip=True, erasing=1.0), 8)
+  draws = _draws()
+  np.testing.assert_array_equal(out, random_erasing(random_flip(images, draws), 1.0, draws))

@@ -1,0 +1,273 @@
+"""Training of a stage whose network is a formula, so that losses and previews are known exactly."""
+
+import dataclasses
+import json
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagenet_synth.cascade import SamplerSettings, Stage, TextStates
+from imagenet_synth.core.checkpoint import load_ema
+from imagenet_synth.core.config import Invalid, build
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.stages import Weights
+from imagenet_synth.inputs.text import EmbeddedText
+from imagenet_synth.jobs import embed
+from imagenet_synth.train.stage import Training, train_stage
+from tests.configs import complete
+
+_JOBS = json.loads(complete.get_config().to_json_best_effort())['jobs']
+_SIZES = set()
+
+
+class _Formula(nn.Module):
+  """Answers with the text's first number as a grey; an SR stage with the mean of that and its input."""
+
+  @nn.compact
+  def __call__(self, x_t, logsnr, text, low_res=None, aug_logsnr=None, *, train=False):
+    _SIZES.add((train, x_t.shape[1]))
+    grey = self.param('scale', nn.initializers.ones_init(), ()) * text[:, 0, :1, None, None]
+    return jnp.broadcast_to(grey if low_res is None else (grey + low_res) / 2, x_t.shape)
+
+
+_BASE = Stage(4, 1, _Formula(), prediction='x0')
+_SR = dataclasses.replace(_BASE, low_res_size=2)
+# 0, 128, 255 as networks see them; not in the order of the classes below
+_GREYS = {'dog': 255, 'cat': 0, 'fox': 128}
+_TEXT = EmbeddedText(
+  tuple(f'a {name}' for name in _GREYS),
+  TextStates(
+    np.array([[[grey / 127.5 - 1, 9]] for grey in _GREYS.values()], np.float32), np.zeros((1, 2), np.float32)
+  ),
+  'a formula',
+  tuple(_GREYS),
+)
+
+
+class _Source(list):
+  """Images of one grey each, of classes or with captions."""
+
+  class_names: tuple[str, ...] = ()
+  version = 'greys'
+
+
+def _of_classes(*names):
+  source = _Source(
+    {'image': np.full((4, 4, 1), _GREYS[name], np.uint8), 'label': sorted(_GREYS).index(name)}
+    for name in names
+  )
+  source.class_names = tuple(sorted(_GREYS))
+  return source
+
+
+def _with_captions(*names):
+  return _Source(
+    {'image': np.full((4, 4, 1), _GREYS[name], np.uint8), 'caption': f'a {name}'.encode()} for name in names
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dataset:
+  """A data set that is there already."""
+
+  source: _Source
+
+  def open(self, folder, *args, **kwargs):
+    return self.source
+
+
+def _section(**changes):
+  return {
+    'text': 'embed_captions',
+    'dataset': _JOBS['embed_captions']['dataset'],
+    # not adam, which takes whole steps by gradients that are rounding errors
+    'optimizer': {'name': 'momentum', 'learning_rate': 0.1},
+    'num_steps': 3,
+    'batch_size': 8,
+    'checkpoint_every': 2,
+    'text_dropout': 0.0,
+    'writers': [],
+    'preview': {
+      'prompts': ['a fox', 'a cat'],
+      'columns': 2,
+      'sampler': {'num_steps': 2, 'thresholding': 'static'},
+    },
+    **changes,
+  }
+
+
+def _train(path, source, stage=_BASE, **changes):
+  config = build(Training, _section(**changes), 'x')
+  config = dataclasses.replace(config, dataset=_Dataset(source))
+  folder = JobFolder(path, 'train', {'job': 'pretrain'})
+  folder.start()
+  section = {'size': stage.size}
+  return folder, train_stage(config, section, stage, _TEXT, lambda trainer: trainer.init(0), folder)
+
+
+def _losses(folder):
+  lines = (folder.path / 'metrics.jsonl').read_text().splitlines()
+  return {line['step']: line['loss'] for line in map(json.loads, lines)}
+
+
+def _tiles(folder, step):
+  """The greys of the pictures of a preview, by rows; each is of one grey, but for the noise of a level."""
+  with Image.open(folder.path / 'samples' / f'{step:06d}.png') as picture:
+    pixels = np.asarray(picture).astype(int)
+  # 4 pixels, enlarged to 32, with gaps of 2
+  assert pixels.shape == (66, 66)
+  tiles = np.array([[pixels[y : y + 32, x : x + 32] for x in (0, 34)] for y in (0, 34)])
+  assert np.ptp(tiles, axis=(2, 3)).max() <= 1
+  return tiles[:, :, 0, 0].tolist()
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  path = tmp_path_factory.mktemp('trained')
+  return path, *_train(path, _of_classes('cat', 'dog', 'dog', 'fox'))
+
+
+def test_images_are_trained_on_with_the_prompts_of_their_classes(trained):
+  _, folder, _ = trained
+  # with another's prompt, an image would be off by a half at least
+  assert list(_losses(folder)) == [2, 3] and max(_losses(folder).values()) < 1e-10
+
+
+def test_the_result_is_what_weights_are_opened_with(trained):
+  path, folder, result = trained
+  variables = load_ema(folder.path / 'checkpoints', 3, {'params': {'scale': jnp.zeros(())}})
+  assert result['checkpoint_hash'] == tree_hash(variables) and result['num_params'] == 1
+  folder.finish(result)
+  weights = Weights('train').open(JobFolder(path, 'next', {'job': 'select'}))
+  assert (weights.run, weights.kind, weights.step, weights.steps) == ('train', 'pretrain', 3, (2, 3))
+  assert weights.section == {'size': 4} and weights.text_size == 2
+  assert weights.checkpoints == path / 'train' / 'checkpoints'
+
+
+def test_a_preview_has_a_row_for_each_prompt_at_each_checkpoint(trained):
+  _, folder, _ = trained
+  for step in (2, 3):
+    assert _tiles(folder, step) == [[128, 128], [0, 0]]
+
+
+def test_a_run_that_has_ended_gives_its_result_again(trained):
+  path, folder, result = trained
+  before = (folder.path / 'metrics.jsonl').read_bytes()
+  assert _train(path, _of_classes('cat', 'dog', 'dog', 'fox'))[1] == result
+  assert (folder.path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_an_sr_stage_is_trained_on_parts_and_previews_the_first_images(tmp_path):
+  _SIZES.clear()
+  folder, result = _train(tmp_path, _of_classes('dog', 'fox', 'cat'), _SR, num_steps=1, crop=2)
+  assert {(True, 2), (False, 4)} <= _SIZES and (True, 4) not in _SIZES
+  # enlarged, with the prompts of their own classes, not with those of the section; then the first again
+  assert _tiles(folder, 1) == [[255, 128], [0, 255]]
+  assert result['checkpoints'] == [1]
+
+
+def test_images_are_trained_on_with_their_captions(tmp_path):
+  folder, _ = _train(tmp_path, _with_captions('cat', 'dog', 'fox', 'fox'), num_steps=1)
+  assert max(_losses(folder).values()) < 1e-10
+
+
+def test_what_the_data_need_but_nobody_has_embedded_is_named(tmp_path):
+  source = _of_classes('cat')
+  source.class_names = ('ant', 'cat', 'dog')
+  with pytest.raises(InputError, match="the class 'ant', which is not among"):
+    _train(tmp_path / 'a', source)
+  preview = {**_section()['preview'], 'prompts': ['a fox', 'a zebra']}
+  with pytest.raises(InputError, match="train: preview prompt 'a zebra' is not among those embedded"):
+    _train(tmp_path / 'b', _of_classes('cat'), preview=preview)
+
+
+def _known(workdir):
+  sections = {name: dict(_JOBS[name]) for name in ('embed_captions', 'embed_classes')}
+  return KnownJobs(
+    {
+      name: build(embed.Config, {k: v for k, v in section.items() if k != 'job'}, name)
+      for name, section in sections.items()
+    },
+    workdir,
+  )
+
+
+_GLYPHS, _DIGITS = (_JOBS[name]['dataset'] for name in ('embed_captions', 'embed_classes'))
+_OF_GLYPHS = dict(preview=dict(prompts=['seven'], columns=1, sampler={}))
+
+
+@pytest.mark.parametrize(
+  'changes, stage',
+  [
+    ({}, _BASE),
+    ({'text': 'embed_classes', 'dataset': _DIGITS}, _BASE),
+    ({'crop': 2}, _SR),
+    ({'crop': 4}, _SR),
+    (
+      {'preview': dict(prompts=['seven'], columns=1, sampler={'logvar': None})},
+      dataclasses.replace(_BASE, learned_variance=True),
+    ),
+  ],
+)
+def test_what_fits_passes(changes, stage, tmp_path):
+  config = build(Training, _section(**{**_OF_GLYPHS, **changes}), 'x')
+  config.check_stage(stage, _known(tmp_path))
+  config.require_devices()
+
+
+@pytest.mark.parametrize(
+  'changes, stage, key, what',
+  [
+    ({'crop': 2}, _BASE, 'crop', 'is set, but the base makes whole images'),
+    ({'crop': 3}, _SR, 'crop', 'is 3, must be a multiple of 2 up to 4'),
+    ({'crop': 6}, _SR, 'crop', 'is 6, must be a multiple of 2 up to 4'),
+    ({'text': 'embed_classes'}, _BASE, 'text', 'which is not among the prompts of embed_classes'),
+    ({'dataset': _DIGITS}, _BASE, 'text', 'is embed_captions, which embeds captions'),
+    (
+      {'preview': dict(prompts=['seven', 'zebra'], columns=1, sampler={})},
+      _BASE,
+      'preview.prompts',
+      "has 'zebra', which is not among the prompts of embed_captions",
+    ),
+    (
+      {'preview': dict(prompts=['seven'], columns=1, sampler={'logvar': None})},
+      _BASE,
+      'preview.sampler.logvar',
+      'is None, but the stage has not learned a variance',
+    ),
+    ({'dataset': {'name': 'nowhere', 'split': 'train'}}, _BASE, 'dataset', "no data set 'nowhere'"),
+  ],
+)
+def test_what_does_not_fit_is_named(changes, stage, key, what, tmp_path):
+  config = build(Training, _section(**{**_OF_GLYPHS, **changes}), 'x')
+  with pytest.raises(Invalid) as fault:
+    config.check_stage(stage, _known(tmp_path))
+  assert fault.value.key == key and what in fault.value.what
+
+
+@pytest.mark.parametrize(
+  'changes, key, what',
+  [
+    ({'fsdp': 3}, 'fsdp', '8 devices do not divide by 3'),
+    ({'batch_size': 12}, 'batch_size', 'must be a multiple of 8'),
+    ({'batch_size': 24, 'accumulate': 2}, 'batch_size', 'must be a multiple of 16'),
+  ],
+)
+def test_devices_that_cannot_share_the_work_are_refused(changes, key, what):
+  with pytest.raises(Invalid) as fault:
+    build(Training, _section(**changes), 'x').require_devices()
+  assert fault.value.key == key and what in fault.value.what
+  # where a matrix product is shared by two, there are four to share a batch
+  build(Training, _section(batch_size=12, tensor=2), 'x').require_devices()
+
+
+def test_imagens_rates_are_the_defaults():
+  config = build(Training, {k: v for k, v in _section().items() if k != 'text_dropout'}, 'x')
+  assert config.text_dropout == 0.1 and config.ema_decay == 0.9999
+  assert config.preview.sampler == SamplerSettings(num_steps=2, thresholding='static')
