@@ -25,10 +25,11 @@ from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.train import classifier
 from imagenet_synth.train.optim import Optimizer
+from imagenet_synth.train.recipe import Recipe, augment
 
 _NUM_STEPS, _BATCH_SIZE, _WIDTH, _SEEDS = 800, 64, 16, (0, 1, 2)
 _RATE, _DECAY, _WARMUP = 1e-2, 0.05, 80
-_RECIPE = classifier.Recipe(
+_RECIPE = Recipe(
   Optimizer('adamw', _RATE, 'cosine', warmup_steps=_WARMUP, weight_decay=_DECAY),
   _BATCH_SIZE,
   num_steps=_NUM_STEPS,
@@ -56,7 +57,7 @@ def _batches(data, seed):
     _BATCH_SIZE,
     0,
     _NUM_STEPS,
-    augment=lambda images, draws: classifier.augment(images, draws, _RECIPE, 32),
+    augment=lambda images, draws: augment(images, draws, _RECIPE, 32),
   )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from imagenet_synth.core.parallel import map_rows, over_devices
+from imagenet_synth.core.devices import map_rows, over_devices
 from imagenet_synth.models.inception import InceptionV3
 
 _SIZE, _BATCH_SIZE, _REPEATS = 64, 64, 7

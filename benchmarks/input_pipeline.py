@@ -19,7 +19,7 @@ from imagenet_synth.core.config import build
 from imagenet_synth.data.batches import Images, batches, resize
 from imagenet_synth.data.image_folder import FolderSource
 from imagenet_synth.data.records import Record, ShardSource, write_shard
-from imagenet_synth.train import classifier
+from imagenet_synth.train.recipe import Recipe, augment
 
 _STORED, _SIZE, _BATCH_SIZE, _NUM_BATCHES = 256, 224, 64, 12
 
@@ -49,7 +49,7 @@ def main(directory):
     _shard(pathlib.Path(directory).resolve(), path)
     images = Images(ShardSource([path]), _STORED, lambda example: example['label'], cache=False)
     for name, section in RECIPES.items():
-      recipe = build(classifier.Recipe, json.loads(json.dumps(section)), name)
+      recipe = build(Recipe, json.loads(json.dumps(section)), name)
       stream = batches(
         images,
         'label',
@@ -57,7 +57,7 @@ def main(directory):
         _BATCH_SIZE,
         0,
         _NUM_BATCHES,
-        augment=functools.partial(classifier.augment, recipe=recipe, size=_SIZE),
+        augment=functools.partial(augment, recipe=recipe, size=_SIZE),
       )
       next(stream)
       start = time.perf_counter()
