@@ -111,7 +111,7 @@ def test_changed_work_is_noticed(workdir, tmp_path):
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == (
     f'error: {copy}/sweep_base was made from another select_base than the one there now; '
-    f'delete {copy}/sweep_base to make it again'
+    '--redo sweep_base makes it anew'
   )
 
 
