@@ -176,12 +176,15 @@ def classifiers(results: Results) -> Section | None:
         ),
       )
     )
-  real = {row.model_id: row.top_1[0] for row in rows if row.num_real and not row.num_synthetic}
+  real = {
+    (row.model_id, row.num_real): row.top_1[0] for row in rows if row.num_real and not row.num_synthetic
+  }
+  # synthetic images alone are held against the largest real set
+  largest = {model_id: top_1 for (model_id, _), top_1 in sorted(real.items())}
 
   def gain(row: Accuracy) -> str:
-    if row.model_id not in real or not row.num_synthetic:
-      return ''
-    return f'{row.top_1[0] - real[row.model_id]:+.2f}'
+    before = real.get((row.model_id, row.num_real)) if row.num_real else largest.get(row.model_id)
+    return f'{row.top_1[0] - before:+.2f}' if row.num_synthetic and before is not None else ''
 
   cells = [
     [

@@ -187,7 +187,7 @@ def sweeps(results: Results) -> Section | None:
     noise = 'the spread over seeds' if what == 'CAS' else 'the noise floor'
     note = (
       f'{job.name}, sampler of {swept}, chosen by {job.result["choose"]}. '
-      f'{_undecided_note(close, what, noise)}{_caption(job, rows[0])}'
+      f'{_undecided_note(close, what, noise)}{_caption(job, rows[close[0]])}'
     )
     blocks.append(Table(header, cells, close, note + halving))
   return Section('Sampler settings, swept', blocks) if blocks else None
@@ -227,7 +227,10 @@ def _fid_title(name: str) -> str:
   return f'{name.removeprefix("fid_").capitalize()} FID'
 
 
-def _setting(value: float | str) -> str:
+def _setting(value: float | str | None) -> str:
+  """Returns a setting as text; None is the variance that a network has learned."""
+  if value is None:
+    return 'learned'
   return value if isinstance(value, str) else f'{value:g}'
 
 
@@ -317,7 +320,7 @@ def _lines(rows: Sequence[dict[str, Any]], *columns: str) -> dict[float, list[tu
   """Returns the points of each log-variance coefficient."""
   return {
     logvar: _points([row for row in rows if row['logvar'] == logvar], *columns)
-    for logvar in sorted({row['logvar'] for row in rows})
+    for logvar in sorted({row['logvar'] for row in rows if row['logvar'] is not None})
   }
 
 
@@ -360,7 +363,7 @@ def quality(results: Results) -> Section | None:
         rows,
         [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
         f'Precision and recall: against {fids[0].removeprefix("fid_")}, k = 3. IS: mean ± standard '
-        f'deviation over 10 splits. {_caption(jobs[0], first)}',
+        f'deviation over {jobs[0].config.get("num_splits", 10)} splits. {_caption(jobs[0], first)}',
       ),
       Paragraph(text),
     ],
