@@ -314,19 +314,19 @@ def _extremes(results: Results, trio: Trio, names: Sequence[str], gain: np.ndarr
   rows = [
     [names[c], *(row.of_class(c) for row in (trio.real, trio.synthetic)), f'{gain[c]:+.2f}'] for c in shown
   ]
-  return [
+  blocks: list[Block] = [
     Table(
       ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
       rows,
       note=f'{model}: the classes that gain and lose most when it is trained on synthetic images. In '
       f'brackets: the 95 % interval, of classes with fewer than {_FEW} test images.',
-    ),
-    Picture(
-      f'extremes_{trio.real.slug}',
-      sample_grid(results, shown),
-      f'Images of these classes, in the same order ({model}).',
-    ),
+    )
   ]
+  # synthetic images may come from elsewhere, without a generate job in this folder
+  if shown and results.of_kind('generate'):
+    caption = f'Images of these classes, in the same order ({model}).'
+    blocks.append(Picture(f'extremes_{trio.real.slug}', sample_grid(results, shown), caption))
+  return blocks
 
 
 def per_class(results: Results) -> Section | None:

@@ -34,7 +34,7 @@ def samples(results: Results) -> Section | None:
   num_classes = len(jobs[0].result['class_counts'])
   shown = np.linspace(0, num_classes - 1, min(_NUM_SHOWN_CLASSES, num_classes)).astype(int).tolist()
   seeds = ', '.join(f'{job.name}: seed {job.config.get("seed", 0)}' for job in jobs)
-  size = jobs[0].result['sizes'][-1]
+  size = _shown_size(jobs)
   return Section(
     'Samples',
     [
@@ -48,16 +48,22 @@ def samples(results: Results) -> Section | None:
   )
 
 
+def _shown_size(jobs: Sequence[FinishedJob]) -> int:
+  """Returns the largest size that all generate jobs reach; images of others are made smaller to it."""
+  return min(job.result['sizes'][-1] for job in jobs)
+
+
 def sample_grid(results: Results, classes: Sequence[int]) -> Image.Image:
   """Returns a row for each of the classes: real training images, then those of each generate job."""
   jobs = sorted(results.of_kind('generate'), key=lambda job: not is_finetuned(job))
   dataset = build(DatasetConfig, jobs[0].config['dataset'], f'{jobs[0].name}.dataset')
-  size = jobs[0].result['sizes'][-1]
+  size = _shown_size(jobs)
   groups = [('real', _first_real(dataset.open(results.folder), size, classes))]
   for job in jobs:
     made, _ = class_plan(job.result['class_counts'])
-    source = ShardSource(sorted((job.path / str(size)).glob('*.tfrecord')))
-    rows = [[source[i]['image'] for i in np.flatnonzero(made == c)[:_NUM_SHOWN_EACH]] for c in classes]
+    source = ShardSource(sorted((job.path / str(job.result['sizes'][-1])).glob('*.tfrecord')))
+    of_class = [np.flatnonzero(made == c)[:_NUM_SHOWN_EACH] for c in classes]
+    rows = [[resize(source[i]['image'], size) for i in indices] for indices in of_class]
     groups.append(('fine-tuned' if is_finetuned(job) else 'not fine-tuned', rows))
   blank = np.full_like(groups[0][1][0][0], 255)
   tiles: list[list[np.ndarray]] = [[] for _ in classes]

@@ -16,6 +16,9 @@ from tests.report.hand_made import IN_EPOCHS, RESNET, VIT, blocks, classify, mix
 _REAL, _SYNTHETIC, _BOTH = mixture(600, top_1=0.75), mixture(0, 600, 0.5), mixture(600, 600, 0.875, std=0.02)
 
 
+_GENERATE = hand_made.job('generate', 'generate', {}, {})
+
+
 def _cells(section):
   return [list(row) for row in blocks(section, Table)[0].rows]
 
@@ -224,7 +227,7 @@ def test_class_by_class_the_accuracies_of_a_trio(shown):
   job = classify(
     real=mixture(600, per_class=[0.5, 0.75, 1.0]), synthetic=mixture(0, 600, per_class=[0.625, 0.25, 0.75])
   )
-  section = per_class(results(job))
+  section = per_class(results(job, _GENERATE))
   assert section.title == 'Class by class'
   of_classes, extremes = blocks(section, Picture)
   assert of_classes.name == 'per_class_resnet_32'
@@ -261,7 +264,7 @@ def test_five_classes_gain_and_five_lose_and_a_class_that_was_not_tested_does_ne
     real=mixture(600, per_class=[0.5] * 20),
     synthetic=mixture(0, 600, per_class=(0.5 + gains).tolist()),
   )
-  section = per_class(results(job))
+  section = per_class(results(job, _GENERATE))
   tested = sorted((c for c in range(20) if c != 3), key=lambda c: -gains[c])
   assert shown == [tested[:5] + tested[-5:]]
   differences = [float(row[3]) for row in blocks(section, Table)[0].rows]
@@ -275,7 +278,7 @@ def test_the_accuracy_on_a_class_of_few_test_images_has_an_interval(shown):
     real=mixture(600, per_class=[0.9, 0.5, 1.0], **few),
     synthetic=mixture(0, 600, per_class=[1.0, 0.5, 0.0], **few),
   )
-  assert [list(row) for row in blocks(per_class(results(job)), Table)[0].rows] == [
+  assert [list(row) for row in blocks(per_class(results(job, _GENERATE)), Table)[0].rows] == [
     ['crane', '90 (60 to 98)', '100 (72 to 100)', '+10.00'],
     ['robin', '100 (72 to 100)', '0 (0 to 28)', '-100.00'],
   ]
@@ -283,13 +286,19 @@ def test_the_accuracy_on_a_class_of_few_test_images_has_an_interval(shown):
 
 def test_class_by_class_each_model_has_pictures_of_its_own(shown):
   vit = classify('vit', 'ViT-S/16', size=64, model=VIT, real=_REAL, synthetic=_SYNTHETIC)
-  section = per_class(results(classify(real=_REAL, synthetic=_SYNTHETIC), vit))
+  section = per_class(results(classify(real=_REAL, synthetic=_SYNTHETIC), vit, _GENERATE))
   assert [picture.name for picture in blocks(section, Picture)] == [
     'per_class_resnet_32',
     'extremes_resnet_32',
     'per_class_vit_s_16_64',
     'extremes_vit_s_16_64',
   ]
+
+
+def test_without_a_generate_job_there_are_no_images_of_the_classes(shown):
+  section = per_class(results(classify(real=_REAL, synthetic=_SYNTHETIC)))
+  assert [picture.name for picture in blocks(section, Picture)] == ['per_class_resnet_32']
+  assert len(blocks(section, Table)) == 1 and not shown
 
 
 def test_class_by_class_needs_a_model_on_real_and_on_synthetic_images():

@@ -94,6 +94,20 @@ def test_samples_of_some_classes_stand_in_the_order_that_is_asked_for(generated)
   ]
 
 
+def test_samples_of_different_sizes_are_shown_at_the_size_that_all_reach(generated):
+  found = generated(('tuned', (6, 6), 'finetune', 100), ('small', (6, 6), 'finetune', 200))
+  small = found.jobs[1]
+  small.result['sizes'] = [_SIZE // 2]
+  records = [
+    Record(np.full((_SIZE // 2, _SIZE // 2, 3), 200 + c, np.uint8), c, str(c), i, 0, '', [])
+    for c, i in zip(*(numbers.tolist() for numbers in class_plan((6, 6))))
+  ]
+  write_shard(small.path / f'{_SIZE // 2}/train-00000-of-00001.tfrecord', records)
+  (picture,) = samples(found).blocks
+  assert f'at {_SIZE // 2}x{_SIZE // 2}, not picked' in picture.caption
+  assert {100, 101, 200, 201} <= set(np.unique(np.asarray(picture.image)).tolist())
+
+
 def test_the_caption_of_the_samples_says_that_they_were_not_picked(generated):
   section = samples(generated(('raw', (7, 7), 'pretrain', 200), ('tuned', (7, 7), 'finetune', 100)))
   assert section.title == 'Samples'
