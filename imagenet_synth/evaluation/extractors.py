@@ -1,7 +1,7 @@
 """The networks whose features and logits FID, IS, precision and recall are made of.
 
 A new one needs a function from a job's name, folder and result to an `Extractor`, which is entered in
-`_READERS`, and a job that writes the name of that entry as `extractor` into its result.
+`_READERS`, and a job that writes the name of that entry as `extractor_kind` into its result.
 """
 
 import dataclasses

@@ -22,20 +22,16 @@ from imagenet_synth.data.source import Contents, Examples
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.samples import Samples, SampleSet
+from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
 from imagenet_synth.train.metric_writers import WriterName
 from imagenet_synth.train.recipe import Recipe
 
-# what the report calls a model of each type
-
 
 class TrainedClassifiers(NamedTuple):
   """The runs of another classify job."""
 
-  # the job's folder
-  path: pathlib.Path
   # height and width of the images that the networks see
   size: int
   # the folder of each run, by its name 'MIXTURE-seedSEED'
@@ -55,7 +51,7 @@ class TrainedClassifiersReference(Reference):
     """
     path, result = folder.input(self.name)
     runs = {pathlib.Path(run['path']).name: path / run['path'] for run in result['runs']}
-    return TrainedClassifiers(path, result['size'], runs)
+    return TrainedClassifiers(result['size'], runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,18 +85,13 @@ class Mixture:
 
     Args:
       loaded_size: the size to which images are brought.
-      num_real: the number of real images; None if it is not known yet.
+      real: what is known of the real images.
       jobs: all jobs.
       key: the dotted key of the mixture.
     """
     if self.synthetic is None:
       return
-    large = [
-      size
-      for size in self.synthetic.sizes(jobs)
-      if size >= loaded_size and self.synthetic_size in (None, size)
-    ]
-    if not large:
+    if not self.large_enough(self.synthetic.sizes(jobs), loaded_size):
       made = ', '.join(map(str, self.synthetic.sizes(jobs)))
       size = self.synthetic_size or f'unset, and images of {loaded_size} pixels or more are wanted'
       raise Invalid(f'{key}.synthetic_size', f'is {size}; {self.synthetic} makes {made}')
@@ -109,12 +100,20 @@ class Mixture:
       raise Invalid(
         f'{key}.synthetic', f'is {self.synthetic}, of {channels} channels; real images have {real.channels}'
       )
-    made, wanted = jobs.of(self.synthetic).num_images(jobs), self.synthetic_num
-    name = 'synthetic_num'
-    if self.synthetic_times is not None and real.num_examples is not None:
-      wanted, name = round(self.synthetic_times * real.num_examples), 'synthetic_times'
+    made, wanted = jobs.of(self.synthetic).num_images(jobs), self.num_wanted(real.num_examples)
+    name = 'synthetic_num' if self.synthetic_times is None else 'synthetic_times'
     if made is not None and wanted is not None and wanted > made:
       raise Invalid(f'{key}.{name}', f'wants {wanted:,} images of {self.synthetic}, which makes {made:,}')
+
+  def large_enough(self, sizes: Sequence[int], loaded_size: int) -> list[int]:
+    """Returns those of some sizes at which synthetic images can be read: they are never enlarged."""
+    return [size for size in sizes if size >= loaded_size and self.synthetic_size in (None, size)]
+
+  def num_wanted(self, num_real: int | None) -> int | None:
+    """Returns how many synthetic images are wanted, beside so many real ones; None for all, or not known."""
+    if self.synthetic_times is None or num_real is None:
+      return self.synthetic_num
+    return round(self.synthetic_times * num_real)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,14 +294,13 @@ class _Runs:
     parts = [_Part(real, len(real), self._map(real.class_names, ''))] if mixture.real else []
     if mixture.synthetic is not None:
       samples = mixture.synthetic.open(folder)
-      num = samples.num_images if mixture.synthetic_num is None else mixture.synthetic_num
-      if mixture.synthetic_times is not None:
-        num = round(mixture.synthetic_times * len(real))
+      wanted = mixture.num_wanted(len(real))
+      num = samples.num_images if wanted is None else wanted
       if num > samples.num_images:
         raise InputError(
           f'{folder.name}: {num} images wanted of {mixture.synthetic}, which has {samples.num_images}'
         )
-      size = _shard_size(mixture, samples, self._config.images_size)
+      size = min(mixture.large_enough(samples.sizes, self._config.images_size))
       names = self._map(samples.class_names, mixture.synthetic.name)
       parts.append(_Part(samples.images(size), num, names))
     return parts
@@ -318,8 +316,3 @@ class _Part(NamedTuple):
   source: Examples
   num: int
   label_map: np.ndarray
-
-
-def _shard_size(mixture: Mixture, samples: SampleSet, wanted: int) -> int:
-  """Returns the size that synthetic images are read at: at least `wanted`, as they are never enlarged."""
-  return min(size for size in samples.sizes if size >= wanted and mixture.synthetic_size in (None, size))
