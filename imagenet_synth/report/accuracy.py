@@ -33,7 +33,9 @@ class Accuracy:
   model: str
   # height and width of its input
   size: int
-  # the same for all that have network, recipe and size in common
+  # the classes in label order, as their data set names them
+  class_names: tuple[str, ...]
+  # the same for all that have network, recipe, size and classes in common
   model_id: str
   # real images of the training set
   num_real: int
@@ -101,12 +103,14 @@ def accuracies(results: Results) -> list[Accuracy]:
   """Returns the classifiers of all classify jobs, one for each mixture."""
   rows = []
   for job in results.of_kind('classify'):
-    model_id = json_hash([job.config[key] for key in ('model', 'recipe', 'size')])
+    class_names = tuple(job.result['class_names'])
+    model_id = json_hash([*(job.config[key] for key in ('model', 'recipe', 'size')), class_names])
     for mixture in job.result['mixtures'].values():
       rows.append(
         Accuracy(
           job.result['model'],
           job.result['size'],
+          class_names,
           model_id,
           mixture['num_real'],
           mixture['num_synthetic'],
@@ -297,22 +301,27 @@ def scaling(results: Results) -> Section | None:
   )
 
 
-def _extremes(results: Results, trio: Trio, names: Sequence[str], gain: np.ndarray) -> list[Block]:
+def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
   """Returns the classes that gain and lose most, up to ten, and what their images look like.
 
   Args:
     results: where the images are.
     trio: the classifier.
-    names: of the classes, in label order.
     gain: of each class, in percentage points, by training on synthetic instead of real images.
   """
-  num = min(_NUM_EXTREMES // 2, len(names) // 2)
+  classes = trio.real.class_names
+  num = min(_NUM_EXTREMES // 2, len(classes) // 2)
   # a class that was not tested is NaN, and last
   order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
   shown = [*order[:num], *order[-num:]] if num else []
   model = trio.real.model
   rows = [
-    [names[c], *(row.of_class(c) for row in (trio.real, trio.synthetic)), f'{gain[c]:+.2f}'] for c in shown
+    [
+      class_name_and_wnid(classes[c])[0],
+      *(row.of_class(c) for row in (trio.real, trio.synthetic)),
+      f'{gain[c]:+.2f}',
+    ]
+    for c in shown
   ]
   blocks: list[Block] = [
     Table(
@@ -325,7 +334,9 @@ def _extremes(results: Results, trio: Trio, names: Sequence[str], gain: np.ndarr
   # synthetic images may come from elsewhere, without a generate job in this folder
   if shown and results.of_kind('generate'):
     caption = f'Images of these classes, in the same order ({model}).'
-    blocks.append(Picture(f'extremes_{trio.real.slug}', sample_grid(results, shown), caption))
+    blocks.append(
+      Picture(f'extremes_{trio.real.slug}', sample_grid(results, [classes[c] for c in shown]), caption)
+    )
   return blocks
 
 
@@ -334,9 +345,9 @@ def per_class(results: Results) -> Section | None:
   found = trios(accuracies(results))
   if not found:
     return None
-  names = [class_name_and_wnid(name)[0] for name in results.of_kind('classify')[0].result['class_names']]
   blocks: list[Block] = []
   for trio in found:
+    names = [class_name_and_wnid(name)[0] for name in trio.real.class_names]
     real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
     blocks.append(
       Picture(
@@ -346,5 +357,5 @@ def per_class(results: Results) -> Section | None:
         f'{trio.synthetic.trained_on} images, means over seeds.',
       )
     )
-    blocks += _extremes(results, trio, names, synthetic - real)
+    blocks += _extremes(results, trio, synthetic - real)
   return Section('Class by class', blocks)

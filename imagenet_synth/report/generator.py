@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from imagenet_synth.core.config import build
+from imagenet_synth.core.files import read_json
 from imagenet_synth.data.batches import resize
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.class_plan import class_plan
@@ -31,8 +32,9 @@ def samples(results: Results) -> Section | None:
   jobs = results.of_kind('generate')
   if not jobs:
     return None
-  num_classes = len(jobs[0].result['class_counts'])
-  shown = np.linspace(0, num_classes - 1, min(_NUM_SHOWN_CLASSES, num_classes)).astype(int).tolist()
+  names = _class_names(jobs[0])
+  places = np.linspace(0, len(names) - 1, min(_NUM_SHOWN_CLASSES, len(names))).astype(int)
+  shown = [names[place] for place in places]
   seeds = ', '.join(f'{job.name}: seed {job.config.get("seed", 0)}' for job in jobs)
   size = _shown_size(jobs)
   return Section(
@@ -53,33 +55,39 @@ def _shown_size(jobs: Sequence[FinishedJob]) -> int:
   return min(job.result['sizes'][-1] for job in jobs)
 
 
-def sample_grid(results: Results, classes: Sequence[int]) -> Image.Image:
-  """Returns a row for each of the classes: real training images, then those of each generate job."""
+def sample_grid(results: Results, class_names: Sequence[str]) -> Image.Image:
+  """Returns a row for each of the classes: real training images, then those of each generate job.
+
+  Classes go by the names that their data set has for them: jobs may count them in different orders.
+  """
   jobs = sorted(results.of_kind('generate'), key=lambda job: not is_finetuned(job))
   dataset = build(DatasetConfig, jobs[0].config['dataset'], f'{jobs[0].name}.dataset')
   size = _shown_size(jobs)
-  groups = [('real', _first_real(dataset.open(results.folder), size, classes))]
+  groups = [('real', _first_real(dataset.open(results.folder), size, class_names))]
   for job in jobs:
     made, _ = class_plan(job.result['class_counts'])
     source = ShardSource(sorted((job.path / str(job.result['sizes'][-1])).glob('*.tfrecord')))
-    of_class = [np.flatnonzero(made == c)[:_NUM_SHOWN_EACH] for c in classes]
+    labels = {name: label for label, name in enumerate(_class_names(job))}
+    of_class = [np.flatnonzero(made == labels.get(name, -1))[:_NUM_SHOWN_EACH] for name in class_names]
     rows = [[resize(source[i]['image'], size) for i in indices] for indices in of_class]
     groups.append(('fine-tuned' if is_finetuned(job) else 'not fine-tuned', rows))
-  blank = np.full_like(groups[0][1][0][0], 255)
-  tiles: list[list[np.ndarray]] = [[] for _ in classes]
+  blank = np.full_like(next(picture for _, rows in groups for row in rows for picture in row), 255)
+  tiles: list[list[np.ndarray]] = [[] for _ in class_names]
   heads: list[str] = []
   for name, group in groups:
     for row, pictures in zip(tiles, group):
-      # a class may have fewer than are shown
+      # a class may have fewer than are shown, or none
       row += [*pictures, *[blank] * (_NUM_SHOWN_EACH - len(pictures)), blank]
     heads += [''] * (_NUM_SHOWN_EACH // 2) + [name] + [''] * (_NUM_SHOWN_EACH - _NUM_SHOWN_EACH // 2)
-  names = _class_names(jobs[0])
-  return figures.image_grid(np.array(tiles)[:, :-1], [names[c] for c in classes], heads[:-1])
+  return figures.image_grid(
+    np.array(tiles)[:, :-1], [class_name_and_wnid(name)[0] for name in class_names], heads[:-1]
+  )
 
 
-def _first_real(source: Source, size: int, classes: Sequence[int]) -> list[list[np.ndarray]]:
+def _first_real(source: Source, size: int, class_names: Sequence[str]) -> list[list[np.ndarray]]:
   """Returns the first images of each class; reads no more than it takes to find them."""
-  found: dict[int, list[np.ndarray]] = {int(c): [] for c in classes}
+  labels = {name: label for label, name in enumerate(source.class_names)}
+  found: dict[int, list[np.ndarray]] = {labels[name]: [] for name in class_names if name in labels}
   for i in range(len(source)):
     example = source[i]
     pictures = found.get(example['label'])
@@ -87,12 +95,13 @@ def _first_real(source: Source, size: int, classes: Sequence[int]) -> list[list[
       pictures.append(resize(example['image'], size))
       if all(len(pictures) == _NUM_SHOWN_EACH for pictures in found.values()):
         break
-  return [found[int(c)] for c in classes]
+  return [found[labels[name]] if name in labels else [] for name in class_names]
 
 
 def _class_names(job: FinishedJob) -> list[str]:
-  names = json.loads((job.path / 'manifest.json').read_text())['class_names']
-  return [class_name_and_wnid(name)[0] for name in names]
+  """Returns the classes of a generate job's images in the order of their labels, as the data set has them."""
+  names: list[str] = read_json(job.path / 'manifest.json')['class_names']
+  return names
 
 
 def training(results: Results) -> Section | None:

@@ -216,7 +216,7 @@ def shown(monkeypatch):
   asked = []
 
   def sample_grid(results, classes):
-    asked.append([int(c) for c in classes])
+    asked.append(list(classes))
     return Image.new('RGB', (1, 1))
 
   monkeypatch.setattr(accuracy, 'sample_grid', sample_grid)
@@ -252,7 +252,7 @@ def test_class_by_class_the_accuracies_of_a_trio(shown):
     'ResNet: the classes that gain and lose most when it is trained on synthetic images. In brackets: the 95 '
     '% interval, of classes with fewer than 100 test images.'
   )
-  assert extremes.name == 'extremes_resnet_32' and shown == [[0, 1]]
+  assert extremes.name == 'extremes_resnet_32' and shown == [['crane', 'n01440764']]
   assert extremes.caption == 'Images of these classes, in the same order (ResNet).'
 
 
@@ -266,7 +266,7 @@ def test_five_classes_gain_and_five_lose_and_a_class_that_was_not_tested_does_ne
   )
   section = per_class(results(job, _GENERATE))
   tested = sorted((c for c in range(20) if c != 3), key=lambda c: -gains[c])
-  assert shown == [tested[:5] + tested[-5:]]
+  assert shown == [[f'class {label}' for label in tested[:5] + tested[-5:]]]
   differences = [float(row[3]) for row in blocks(section, Table)[0].rows]
   assert differences == sorted(differences, reverse=True) and len(differences) == 10
 

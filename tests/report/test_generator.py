@@ -77,7 +77,7 @@ def _greys(grid, num_groups):
 
 def test_samples_are_the_first_of_each_class_real_ones_first_and_finetuned_ones_before_others(generated):
   found = generated(('raw', (7, 7), 'pretrain', 200), ('tuned', (7, 7), 'finetune', 100))
-  greys = _greys(sample_grid(found, [0, 1]), num_groups=3)
+  greys = _greys(sample_grid(found, ['ant', 'bee']), num_groups=3)
   ant, bee = (_first_of(found, label) for label in (0, 1))
   assert len(ant) == 6 and len(bee) == 3
   blank = [255]
@@ -88,10 +88,19 @@ def test_samples_are_the_first_of_each_class_real_ones_first_and_finetuned_ones_
 
 def test_samples_of_some_classes_stand_in_the_order_that_is_asked_for(generated):
   found = generated(('tuned', (2, 2), 'finetune', 100))
-  assert _greys(sample_grid(found, [1, 0]), 2) == [
+  assert _greys(sample_grid(found, ['bee', 'ant']), 2) == [
     [*_first_of(found, 1), 255, 255, 255, 255, 101, 101, 255, 255, 255, 255],
     [*_first_of(found, 0), 255, 100, 100, 255, 255, 255, 255],
   ]
+
+
+def test_classes_are_found_by_name_whatever_their_number_is_in_each_job(generated):
+  found = generated(('tuned', (2, 3), 'finetune', 100), ('others', (3, 2), 'finetune', 200))
+  (found.jobs[1].path / 'manifest.json').write_text(json.dumps({'class_names': ['bee', 'crab']}))
+  greys = _greys(sample_grid(found, ['ant', 'bee']), 3)
+  # the second job has no ants, and its first class is bees
+  assert [grey for grey in greys[0][7:] if grey != 255] == [100] * 2
+  assert [grey for grey in greys[1][7:] if grey != 255] == [101] * 3 + [200] * 3
 
 
 def test_samples_of_different_sizes_are_shown_at_the_size_that_all_reach(generated):
@@ -121,13 +130,15 @@ def test_the_caption_of_the_samples_says_that_they_were_not_picked(generated):
 @pytest.mark.parametrize(
   'num_classes, shown', [(3, [0, 1, 2]), (1000, [0, 111, 222, 333, 444, 555, 666, 777, 888, 999])]
 )
-def test_ten_classes_are_shown_from_the_first_to_the_last(num_classes, shown, monkeypatch):
+def test_ten_classes_are_shown_from_the_first_to_the_last(num_classes, shown, monkeypatch, tmp_path):
   asked = []
   monkeypatch.setattr(
     'imagenet_synth.report.generator.sample_grid', lambda results, classes: asked.append(classes)
   )
-  samples(results(hand_made.job('generate', 'g', {'class_counts': [5] * num_classes, 'sizes': [8]}, {})))
-  assert asked == [shown]
+  names = [f'class {label}' for label in range(num_classes)]
+  (tmp_path / 'manifest.json').write_text(json.dumps({'class_names': names}))
+  samples(results(hand_made.job('generate', 'g', {'sizes': [8]}, {}, tmp_path)))
+  assert asked == [[names[label] for label in shown]]
 
 
 def _trained(tmp_path, kind, name, losses, num_steps=100, **more):
