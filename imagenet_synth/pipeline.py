@@ -135,9 +135,8 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Work
     _call(name, 'check', configs[name], known)
   jobs = []
   for name in order:
-    kind, grows = JOBS[kinds[name]], getattr(configs[name], 'grows', ())
-    folder = JobFolder(workdir, name, dict(sections[name]), worker, grows)
-    jobs.append(PlannedJob(name, kind, configs[name], folder))
+    folder = _folder(workdir, name, sections[name], configs[name], worker)
+    jobs.append(PlannedJob(name, JOBS[kinds[name]], configs[name], folder))
   versions: dict[str, dict[str, str]] = {}
   for job in jobs:
     job.folder.check()
@@ -239,8 +238,7 @@ def redo(config: Mapping[str, Any], workdir: pathlib.Path, names: Sequence[str])
   in_order = [name for name in configs if name in cleared and (workdir / name).exists()]
   for name in in_order:
     say(f'--redo: {name} is cleared')
-    grows = getattr(configs[name], 'grows', ())
-    JobFolder(workdir, name, dict(sections[name]), grows=grows).clear()
+    _folder(workdir, name, sections[name], configs[name], Worker()).clear()
   return in_order
 
 
@@ -292,6 +290,13 @@ def _build(name: str, section: Any) -> Any:
     raise InputError(f'config: {where}.job is {section["job"]!r}, known: {", ".join(JOBS)}')
   settings = {key: value for key, value in section.items() if key != 'job'}
   return build(JOBS[section['job']].config, settings, where)
+
+
+def _folder(
+  workdir: pathlib.Path, name: str, section: Mapping[str, Any], config: Any, worker: Worker
+) -> JobFolder:
+  """Returns the folder of a job, from its section and what that was built as."""
+  return JobFolder(workdir, name, dict(section), worker, getattr(config, 'grows', ()))
 
 
 def _add_from_workdir(configs: dict[str, Any], kinds: dict[str, str], workdir: pathlib.Path) -> None:

@@ -54,7 +54,6 @@ class JobFolder:
   worker: Worker
   # the job's own folder, WORKDIR/NAME
   path: pathlib.Path
-
   # keys of the section that may change while its work is kept: more of the same is wanted
   grows: Sequence[str]
 

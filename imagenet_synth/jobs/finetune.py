@@ -8,7 +8,6 @@ from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import Weights
-from imagenet_synth.inputs.text import Text
 from imagenet_synth.train.stage import Training, train_stage
 from imagenet_synth.train.state import Trainer, TrainState
 
@@ -28,10 +27,6 @@ class Config(Training):
   def trained_stage(self, jobs: KnownJobs) -> Stage:
     """Returns the stage that the weights are of."""
     return self.init.stage(jobs)
-
-  def trained_text(self, jobs: KnownJobs) -> Text:
-    """Returns the prompts that the stage is conditioned on."""
-    return self.text
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:

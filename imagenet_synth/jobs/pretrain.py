@@ -6,7 +6,6 @@ from typing import Any
 from imagenet_synth.cascade import Stage
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.text import Text
 from imagenet_synth.train.stage import Training, train_stage
 
 
@@ -24,10 +23,6 @@ class Config(Training):
   def trained_stage(self, jobs: KnownJobs) -> Stage:
     """Returns the stage that the weights are of."""
     return self.stage
-
-  def trained_text(self, jobs: KnownJobs) -> Text:
-    """Returns the prompts that the stage is conditioned on."""
-    return self.text
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training of one stage of the cascade: what the jobs pretrain and finetune share."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -53,7 +54,7 @@ class Preview:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class Training(abc.ABC):
   """Settings that the jobs pretrain and finetune share."""
 
   # the embed job whose prompts are the data set's captions or classes
@@ -89,9 +90,13 @@ class Training:
   # where metrics go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
+  @abc.abstractmethod
   def trained_stage(self, jobs: KnownJobs) -> Stage:
-    """Returns the stage that is trained."""
-    raise NotImplementedError
+    """Returns the stage that the weights are of."""
+
+  def trained_text(self, jobs: KnownJobs) -> Text:
+    """Returns the prompts that the stage is conditioned on."""
+    return self.text
 
   def check_stage(self, stage: Stage, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stage, the data and the text are known not to fit each other."""
