@@ -94,8 +94,14 @@ def training(job, optimizer, num_steps, batch_size, sampler, checkpoint_every, *
   )
 
 
-def all_jobs():
-  """Name -> section, in order."""
+MEASURED = dict(text='embed', extractor='inception', batch_size=256)
+REFERENCES = dict(train=imagenet('train'), validation=imagenet('validation'))
+# the base as later jobs draw it
+BASE_USE = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
+
+
+def training_of_stages():
+  """Prompts, the text-to-image cascade, and its fine-tuning on class names."""
   jobs = {}
   # prompts are class names alone; their length in tokens is ours
   jobs['embed'] = dict(
@@ -116,19 +122,21 @@ def all_jobs():
   jobs['finetune_sr256'] = training(
     'finetune', 'adam', 490_000, 2048, SR_256_SAMPLER, 35_000, init='pretrain_sr256', fsdp=4
   )
+  return jobs
 
+
+def choice_of_checkpoints_and_settings():
+  """The extractor; the best checkpoint of a stage and its best sampler settings, base first."""
+  jobs = {}
   jobs['inception'] = dict(job='import_extractor', network='inception', path=INCEPTION)
-  measured = dict(text='embed', extractor='inception', batch_size=256)
-  references = dict(train=imagenet('train'), validation=imagenet('validation'))
   jobs['select_base'] = dict(
     job='select',
     weights='finetune_base',
     sampler=DEFAULT_SAMPLER,
     per_class=10,
     reference=imagenet('validation'),
-    **measured,
+    **MEASURED,
   )
-  base = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
   jobs['sweep_base'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
@@ -136,32 +144,32 @@ def all_jobs():
     grid=dict(
       guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), logvar=(0.0, 0.2, 0.3, 0.4, 1.0), num_steps=(128, 500, 1000)
     ),
-    references=references,
+    references=REFERENCES,
     choose='fid_validation',
-    **measured,
+    **MEASURED,
   )
   jobs['sweep_guidance'] = dict(
     job='sweep',
-    stages=[dict(base, tuned_by='sweep_base')],
+    stages=[dict(BASE_USE, tuned_by='sweep_base')],
     per_class=1200,
     grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0)),
-    references=references,
+    references=REFERENCES,
     choose='cas',
     cas=dict(model=models.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'), seeds=(0,)),
-    **measured,
+    **MEASURED,
   )
   jobs['select_sr256'] = dict(
     job='select',
     weights='finetune_sr256',
     sampler=SR_256_SAMPLER,
-    below=[base],
+    below=[BASE_USE],
     per_class=10,
     reference=imagenet('validation'),
-    **measured,
+    **MEASURED,
   )
   jobs['sweep_sr256'] = dict(
     job='sweep',
-    stages=[base, dict(weights='select_sr256', sampler=SR_256_SAMPLER)],
+    stages=[BASE_USE, dict(weights='select_sr256', sampler=SR_256_SAMPLER)],
     per_class=10,
     grid=dict(
       guidance=(1.0, 2.0, 5.0, 10.0, 30.0),
@@ -169,11 +177,16 @@ def all_jobs():
       logvar=(0.1, 0.3),
       num_steps=(128, 500, 1000),
     ),
-    references=references,
+    references=REFERENCES,
     choose='fid_train',
-    **measured,
+    **MEASURED,
   )
+  return jobs
 
+
+def data_sets():
+  """What is generated, and how good it is."""
+  jobs = {}
   jobs['generate'] = dict(
     job='generate',
     text='embed',
@@ -182,15 +195,20 @@ def all_jobs():
     shard_size=1000,
     batch_size=256,
     stages=[
-      base,
+      BASE_USE,
       dict(weights='select_sr256', sampler=SR_256_SAMPLER, tuned_by='sweep_sr256'),
       dict(weights='pretrain_sr1024', sampler=SR_1024_SAMPLER),
     ],
   )
   jobs['evaluate'] = dict(
-    job='evaluate', samples='generate', sizes=(64, 256), extractor='inception', references=references
+    job='evaluate', samples='generate', sizes=(64, 256), extractor='inception', references=REFERENCES
   )
   return jobs
+
+
+def all_jobs():
+  """Name -> section, in order."""
+  return training_of_stages() | choice_of_checkpoints_and_settings() | data_sets()
 
 
 def config_of(jobs, name=None):
