@@ -7,6 +7,7 @@ import numpy as np
 
 from imagenet_synth.cascade import TextStates
 from imagenet_synth.core.config import Invalid, Reference
+from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_arrays, write_arrays
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.class_names import class_id, label_map
@@ -94,7 +95,7 @@ class Text(Reference):
         raise Invalid(key, f'has {prompt!r}, which is not among the prompts of {self.name}: {first}, ...')
 
   def require_classes(self, class_names: tuple[str, ...] | None, jobs: KnownJobs, key: str) -> None:
-    """Raises `Invalid` for `key` unless the job has a prompt for each of these classes, in label order.
+    """Raises `Invalid` for `key` unless the job has a prompt for each of these classes, in any order.
 
     Names that are not known yet pass, and so do any where `class_names` is None; the job must embed classes.
     """
@@ -104,8 +105,7 @@ class Text(Reference):
     known = config.dataset.contents(jobs.workdir, f'{key}: dataset of {self.name}').class_names
     if class_names is None or known is None:
       return
-    for label, (ours, theirs) in enumerate(zip(class_names, known)):
-      if ours != theirs:
-        raise Invalid(key, f'is {self.name}, whose class {label} is {theirs!r}; here it is {ours!r}')
-    if len(class_names) != len(known):
-      raise Invalid(key, f'is {self.name}, which has {len(known)} classes; there are {len(class_names)} here')
+    try:
+      label_map(class_names, known, 'the data set', self.name)
+    except InputError as error:
+      raise Invalid(key, f'is {self.name}, but {error}') from None

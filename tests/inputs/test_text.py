@@ -133,7 +133,15 @@ def test_the_first_prompt_that_is_not_embedded_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'wanted, known', [(('a', 'b'), ('a', 'b')), (None, ('a', 'b')), (('a', 'b'), None), (None, None)]
+  'wanted, known',
+  [
+    (('a', 'b'), ('a', 'b')),
+    (('b', 'a'), ('a', 'b')),
+    (('b',), ('a', 'b')),
+    (None, ('a', 'b')),
+    (('a', 'b'), None),
+    (None, None),
+  ],
 )
 def test_classes_that_have_prompts_or_are_not_known_yet_pass(wanted, known, tmp_path):
   Text('embed').require_classes(wanted, _jobs(tmp_path, dataset=_Classes(known)), 'text')
@@ -141,7 +149,7 @@ def test_classes_that_have_prompts_or_are_not_known_yet_pass(wanted, known, tmp_
 
 @pytest.mark.parametrize('wanted', [('a', 'x'), ('x', 'b'), ('a', 'b', 'x')])
 def test_a_class_without_a_prompt_is_refused(wanted, tmp_path):
-  with pytest.raises(Invalid, match='^text is embed, '):
+  with pytest.raises(Invalid, match="^text is embed, but the data set has the class 'x', which is not"):
     Text('embed').require_classes(wanted, _jobs(tmp_path, dataset=_Classes(('a', 'b'))), 'text')
 
 
