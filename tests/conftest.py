@@ -15,3 +15,12 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_backend_optimization_level=0',
   ]
 ).strip()
+
+# these take minutes: begun last, one process would work on them alone in the end
+_LONGEST_FILES = ('test_end_to_end.py', 'test_own_data.py', 'test_configs.py', 'test_state.py')
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the longest files first."""
+  places = {name: place for place, name in enumerate(_LONGEST_FILES)}
+  items.sort(key=lambda item: places.get(item.path.name, len(places)))

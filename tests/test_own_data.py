@@ -12,14 +12,9 @@ from imagenet_synth import pipeline
 from imagenet_synth.cascade import Cascade
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.records import ShardSource
+from tests.small_pipeline import ADAM, EMBED, SAMPLER, STAGE
 
 _CLASSES = ('bird', 'cat', 'insect', 'monkey')
-_NETWORK = dict(
-  type='unet', channels=4, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(), head_size=4
-)
-_ENCODER = dict(random=dict(vocab_size=384, width=8, num_layers=1, num_heads=1, head_size=8, mlp_size=8))
-_SAMPLER = dict(num_steps=2, thresholding='static')
-_ADAM = dict(name='adam', learning_rate=1e-3)
 
 
 def _photos(split):
@@ -29,11 +24,11 @@ def _photos(split):
 def _config(per_class=4, **more):
   """A generator whose weights do not depend on the photos, and a classifier that does."""
   glyphs = dict(name='glyphs', split='train', options=dict(num_examples=400, seed=0))
-  embed = dict(job='embed', encoder=_ENCODER, max_length=32, batch_size=16)
+  embed = dict(EMBED, max_length=32)
   classify = dict(
     job='classify',
     model=dict(type='resnet', block='basic', width=4, stage_sizes=(1,), stem='small'),
-    recipe=dict(optimizer=_ADAM, num_steps=1, batch_size=8),
+    recipe=dict(optimizer=ADAM, num_steps=1, batch_size=8),
     size=8,
     real=_photos('train'),
     test=_photos('test'),
@@ -48,9 +43,9 @@ def _config(per_class=4, **more):
       num_steps=1,
       batch_size=8,
       checkpoint_every=1,
-      optimizer=_ADAM,
-      stage=dict(size=8, channels=1, network=_NETWORK),
-      preview=dict(prompts=('zero',), columns=1, sampler=_SAMPLER),
+      optimizer=ADAM,
+      stage=STAGE,
+      preview=dict(prompts=('zero',), columns=1, sampler=SAMPLER),
     ),
     embed=dict(embed, dataset=_photos('train'), prompts='classes'),
     real=dict(classify, mixtures=dict(real=dict(real=True))),
@@ -61,7 +56,7 @@ def _config(per_class=4, **more):
       per_class=per_class,
       shard_size=5,
       batch_size=8,
-      stages=[dict(weights='train', sampler=_SAMPLER)],
+      stages=[dict(weights='train', sampler=SAMPLER)],
     ),
     files=dict(job='export', samples='generate', size=8, form='folder'),
     **more,

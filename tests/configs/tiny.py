@@ -31,6 +31,8 @@ def _tiny(value):
     return value
   value = {key: _NUMBERS.get(key, _tiny(item)) for key, item in value.items()}
   value |= _NETWORKS.get(value.get('type'), {})
+  if 'grid' in value:
+    value['grid'] = {name: values[:2] for name, values in value['grid'].items()}
   if 'num_steps' in value:
     value['num_steps'] = 4
   if 'checkpoint_every' in value:
