@@ -4,6 +4,7 @@ A run that resumes at step s, on any number of hosts, sees what an uninterrupted
 nothing here has a position that could be lost.
 """
 
+import abc
 import functools
 import itertools
 import time
@@ -41,7 +42,43 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
   return np.asarray(small).reshape(size, size, channels)
 
 
-class Images:
+@functools.lru_cache(maxsize=8)
+def _permutation(seed: tuple[int, ...], epoch: int, num_examples: int) -> np.ndarray:
+  return np.random.default_rng((*seed, epoch)).permutation(num_examples)
+
+
+def batch_indices(seed: tuple[int, ...], step: int, batch_size: int, num_examples: int) -> np.ndarray:
+  """Returns the examples of the batch of `step`, which counts from 0: int [batch_size].
+
+  Every epoch is a random permutation of all examples; a batch may span two epochs.
+  """
+  positions = step * batch_size + np.arange(batch_size)
+  epochs = positions // num_examples
+  return np.concatenate(
+    [
+      _permutation(seed, int(epoch), num_examples)[positions[epochs == epoch] % num_examples]
+      for epoch in np.unique(epochs)
+    ]
+  )
+
+
+class Drawable(abc.ABC):
+  """Images of one size, each with a number, that batches are drawn from."""
+
+  @abc.abstractmethod
+  def __len__(self) -> int:
+    """Returns how many images there are."""
+
+  @abc.abstractmethod
+  def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [B, S, S, C] and their numbers int32 [B], for indices int [B], B > 0."""
+
+  def batch_indices(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Returns the images of the batch of `step`, which counts from 0: int [batch_size]."""
+    return batch_indices((seed,), step, batch_size, len(self))
+
+
+class Images(Drawable):
   """The images of a source at one size, each with a number.
 
   Args:
@@ -73,7 +110,6 @@ class Images:
     return self._num
 
   def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 [B, size, size, C] and their numbers int32 [B], for indices int [B]."""
     if self._cached is None:
       return self._load(indices)
     return self._cached[0][indices], self._cached[1][indices]
@@ -91,7 +127,7 @@ class Images:
     return resize(example['image'], self._size), self._number(example)
 
 
-class Joined:
+class Joined(Drawable):
   """Several `Images` of one size, one after the other, as if they were one."""
 
   def __init__(self, parts: Sequence[Images]):
@@ -102,7 +138,6 @@ class Joined:
     return int(self._ends[-1])
 
   def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 [B, size, size, C] and their numbers int32 [B], for indices int [B], B > 0."""
     which = np.searchsorted(self._ends, indices, side='right')
     starts = np.concatenate([[0], self._ends[:-1]])
     pieces = []
@@ -117,28 +152,36 @@ class Joined:
     return images, numbers
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-  return np.random.default_rng((seed, epoch)).permutation(num_examples)
+class Blend(Joined):
+  """Several `Images`, one after the other, of each of which every batch has a fixed share.
 
-
-def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
-  """Returns the examples of the batch of `step`, which counts from 0: int [batch_size].
-
-  Every epoch is a random permutation of all examples; a batch may span two epochs.
+  Args:
+    parts: the images; each part goes through random permutations of its own, at its own pace.
+    counts: how many of each `sum(counts)` rows of a batch are of each part, those of the first part first.
   """
-  positions = step * batch_size + np.arange(batch_size)
-  epochs = positions // num_examples
-  return np.concatenate(
-    [
-      _permutation(seed, int(epoch), num_examples)[positions[epochs == epoch] % num_examples]
-      for epoch in np.unique(epochs)
-    ]
-  )
+
+  def __init__(self, parts: Sequence[Images], counts: Sequence[int]):
+    super().__init__(parts)
+    self._owners = np.repeat(np.arange(len(parts)), counts)
+
+  def owners(self, rows: np.ndarray) -> np.ndarray:
+    """Returns which part rows of a batch are of: int [B], for rows int [B]."""
+    return self._owners[rows % len(self._owners)]
+
+  def batch_indices(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Returns the images of the batch of `step`, which counts from 0: int [batch_size]."""
+    owners, indices = self.owners(np.arange(batch_size)), np.empty(batch_size, int)
+    start = 0
+    for i, part in enumerate(self._parts):
+      mine = owners == i
+      if mine.any():
+        indices[mine] = start + batch_indices((seed, i), step, int(mine.sum()), len(part))
+      start += len(part)
+    return indices
 
 
 def batches(
-  images: Images | Joined,
+  images: Drawable,
   number_name: str,
   seed: int,
   batch_size: int,
@@ -166,7 +209,7 @@ def batches(
   """
   rows = np.arange(batch_size) if rows is None else rows
   for step in range(start, stop):
-    taken, numbers = images.take(batch_indices(seed, step, batch_size, len(images))[rows])
+    taken, numbers = images.take(images.batch_indices(seed, step, batch_size)[rows])
     if augment is not None:
       taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))
     yield {'image': taken, number_name: numbers}

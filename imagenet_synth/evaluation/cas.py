@@ -15,7 +15,7 @@ import numpy as np
 from imagenet_synth.core.config import Distinct, Invalid, NotEmpty, Seed
 from imagenet_synth.core.files import read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.data.batches import Images, Joined
+from imagenet_synth.data.batches import Drawable, Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Examples
 from imagenet_synth.inputs.datasets import DatasetConfig
@@ -74,13 +74,7 @@ class Experiment:
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
   def run(
-    self,
-    data: Images | Joined,
-    seed: int,
-    path: pathlib.Path,
-    origin: dict[str, Any],
-    what: str,
-    start: Any = None,
+    self, data: Drawable, seed: int, path: pathlib.Path, origin: dict[str, Any], what: str, start: Any = None
   ) -> dict[str, Any]:
     """Trains on `data`, tests, and returns the figures, which are kept in `path`/metrics.json.
 

@@ -16,7 +16,7 @@ from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
 from imagenet_synth.core.devices import make_mesh, map_rows, over_devices
 from imagenet_synth.data.augment import Draws, center_part
-from imagenet_synth.data.batches import Images, Joined, batches
+from imagenet_synth.data.batches import Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
 from imagenet_synth.train.loop import Writer, fit, restore_or_init
@@ -78,7 +78,7 @@ class ClassifierObjective:
 def train(
   model: nn.Module,
   recipe: Recipe,
-  data: Images | Joined,
+  data: Drawable,
   size: int,
   seed: int,
   path: pathlib.Path,

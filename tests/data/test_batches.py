@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_synth.data.batches import Ahead, Images, Joined, batch_indices, batches, resize
+from imagenet_synth.data.batches import Ahead, Blend, Images, Joined, batch_indices, batches, resize
 
 
 class _Source:
@@ -111,7 +111,7 @@ def test_every_epoch_is_a_permutation(num_examples, batch_size):
   num_epochs = 4
   steps = -(-num_epochs * num_examples // batch_size)
   draw = lambda seed: np.concatenate(
-    [batch_indices(seed, step, batch_size, num_examples) for step in range(steps)]
+    [batch_indices((seed,), step, batch_size, num_examples) for step in range(steps)]
   )
   drawn = draw(5)
   epochs = drawn[: num_epochs * num_examples].reshape(num_epochs, num_examples)
@@ -119,6 +119,23 @@ def test_every_epoch_is_a_permutation(num_examples, batch_size):
   if num_examples >= 7:
     assert len(np.unique(epochs, axis=0)) == num_epochs
     assert np.any(drawn != draw(6))
+
+
+def test_every_batch_of_a_blend_has_the_shares_and_every_part_its_own_epochs():
+  sizes, counts, batch_size = (5, 3), (3, 1), 8
+  blend = Blend([Images(_Source(num, first=10 * i), 8, _label) for i, num in enumerate(sizes)], counts)
+  owners = blend.owners(np.arange(batch_size))
+  np.testing.assert_array_equal(owners, [0, 0, 0, 1, 0, 0, 0, 1])
+  steps = list(batches(blend, 'label', 1, batch_size, 0, 15))
+  labels = np.stack([batch['label'] for batch in steps])
+  np.testing.assert_array_equal(labels // 10, np.tile(owners, (15, 1)))
+  # 15 steps are 18 epochs of the first part, 10 of the second: each holds every image once
+  for i, num in enumerate(sizes):
+    epochs = labels[:, owners == i].reshape(-1, num)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(10 * i + np.arange(num), (len(epochs), 1)))
+  # whichever rows and steps are asked for, an image is the same
+  (part,) = batches(blend, 'label', 1, batch_size, 7, 8, np.array([2, 3, 7]))
+  np.testing.assert_array_equal(part['label'], labels[7, [2, 3, 7]])
 
 
 def _noise(images, draws):
@@ -143,7 +160,7 @@ def test_batches_hold_the_images_of_their_numbers():
   source = _Source(7)
   for step, batch in enumerate(_batches(0, 5, augment=None)):
     assert set(batch) == {'image', 'label'}
-    np.testing.assert_array_equal(batch['label'], batch_indices(1, step, 4, 7))
+    np.testing.assert_array_equal(batch['label'], batch_indices((1,), step, 4, 7))
     np.testing.assert_array_equal(batch['image'], source.images[batch['label']])
     assert batch['image'].dtype == np.uint8 and batch['label'].dtype == np.int32
 
