@@ -18,19 +18,27 @@ from absl import logging
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.progress import progress, say
-from imagenet_synth.data import digits, glyphs
+from imagenet_synth.data import digits, glyphs, mnist5k
 from imagenet_synth.data.class_names import imagenet_names
 from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.digits import Digits
 from imagenet_synth.data.glyphs import Glyphs
+from imagenet_synth.data.mnist5k import Mnist5k, Mnist5kWeb
 from imagenet_synth.data.source import Contents, Source, parse_split
 
-BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {'digits': Digits, 'glyphs': Glyphs}
+BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
+  'digits': Digits,
+  'glyphs': Glyphs,
+  'mnist5k': Mnist5k,
+  'mnist5k_web': Mnist5kWeb,
+}
 """The data sets that this program brings along, by name."""
 
 _CONTENTS: dict[str, Callable[..., dict[str, Contents]]] = {
   'digits': digits.contents,
   'glyphs': glyphs.contents,
+  'mnist5k': mnist5k.contents,
+  'mnist5k_web': mnist5k.web_contents,
 }
 
 
