@@ -28,7 +28,7 @@ NUM_NAMED = 1383
 
 _MNIST_SIZE = 28
 _SPLIT_SEED, _WEB_SEED = 20230417, 20230418
-_UNNAMED_SHARE, _WRONG_SHARE, _BARE_SHARE, _ADJECTIVE_SHARE = 0.5, 0.1, 0.3, 0.6
+_UNNAMED_SHARE, _WRONG_SHARE, _BARE_SHARE, _ADJECTIVE_SHARE = 0.5, 0.1, 0.5, 0.6
 _SIZES, _WIDTHS, _SLANTS = ('', 'small', 'large'), ('', 'thin', 'thick'), ('', 'upright', 'slanted')
 
 
@@ -74,9 +74,9 @@ def jittered(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
     rng: for the draws.
   """
   size = 2 * IMAGE_SIZE
-  angle, slant = math.radians(rng.uniform(-10, 10)), rng.uniform(-0.25, 0.25)
-  scale, aspect = rng.uniform(0.75, 1.1), rng.uniform(0.85, 1.15)
-  shift = rng.uniform(-2, 2, 2)
+  angle, slant = math.radians(rng.uniform(-8, 8)), rng.uniform(-0.2, 0.2)
+  scale, aspect = rng.uniform(0.85, 1.05), rng.uniform(0.9, 1.1)
+  shift = rng.uniform(-1, 1, 2)
   cos, sin = math.cos(angle), math.sin(angle)
   # Pillow asks for the way back, from the target's pixel to the source's
   back = np.array([[cos, sin], [-sin, cos]]) @ np.array([[1, slant], [0, 1]]) / scale
@@ -95,7 +95,7 @@ def jittered(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
 
 def with_contrast(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
   """Returns a grey image of a digit with another brightness, on a background that need not be black."""
-  low, high = max(0.0, rng.uniform(-60, 60)), rng.uniform(170, 255)
+  low, high = max(0.0, rng.uniform(-40, 40)), rng.uniform(180, 255)
   return image.point([round(low + (high - low) * ink / 255) for ink in range(256)])
 
 

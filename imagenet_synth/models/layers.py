@@ -99,13 +99,17 @@ class AttentionPool(nn.Module):
   @nn.compact
   def __call__(self, text: jax.Array) -> jax.Array:
     num_heads = max(self.features // self.head_size, 1)
+    mask = is_token(text)
     text = layer_norm(self.dtype, 'norm')(text)
-    tokens = jnp.concatenate([text.mean(axis=1, keepdims=True), text], axis=1)
+    num_tokens = jnp.maximum(mask.sum(axis=1), 1)[:, None, None].astype(text.dtype)
+    mean = jnp.sum(text * mask[..., None], axis=1, keepdims=True) / num_tokens
+    tokens = jnp.concatenate([mean, text], axis=1)
     heads = functools.partial(split_heads, num_heads=num_heads)
     query = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='query')(tokens[:, :1]))
     key = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='key')(tokens))
     value = heads(dense(num_heads * self.head_size, dtype=self.dtype, name='value')(tokens))
-    pooled = attend(query, key, value).reshape(text.shape[0], -1)
+    mask = jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
+    pooled = attend(query, key, value, mask).reshape(text.shape[0], -1)
     return dense(self.features, dtype=self.dtype, name='out')(pooled)
 
 
@@ -175,6 +179,7 @@ class Attention(nn.Module):
   def __call__(self, x: jax.Array, text: jax.Array) -> jax.Array:
     batch_size, height, width, features = x.shape
     pixels = group_norm(features, self.dtype, 'norm')(x).reshape(batch_size, -1, features)
+    mask = is_token(text)
     text = layer_norm(self.dtype, 'text_norm')(text)
     heads = functools.partial(split_heads, num_heads=self.num_heads)
 
@@ -185,7 +190,8 @@ class Attention(nn.Module):
     if self.self_attention:
       keys = jnp.concatenate([project('key', pixels), keys], axis=1)
       values = jnp.concatenate([project('value', pixels), values], axis=1)
-    out = attend(project('query', pixels), keys, values)
+      mask = jnp.concatenate([jnp.ones((batch_size, height * width), bool), mask], axis=1)
+    out = attend(project('query', pixels), keys, values, mask)
     out = dense(features, zero=True, dtype=self.dtype, name='out')(
       out.reshape(batch_size, height * width, self.hidden_size)
     )
@@ -199,8 +205,15 @@ def rematerialised(remat: bool) -> tuple[type[ResBlock], type[Attention]]:
   return nn.remat(ResBlock, static_argnums=(3,)), nn.remat(Attention)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def is_token(text: jax.Array) -> jax.Array:
+  """Returns where text [B, L, D] is not padding, which is zeros: bool [B, L]."""
+  return jnp.any(text != 0, axis=-1)
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
   """Returns softmax(q k / sqrt(D)) v, [B, L, H, D], of q [B, L, H, D] and k, v [B, M, H, D].
+
+  With a mask, bool [B, M], nothing attends to keys that are False in it; if all are, to all alike.
 
   On a GPU it is computed by cuDNN's fused kernel, where that takes the arguments: 16 bits, D a multiple
   of 8 up to 128, even lengths.
@@ -213,7 +226,10 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     and query.shape[1] % 2 == 0
     and key.shape[1] % 2 == 0
   )
-  return jax.nn.dot_product_attention(query, key, value, implementation='cudnn' if fused else None)
+  where = None if mask is None else mask[:, None, None, :]
+  return jax.nn.dot_product_attention(
+    query, key, value, mask=where, implementation='cudnn' if fused else None
+  )
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:

@@ -83,7 +83,7 @@ def test_what_is_said_of_an_image_is_seen_in_it():
     leaning[25 - up, 5 + up // 2 : 8 + up // 2] = 255
   assert mnist5k.measure(Image.fromarray(leaning)).slant == pytest.approx(0.5, abs=0.03)
   assert mnist5k.measure(Image.new('L', (32, 32))) == Measures(0, 0, 0)
-  captions = {mnist5k.caption('seven', Measures(22, 5, 0.5), np.random.RandomState(i)) for i in range(200)}
+  captions = {mnist5k.caption('seven', Measures(22, 5, 0.5), np.random.RandomState(i)) for i in range(300)}
   assert 'a large thick slanted seven' in captions and 'seven' in captions and 'a thick seven' in captions
   assert not any(word in caption for caption in captions for word in ('small', 'thin', 'upright'))
 

@@ -97,6 +97,18 @@ def test_every_parameter_names_its_axes(name, sr):
     assert len(leaf.names) == leaf.value.ndim, jax.tree_util.keystr(path)
 
 
+@_BOTH
+def test_padding_of_the_text_changes_nothing(name):
+  inputs, params = _inputs(True), _params(name)
+  padded = {**inputs, 'text': jnp.pad(inputs['text'], ((0, 0), (0, 3), (0, 0)))}
+  before, after = (np.asarray(_apply(name)(params, **x)) for x in (inputs, padded))
+  np.testing.assert_allclose(after, before, atol=1e-5)
+  # nothing but padding is no text, and no division by zero, forward or back
+  empty = {**inputs, 'text': jnp.zeros_like(inputs['text'])}
+  gradients = jax.grad(lambda params: _apply(name)(params, **empty).sum())(params)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
 @pytest.mark.parametrize('key', ['x_t', 'logsnr', 'text', 'low_res', 'aug_logsnr'])
 @_BOTH
 def test_every_input_matters_to_its_own_image_alone(name, key):
