@@ -12,7 +12,7 @@ _SEED = 0
 _ERRORS = 2.0
 
 
-def standard_error(mean: float, std: float | None, num_test: int) -> float:
+def _standard_error(mean: float, std: float | None, num_test: int) -> float:
   """Returns the standard error of an accuracy in [0, 1], from the test images and the spread over seeds.
 
   A spread that is not known, with one seed, counts as none.
@@ -108,8 +108,8 @@ def _seed_variance(right: np.ndarray) -> float:
 def beats_guessing(mean: float, std: float | None, num_classes: int, num_test: int) -> bool:
   """Returns whether an accuracy in [0, 1] is above that of guessing by more than its own noise."""
   chance = 1 / num_classes
-  of_chance = standard_error(chance, None, num_test)
-  return mean - chance > _ERRORS * max(standard_error(mean, std, num_test), of_chance)
+  of_chance = _standard_error(chance, None, num_test)
+  return mean - chance > _ERRORS * max(_standard_error(mean, std, num_test), of_chance)
 
 
 def undecided(losses: Sequence[float], noise: float | Sequence[float]) -> list[int]:

@@ -2,6 +2,9 @@
 
 import pathlib
 
+import numpy as np
+
+from imagenet_synth.inputs.predictions import save_predictions
 from imagenet_synth.report.results import FinishedJob, Results
 
 RESNET = {'type': 'resnet', 'width': 8}
@@ -60,8 +63,18 @@ def mixture(
 
 
 def classify(
-  name='classify', title='ResNet', size=32, model=RESNET, recipe=IN_STEPS, class_names=CLASSES, **mixtures
+  name='classify',
+  title='ResNet',
+  size=32,
+  model=RESNET,
+  recipe=IN_STEPS,
+  class_names=CLASSES,
+  num_test=1234,
+  data=('train', 'test'),
+  path=pathlib.Path('/nowhere'),
+  **mixtures,
 ):
+  """A classify job; `data` are names of what it was trained and tested on."""
   config = {'job': 'classify', 'model': model, 'recipe': recipe, 'size': size}
   return job(
     'classify',
@@ -72,12 +85,32 @@ def classify(
       'model': title,
       'size': size,
       'mixtures': mixtures,
-      'runs': [],
+      'runs': [
+        {'path': f'runs/{mixture}-seed{seed}', 'mixture': mixture, 'seed': seed, 'channels': 1}
+        for mixture, of in mixtures.items()
+        for seed in range(of['top_1']['num'])
+      ],
       'class_names': list(class_names),
-      'num_test': 1234,
+      'num_test': num_test,
+      'data': {key: [name, f'version of {name}'] for key, name in zip(('real', 'test'), data)},
     },
     config,
+    path,
   )
+
+
+def keep_predictions(job):
+  """Leaves the predictions of a classify job's runs: of the first images so many are right as `top_1` says.
+
+  All seeds say the same. So the difference of two is the share of the images that one alone is right on.
+  """
+  num_classes, num = len(job.result['class_names']), job.result['num_test']
+  labels = np.arange(num) % num_classes
+  for run in job.result['runs']:
+    num_right = round(num * job.result['mixtures'][run['mixture']]['top_1']['mean'])
+    said = np.where(np.arange(num) < num_right, labels, (labels + 1) % num_classes)
+    save_predictions(job.path / run['path'], np.eye(num_classes)[said], labels)
+  return job
 
 
 def references(train=0.5, validation=0.625):
