@@ -215,7 +215,6 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     ],
     'class_names': list(work.class_names),
     'num_test': len(work.test),
-    'data': work.data(),
   }
 
 
@@ -283,11 +282,6 @@ class _Runs:
       **summary(results),
       'to_real': self._to_real(mixture),
     }
-
-  def data(self) -> dict[str, list[str]]:
-    """Returns name and version of the real images that runs were trained and tested on."""
-    real, test = self._config.real, self._config.test
-    return {'real': [str(real), self._real.version], 'test': [str(test), self.test.version]}
 
   def _to_real(self, mixture: str) -> dict[str, Any] | None:
     """Returns how much better a mixture is than the real images alone, as `Difference` has it.

@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from imagenet_synth.core.config import build
 from imagenet_synth.core.files import json_hash
 from imagenet_synth.data.class_names import class_name_and_wnid
+from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.metrics.uncertainty import beats_guessing, share_interval
 from imagenet_synth.report import figures, paper
 from imagenet_synth.report.gains import Gain, gains_note
 from imagenet_synth.report.generator import sample_grid
 from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
-from imagenet_synth.report.results import Results, percent, spread
+from imagenet_synth.report.results import FinishedJob, Results, percent, spread
 
 _NUM_EXTREMES = 10
 # tested images of a class below which its accuracy is given with an interval
@@ -51,9 +53,9 @@ class Accuracy:
   synthetic_size: int | None
   # real images that it was tested on
   num_test: int
-  # name and version of the real images that it was trained and tested on; None in old results
-  real_data: tuple[str, ...] | None
-  test_data: tuple[str, ...] | None
+  # name and version of the real images of its job, those to train on and those that it was tested on
+  real_data: tuple[str, str]
+  test_data: tuple[str, str]
   # the folders of its runs, by their seeds
   runs: dict[int, pathlib.Path]
   # the mixture's figures, as jobs/classify.py writes them
@@ -136,10 +138,7 @@ def accuracies(results: Results) -> list[Accuracy]:
   for job in results.of_kind('classify'):
     class_names = tuple(job.result['class_names'])
     model_id = json_hash([*(job.config[key] for key in ('model', 'recipe', 'size')), class_names])
-    # results of earlier versions have none
-    real_data, test_data = (
-      tuple(job.result['data'][key]) if 'data' in job.result else None for key in ('real', 'test')
-    )
+    real_data, test_data = (_images_of(job, key) for key in ('real', 'test'))
     for name, mixture in job.result['mixtures'].items():
       runs = {run['seed']: job.path / run['path'] for run in job.result['runs'] if run['mixture'] == name}
       rows.append(
@@ -160,6 +159,12 @@ def accuracies(results: Results) -> list[Accuracy]:
         )
       )
   return rows
+
+
+def _images_of(job: FinishedJob, key: str) -> tuple[str, str]:
+  """Returns name and version of the images that a key of a job's section names."""
+  dataset = build(DatasetConfig, job.config[key], key)
+  return str(dataset), job.origin['data'][f'images of {dataset}']
 
 
 @dataclasses.dataclass(frozen=True)

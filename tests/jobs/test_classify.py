@@ -158,10 +158,6 @@ def test_the_difference_to_real_images_alone_has_an_interval(with_samples, monke
     'excludes_zero': True,
   }
   assert result['mixtures']['real']['to_real'] is None
-  assert result['data'] == {
-    'real': ['digits train[:64]', 'digits train[:64], 64 examples'],
-    'test': ['digits test[:50]', 'digits test[:50], 50 examples'],
-  }
 
 
 @pytest.mark.parametrize('others', [{}, dict(real=_REAL, again=_REAL)], ids=['none', 'two'])

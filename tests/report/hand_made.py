@@ -17,11 +17,12 @@ def results(*jobs, folder=None):
   return Results(jobs, folder)
 
 
-def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), seconds=60.0):
+def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), data=(), seconds=60.0):
   origin = {
     'job': name,
     'config_hash': f'hash of {name}',
     'inputs': {of: 'version' for of in inputs},
+    'data': {f'images of {of}': f'version of {of}' for of in data},
     'revision': 'abc123',
   }
   return FinishedJob(name, kind, path, config, result, origin, seconds)
@@ -70,12 +71,16 @@ def classify(
   recipe=IN_STEPS,
   class_names=CLASSES,
   num_test=1234,
-  data=('train', 'test'),
+  real_split='train',
+  test_split='test',
   path=pathlib.Path('/nowhere'),
   **mixtures,
 ):
-  """A classify job; `data` are names of what it was trained and tested on."""
+  """A classify job; `real_split` and `test_split` of digits are its real images."""
   config = {'job': 'classify', 'model': model, 'recipe': recipe, 'size': size}
+  config |= {
+    key: {'name': 'digits', 'split': split} for key, split in (('real', real_split), ('test', test_split))
+  }
   return job(
     'classify',
     name,
@@ -92,10 +97,10 @@ def classify(
       ],
       'class_names': list(class_names),
       'num_test': num_test,
-      'data': {key: [name, f'version of {name}'] for key, name in zip(('real', 'test'), data)},
     },
     config,
     path,
+    data=[f'digits {split}' for split in (real_split, test_split)],
   )
 
 

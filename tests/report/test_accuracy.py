@@ -89,7 +89,7 @@ def test_differences_have_intervals_from_the_predictions_of_all_jobs(tmp_path):
 
 def test_there_is_no_interval_between_tests_on_different_images(tmp_path):
   jobs = [
-    classify('real', path=tmp_path / 'real', data=('train', 'validation'), real=_REAL),
+    classify('real', path=tmp_path / 'real', test_split='validation', real=_REAL),
     classify('more', path=tmp_path / 'more', both=_BOTH),
   ]
   section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
@@ -108,17 +108,11 @@ def test_one_seed_is_said_to_leave_the_spread_over_seeds_unknown(tmp_path):
   )
 
 
-def test_results_of_an_earlier_version_have_differences_without_intervals():
-  old = classify(real=_REAL, both=_BOTH)
-  del old.result['data']
-  assert [row[4] for row in _cells(classifiers(results(old)))] == ['', '+12.50']
-
-
 def test_images_are_held_against_the_same_number_of_the_same_real_ones():
   jobs = [
     classify('train', real=_REAL, few=mixture(60, top_1=0.5), both=_BOTH, more=mixture(60, 600, 0.625)),
-    classify('web', data=('web', 'test'), real=mixture(600, top_1=0.25), both=mixture(600, 600, 0.375)),
-    classify('other', data=('other', 'test'), both=mixture(600, 600, 0.375)),
+    classify('web', real_split='web', real=mixture(600, top_1=0.25), both=mixture(600, 600, 0.375)),
+    classify('other', real_split='other', both=mixture(600, 600, 0.375)),
   ]
   cells = {(row[1], row[2][:5]): row[4] for row in _cells(classifiers(results(*jobs)))}
   assert cells['600 real + 600 synthetic', '87.50'] == '+12.50'
