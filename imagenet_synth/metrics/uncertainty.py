@@ -68,14 +68,14 @@ def accuracy_difference(correct: np.ndarray, other: np.ndarray, same_seeds: bool
     same_seeds: whether row s of both has the same seed; then S = T, and rows are paired.
   """
   if same_seeds:
-    unpaired = [correct.astype(np.float32) - other]
-    of_images = unpaired[0].mean(axis=0, dtype=np.float64)
+    varying = [correct.astype(np.float32) - other]
+    of_images = varying[0].mean(axis=0, dtype=np.float64)
   else:
-    unpaired = [correct.astype(np.float32), other.astype(np.float32)]
+    varying = [correct.astype(np.float32), other.astype(np.float32)]
     of_images = correct.mean(axis=0) - other.mean(axis=0)
   rng = np.random.default_rng(_SEED)
   noise = _image_noise(of_images, rng)
-  for right in unpaired:
+  for right in varying:
     if len(right) > 1:
       noise += math.sqrt(_seed_variance(right)) * rng.standard_t(len(right) - 1, _NUM_RESAMPLES)
   mean = float(of_images.mean())
