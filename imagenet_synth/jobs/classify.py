@@ -289,7 +289,7 @@ class _Runs:
     None if it has no synthetic images, the job does not have exactly one mixture of real images alone, or
     an earlier version of the program has tested runs, without keeping predictions.
     """
-    real = [name for name, of in self._config.mixtures.items() if of.synthetic is None]
+    real = [name for name, of in self._config.mixtures.items() if of == Mixture(real=True)]
     if mixture in real or len(real) != 1:
       return None
     mine, theirs = self._predictions(mixture), self._predictions(real[0])
