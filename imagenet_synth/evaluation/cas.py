@@ -20,6 +20,7 @@ from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Examples
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.predictions import save_predictions
 from imagenet_synth.metrics import logits as metrics
 from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.registry import Classifier, for_classes
@@ -78,6 +79,7 @@ class Experiment:
   ) -> dict[str, Any]:
     """Trains on `data`, tests, and returns the figures, which are kept in `path`/metrics.json.
 
+    What it takes each test image for is kept beside them: see `inputs.predictions`.
     A run that was tested before is not trained again, one that was killed goes on.
 
     Args:
@@ -117,6 +119,8 @@ class Experiment:
       'per_class': metrics.per_class_accuracy(logits, labels).tolist(),
       'confusion': metrics.confusion_matrix(logits, labels).tolist(),
     }
+    save_predictions(path, logits, labels)
+    # last: it says that the run is done
     write_json(path / 'metrics.json', result)
     return result
 

@@ -22,6 +22,7 @@ from imagenet_synth.data.source import Contents, Examples
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
@@ -279,7 +280,29 @@ class _Runs:
       'synthetic_size': of.synthetic_size,
       'finetuned': of.synthetic is not None and of.synthetic.open(self._folder).is_finetuned,
       **summary(results),
+      'to_real': self._to_real(mixture),
     }
+
+  def _to_real(self, mixture: str) -> dict[str, Any] | None:
+    """Returns how much better a mixture is than the real images alone, as `Difference` has it.
+
+    None if it has no synthetic images, the job does not have exactly one mixture of real images alone, or
+    an earlier version of the program has tested runs, without keeping predictions.
+    """
+    real = [name for name, of in self._config.mixtures.items() if of == Mixture(real=True)]
+    if mixture in real or len(real) != 1:
+      return None
+    mine, theirs = self._predictions(mixture), self._predictions(real[0])
+    if mine is None or theirs is None:
+      return None
+    difference = mine.difference(theirs)
+    return {'mixture': real[0], **difference._asdict(), 'excludes_zero': difference.excludes_zero}
+
+  def _predictions(self, mixture: str) -> Predictions | None:
+    """Returns what the runs of a mixture take the test images for."""
+    return load_predictions(
+      {seed: self._folder.path / self.path(mixture, seed) for seed in self._config.seeds}
+    )
 
   def _initial(self, mixture: str, seed: int) -> Any:
     """Returns the variables that training starts from; None for random ones."""

@@ -4,19 +4,25 @@ Instead of a section, None is returned where no job was run that it could be abo
 """
 
 import dataclasses
+import functools
+import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from imagenet_synth.core.config import build
 from imagenet_synth.core.files import json_hash
 from imagenet_synth.data.class_names import class_name_and_wnid
-from imagenet_synth.metrics.uncertainty import beats_guessing, share_interval, standard_error
+from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.predictions import Predictions, load_predictions
+from imagenet_synth.metrics.uncertainty import beats_guessing, share_interval
 from imagenet_synth.report import figures, paper
+from imagenet_synth.report.gains import Gain, gains_note
 from imagenet_synth.report.generator import sample_grid
 from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
-from imagenet_synth.report.results import Results, percent, spread
+from imagenet_synth.report.results import FinishedJob, Results, percent, spread
 
 _NUM_EXTREMES = 10
 # tested images of a class below which its accuracy is given with an interval
@@ -47,6 +53,11 @@ class Accuracy:
   synthetic_size: int | None
   # real images that it was tested on
   num_test: int
+  # name and version of the real images of its job, those to train on and those that it was tested on
+  real_data: tuple[str, str]
+  test_data: tuple[str, str]
+  # the folders of its runs, by their seeds
+  runs: dict[int, pathlib.Path]
   # the mixture's figures, as jobs/classify.py writes them
   summary: dict[str, Any]
 
@@ -65,16 +76,38 @@ class Accuracy:
     return 100 / len(self.summary['per_class'])
 
   @property
-  def error(self) -> float:
-    """Returns the standard error of `top_1`, in percentage points."""
-    mean, std = self.summary['top_1']['mean'], self.summary['top_1']['std']
-    return 100 * standard_error(mean, std, self.num_test)
-
-  @property
   def beats_guessing(self) -> bool:
     """Returns whether it is better than guessing, by more than its noise."""
     top_1 = self.summary['top_1']
     return beats_guessing(top_1['mean'], top_1['std'], len(self.summary['per_class']), self.num_test)
+
+  @property
+  def real_id(self) -> tuple[Any, ...]:
+    """Returns what it has in common with classifiers that are trained on the same real images."""
+    return self.model_id, self.num_real, self.real_data if self.num_real else None
+
+  @property
+  def on_real_alone(self) -> bool:
+    """Returns whether it was trained on real images alone."""
+    return not self.num_synthetic
+
+  def gain_over(self, other: 'Accuracy', label: int | None = None) -> Gain:
+    """Returns how much better it is than another one of the same classes, or on one of these."""
+    mine, theirs = (
+      row.summary['top_1']['mean'] if label is None else row.summary['per_class'][label]
+      for row in (self, other)
+    )
+    points = 100 * (mine - theirs)
+    if self.predictions is None or other.predictions is None:
+      return Gain(points, None, 'an earlier version of the program kept no predictions')
+    if self.test_data != other.test_data:
+      return Gain(points, None, 'the two were tested on different images')
+    return Gain(points, self.predictions.difference(other.predictions, label))
+
+  @functools.cached_property
+  def predictions(self) -> Predictions | None:
+    """Returns what its runs take the test images for; None where that was not kept."""
+    return load_predictions(self.runs)
 
   def of_class(self, label: int) -> str:
     """Returns the accuracy on a class, in percent, with its 95 % interval where few images were tested."""
@@ -105,7 +138,9 @@ def accuracies(results: Results) -> list[Accuracy]:
   for job in results.of_kind('classify'):
     class_names = tuple(job.result['class_names'])
     model_id = json_hash([*(job.config[key] for key in ('model', 'recipe', 'size')), class_names])
-    for mixture in job.result['mixtures'].values():
+    real_data, test_data = (_images_of(job, key) for key in ('real', 'test'))
+    for name, mixture in job.result['mixtures'].items():
+      runs = {run['seed']: job.path / run['path'] for run in job.result['runs'] if run['mixture'] == name}
       rows.append(
         Accuracy(
           job.result['model'],
@@ -117,23 +152,32 @@ def accuracies(results: Results) -> list[Accuracy]:
           mixture['finetuned'],
           mixture['synthetic_size'],
           job.result['num_test'],
+          real_data,
+          test_data,
+          runs,
           mixture,
         )
       )
   return rows
 
 
+def _images_of(job: FinishedJob, key: str) -> tuple[str, str]:
+  """Returns name and version of the images that a key of a job's section names."""
+  dataset = build(DatasetConfig, job.config[key], key)
+  return str(dataset), job.origin['data'][f'images of {dataset}']
+
+
 @dataclasses.dataclass(frozen=True)
 class Trio:
   """One classifier, trained on real images, on synthetic ones and on both.
 
-  Where there are several numbers of synthetic images, it is the smallest one.
+  Where there are several numbers of real images, it is the largest one; of synthetic images, the smallest.
   """
 
   real: Accuracy
   # the images of a fine-tuned cascade
   synthetic: Accuracy
-  # the real images and those of a fine-tuned cascade
+  # the same real images and those of a fine-tuned cascade
   both: Accuracy | None
   # the images of a cascade that was not fine-tuned
   not_finetuned: Accuracy | None
@@ -144,12 +188,44 @@ def trios(rows: Sequence[Accuracy]) -> list[Trio]:
   found = []
   for model_id in dict.fromkeys(row.model_id for row in rows):
     mine = sorted((row for row in rows if row.model_id == model_id), key=lambda row: row.num_synthetic)
-    real = _first(row for row in mine if row.num_real and not row.num_synthetic)
+    real = max((row for row in mine if row.on_real_alone), key=lambda row: row.num_real, default=None)
     synthetic = _first(row for row in mine if not row.num_real and row.finetuned)
-    both = _first(row for row in mine if row.num_real and row.finetuned)
     not_finetuned = _first(row for row in mine if not row.num_real and not row.finetuned)
     if real and synthetic:
+      both = _first(row for row in mine if row.real_id == real.real_id and row.finetuned)
       found.append(Trio(real, synthetic, both, not_finetuned))
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """One classifier, trained on real images alone, and on these together with synthetic ones."""
+
+  real: Accuracy
+  both: Accuracy
+
+
+def pairs(rows: Sequence[Accuracy]) -> list[Pair]:
+  """Returns a pair for each classifier and set of real images, those of the fewest real images first.
+
+  Of several mixtures with these it is the one with the most synthetic images, whatever its accuracy: what
+  is best on test images must not be chosen by them. Fine-tuned ones, and larger ones, go before others.
+  """
+  found = []
+  for real in _by_real_id(rows).values():
+    both = [row for row in rows if row.real_id == real.real_id and row.num_synthetic]
+    if both:
+      most = max(both, key=lambda row: (row.num_synthetic, row.finetuned, row.synthetic_size or 0))
+      found.append(Pair(real, most))
+  return sorted(found, key=lambda pair: pair.real.num_real)
+
+
+def _by_real_id(rows: Sequence[Accuracy]) -> dict[tuple[Any, ...], Accuracy]:
+  """Returns the classifiers on real images alone by their `real_id`; the first, where it is trained twice."""
+  found: dict[tuple[Any, ...], Accuracy] = {}
+  for row in rows:
+    if row.on_real_alone:
+      found.setdefault(row.real_id, row)
   return found
 
 
@@ -163,7 +239,13 @@ def classifiers(results: Results) -> Section | None:
   if not rows:
     return None
   arrows = [
-    (_label(trio.real, rows), trio.real.top_1, trio.synthetic.top_1, trio.both.top_1)
+    (
+      model_name(trio.real, rows),
+      trio.real.top_1,
+      trio.synthetic.top_1,
+      trio.both.top_1,
+      str(trio.both.gain_over(trio.real)),
+    )
     for trio in trios(rows)
     if trio.both
   ]
@@ -175,44 +257,44 @@ def classifiers(results: Results) -> Section | None:
         figures.real_vs_both(arrows),
         'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.',
         '; '.join(
-          f'{name}: {spread(real)} % on real, {spread(synthetic)} % on synthetic, {spread(both)} % on both'
-          for name, real, synthetic, both in arrows
+          f'{name}: {spread(real)} % on real, {spread(synthetic)} % on synthetic, {spread(both)} % on both, '
+          f'{gain}'
+          for name, real, synthetic, both, gain in arrows
         ),
       )
     )
-  real = {
-    (row.model_id, row.num_real): row.top_1[0] for row in rows if row.num_real and not row.num_synthetic
-  }
+  in_order = sorted(
+    rows, key=lambda row: (row.model, bool(row.num_synthetic), row.num_real, row.num_synthetic)
+  )
+  real = _by_real_id(rows)
   # synthetic images alone are held against the largest real set
-  largest = {model_id: top_1 for (model_id, _), top_1 in sorted(real.items())}
-
-  def gain(row: Accuracy) -> str:
-    before = real.get((row.model_id, row.num_real)) if row.num_real else largest.get(row.model_id)
-    return f'{row.top_1[0] - before:+.2f}' if row.num_synthetic and before is not None else ''
-
+  largest = {row.model_id: row for row in sorted(real.values(), key=lambda row: row.num_real)}
+  gains: list[Gain | None] = []
+  for row in in_order:
+    before = real.get(row.real_id) if row.num_real else largest.get(row.model_id)
+    gains.append(row.gain_over(before) if row.num_synthetic and before else None)
   cells = [
     [
-      _label(row, rows),
+      model_name(row, rows),
       row.trained_on,
       spread(row.top_1),
       spread(percent(row.summary['top_5'])),
-      gain(row),
+      str(gain or ''),
       spread(percent(row.summary['calibration_error'])),
       str(row.summary['top_1']['num']),
     ]
-    for row in sorted(
-      rows, key=lambda row: (row.model, bool(row.num_synthetic), row.num_real, row.num_synthetic)
-    )
+    for row, gain in zip(in_order, gains)
   ]
   header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
   num_test = results.of_kind('classify')[0].result['num_test']
+  about_gains = gains_note(gain for gain in gains if gain)
   blocks.append(
     Table(
       header,
       cells,
       note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
       'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
-      + _lengths(results),
+      + ' '.join(filter(None, (_lengths(results), about_gains))),
     )
   )
   ours = {row.model for row in rows}
@@ -237,7 +319,7 @@ def classifiers(results: Results) -> Section | None:
   return Section('Classifiers on real, synthetic and both', blocks)
 
 
-def _label(row: Accuracy, rows: Sequence[Accuracy]) -> str:
+def model_name(row: Accuracy, rows: Sequence[Accuracy]) -> str:
   """Returns the model, with the size of its input where that is needed to tell it from another."""
   sizes = {other.size for other in rows if other.model == row.model}
   return row.model if len(sizes) == 1 else f'{row.model} at {row.size}'
@@ -257,22 +339,14 @@ def scaling(results: Results) -> Section | None:
   """Returns what the paper shows in Table 4 and Figure 6."""
   rows = accuracies(results)
   blocks: list[Block] = []
-  groups = dict.fromkeys((row.model_id, row.synthetic_size) for row in rows if row.num_synthetic)
-  for model_id, synthetic_size in groups:
-    mine = [row for row in rows if row.model_id == model_id]
-    real = _first(row for row in mine if row.num_real and not row.num_synthetic)
-    both = [row for row in mine if row.num_real and row.num_synthetic and row.finetuned]
-    points = [(row.num_synthetic, *row.top_1) for row in both if row.synthetic_size == synthetic_size]
-    if real and len(points) > 1:
-      of = f'{synthetic_size}x{synthetic_size}' if synthetic_size else ''
-      blocks.append(
-        Picture(
-          '_'.join(filter(None, ('scaling', real.slug, of))),
-          figures.scaling(points, real.top_1),
-          f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
-          f'{f" of {of}" if of else ""}.',
-        )
+  for real in _by_real_id(rows).values():
+    both = [row for row in rows if row.real_id == real.real_id and row.finetuned]
+    for synthetic_size in dict.fromkeys(row.synthetic_size for row in both):
+      points = sorted(
+        (row for row in both if row.synthetic_size == synthetic_size), key=lambda row: row.num_synthetic
       )
+      if len(points) > 1:
+        blocks.append(_scaling_picture(real, points))
   if not blocks:
     return None
   figure_6 = paper.tables()['figure_6'].select()
@@ -301,6 +375,19 @@ def scaling(results: Results) -> Section | None:
   )
 
 
+def _scaling_picture(real: Accuracy, points: Sequence[Accuracy]) -> Picture:
+  """Returns the accuracies with more and more synthetic images of a size, beside real ones alone."""
+  size = points[0].synthetic_size
+  of = f'{size}x{size}' if size else ''
+  gains = '; '.join(f'{row.num_synthetic:,}: {row.gain_over(real)}' for row in points)
+  return Picture(
+    '_'.join(filter(None, ('scaling', real.slug, f'real_{real.num_real}', of))),
+    figures.scaling([(row.num_synthetic, *row.top_1) for row in points], real.top_1),
+    f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
+    f'{f" of {of}" if of else ""}. To real images alone, in points, with so many synthetic ones: {gains}.',
+  )
+
+
 def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
   """Returns the classes that gain and lose most, up to ten, and what their images look like.
 
@@ -319,7 +406,7 @@ def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
     [
       class_name_and_wnid(classes[c])[0],
       *(row.of_class(c) for row in (trio.real, trio.synthetic)),
-      f'{gain[c]:+.2f}',
+      str(trio.synthetic.gain_over(trio.real, int(c))),
     ]
     for c in shown
   ]
@@ -328,7 +415,8 @@ def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
       ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
       rows,
       note=f'{model}: the classes that gain and lose most when it is trained on synthetic images. In '
-      f'brackets: the 95 % interval, of classes with fewer than {_FEW} test images.',
+      f'brackets: 95 % intervals, those of accuracies for classes with fewer than {_FEW} test images. Each '
+      f'is of one class by itself; these are the extremes of {len(order)}, some of them by chance alone.',
     )
   ]
   # synthetic images may come from elsewhere, without a generate job in this folder

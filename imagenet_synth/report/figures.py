@@ -209,14 +209,14 @@ def scaling(points: Sequence[tuple[float, float, Number]], real: MeanStd | None 
   return figure
 
 
-def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd]]) -> Figure:
+def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd, str]]) -> Figure:
   """Returns the bottom of the paper's Figure 1: an arrow from real to real + synthetic for each model.
 
   Args:
-    rows: [(model, real, synthetic, real + synthetic)], each a (mean %, standard deviation); the first
-      row is drawn on top.
+    rows: [(model, real, synthetic, real + synthetic, text of the gain)], the middle three each a (mean %,
+      standard deviation); the first row is drawn on top.
   """
-  spread = _spread_note([cell[1] for row in rows for cell in row[1:]], 'Bars')
+  spread = _spread_note([cell[1] for row in rows for cell in row[1:4]], 'Bars')
   figure, axes = _axes(f'Top-1 accuracy (%)\n{spread}', None, height=1.5 + 0.38 * len(rows))
   places = np.arange(len(rows))
   series = (('Real', 1, _REAL, 'o'), ('Synthetic', 2, _SYNTHETIC, 's'), ('Real + synthetic', 3, _BOTH, 'D'))
@@ -234,7 +234,7 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd]]) -> Figur
       label=name,
       zorder=4,
     )
-  for place, (_, real, _, both) in enumerate(rows):
+  for place, (_, real, _, both, gain) in enumerate(rows):
     axes.annotate(
       '',
       (both[0], place),
@@ -243,8 +243,7 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd]]) -> Figur
       arrowprops={'arrowstyle': '-|>', 'color': _MUTED, 'shrinkA': 4, 'shrinkB': 5},
     )
     right = max(mean + np.nan_to_num(np.array(std, float)) for mean, std in (real, both))
-    gain = f'{both[0] - real[0]:+.2f}'.replace('-', '\N{MINUS SIGN}')
-    _label(axes, right, place, gain, (10, 0), _BOTH, va='center')
+    _label(axes, right, place, gain.replace('-', '\N{MINUS SIGN}'), (10, 0), _BOTH, va='center')
   axes.margins(x=0.14)
   _named_rows(axes, [row[0] for row in rows])
   _legend(axes, None, outside=True)

@@ -1,17 +1,22 @@
 """The report's first and last sections: what was found, in short, and where it comes from."""
 
-import math
+from collections.abc import Sequence
 
-from imagenet_synth.report.accuracy import Trio, accuracies, trios
+from imagenet_synth.report.accuracy import Accuracy, Pair, Trio, accuracies, model_name, pairs, trios
 from imagenet_synth.report.page import Block, Paragraph, Section, Table
 from imagenet_synth.report.results import Results, spread
 
 
 def in_short(results: Results) -> Section | None:
-  """Returns what was found, in a few sentences; None where there is nothing to say."""
-  blocks: list[Block] = []
-  for trio in trios(accuracies(results)):
-    blocks.append(Paragraph(_verdict(trio)))
+  """Returns what was found, in a few sentences; None where there is nothing to say.
+
+  The first is the answer to whether synthetic images help a classifier, by how much, and how sure that is.
+  """
+  rows = accuracies(results)
+  answers = pairs(rows)
+  blocks: list[Block] = [Paragraph(_answer(pair, rows)) for pair in answers]
+  for trio in trios(rows):
+    blocks.append(Paragraph(_verdict(trio, answered=any(trio.both is pair.both for pair in answers))))
   for encoder in dict.fromkeys(job.result['encoder'] for job in results.of_kind('embed')):
     blocks.append(Paragraph(f'Text encoder: {encoder}.'))
   for extractor, caveat, doubt in _extractors(results):
@@ -21,8 +26,35 @@ def in_short(results: Results) -> Section | None:
   return Section('In short', blocks) if blocks else None
 
 
-def _verdict(trio: Trio) -> str:
-  """Returns what one classifier gets from real, synthetic and both, and what that is worth."""
+def _answer(pair: Pair, rows: Sequence[Accuracy]) -> str:
+  """Returns whether synthetic images beside real ones help a classifier, by how much, and how sure it is."""
+  real, both = pair.real, pair.both
+  gain = both.gain_over(real)
+  seeds = ' and '.join(dict.fromkeys(str(row.summary['top_1']['num']) for row in (both, real)))
+  if gain.difference is None:
+    answer, sure = 'Not known whether synthetic data helps', gain.verdict
+  else:
+    sure = f'95 % interval {gain.interval(1)}; '
+    sure += (
+      f'{seeds} seeds' if gain.difference.seeds_vary else 'with one seed, the spread over seeds is not known'
+    )
+    answer = 'No difference that could be told from noise'
+    if gain.difference.excludes_zero:
+      answer = f'Synthetic data {"helps" if gain.points > 0 else "hurts"}'
+  of = f' of {both.synthetic_size}x{both.synthetic_size}' if both.synthetic_size else ''
+  of += '' if both.finetuned else ', of a cascade that was not fine-tuned,'
+  return (
+    f'{answer}: {model_name(real, rows)} with {real.num_real:,} real and {both.num_synthetic:,} synthetic '
+    f'images{of} gets {both.top_1[0]:.1f} % of {both.num_test:,} real test images right, with the real ones '
+    f'alone {real.top_1[0]:.1f} %: {gain.points:+.1f} points ({sure}).'
+  )
+
+
+def _verdict(trio: Trio, answered: bool) -> str:
+  """Returns what one classifier gets from real, synthetic and both, and what that is worth.
+
+  What it gets from both is left out if that was `answered` before.
+  """
   real, synthetic = trio.real, trio.synthetic
   text = (
     f'{real.model}, tested on {real.num_test:,} real images that it has not seen, gets '
@@ -30,11 +62,9 @@ def _verdict(trio: Trio) -> str:
     f'{synthetic.trained_on} ones alone, it gets {spread(synthetic.top_1)} % (the Classification Accuracy '
     f'Score), {_worth(trio)}'
   )
-  if trio.both:
-    difference = trio.both.top_1[0] - real.top_1[0]
-    noise = 2 * math.hypot(trio.both.error, real.error)
-    said = 'a difference within the noise' if abs(difference) < noise else 'more than the noise'
-    text += f'. On {trio.both.trained_on}: {spread(trio.both.top_1)} %, {difference:+.2f} points, {said}'
+  if trio.both and not answered:
+    gain = trio.both.gain_over(real)
+    text += f'. On {trio.both.trained_on}: {spread(trio.both.top_1)} %, {gain} points, {gain.verdict}'
   if trio.not_finetuned:
     text += f'. The cascade that was not fine-tuned scores {spread(trio.not_finetuned.top_1)} %'
   num = real.summary['top_1']['num']

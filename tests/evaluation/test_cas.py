@@ -12,6 +12,7 @@ from imagenet_synth.data.digits import NAMES
 from imagenet_synth.evaluation import cas
 from imagenet_synth.evaluation.cas import CasConfig, Experiment
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.predictions import load_predictions
 from imagenet_synth.models.vit import ViT
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.recipe import Recipe
@@ -82,6 +83,18 @@ def test_a_run_is_tested_and_its_figures_are_kept(trained, tmp_path):
   expected[0, 0] = expected[1, 0] = expected[6, 6] = expected[0, 1] = 1
   assert result['confusion'] == expected.tolist()
   assert 0 < result['calibration_error'] < 1
+  kept = load_predictions({5: tmp_path / 'runs/a'})
+  assert kept.predicted.tolist() == [[0, 0, 6, 1]] and kept.labels.tolist() == _LABELS.tolist()
+
+
+def test_a_run_is_not_done_before_its_predictions_are_there(trained, monkeypatch, tmp_path):
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(cas, 'save_predictions', killed)
+  with pytest.raises(KeyboardInterrupt):
+    _experiment().run(cas.labelled(_Pictures(9), _SAME, 8), 5, tmp_path, {}, 'a')
+  assert not (tmp_path / 'metrics.json').exists()
 
 
 def test_a_run_that_was_tested_is_not_trained_again(monkeypatch, tmp_path):

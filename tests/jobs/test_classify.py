@@ -127,6 +127,58 @@ def test_mixtures_are_of_so_many_real_and_synthetic_images(with_samples):
   assert result['num_test'] == 50 and len(result['class_names']) == 10
 
 
+def _half_right(model, variables, data, size):
+  """Says what all images are, without synthetic ones to be trained on; else of each second image."""
+  _, labels = data.all()
+  wrong = (np.arange(len(labels)) % 2) * variables['wrong']
+  return np.eye(model.num_classes, dtype=np.float32)[(labels + wrong) % 10], labels
+
+
+def _finish_half_right(workdir, name, mixtures, monkeypatch):
+  monkeypatch.setattr(
+    small_pipeline, '_train_classifier', lambda model, recipe, data, *others: {'wrong': len(data) > 64}
+  )
+  monkeypatch.setattr(small_pipeline, '_know_all', _half_right)
+  return small_pipeline.finish(workdir, name, _section(mixtures=mixtures))
+
+
+_REAL, _BOTH = dict(real=True), dict(real=True, synthetic='generate')
+
+
+def test_the_difference_to_real_images_alone_has_an_interval(with_samples, monkeypatch):
+  result = _finish_half_right(with_samples, 'halves', dict(real=_REAL, both=_BOTH), monkeypatch)
+  difference = result['mixtures']['both']['to_real']
+  # 25 of 50 images: 1.96 standard errors of a half
+  assert difference == {
+    'mixture': 'real',
+    'mean': -0.5,
+    'low': pytest.approx(-0.5 - 1.96 * 0.5 / 50**0.5, abs=0.025),
+    'high': pytest.approx(-0.5 + 1.96 * 0.5 / 50**0.5, abs=0.025),
+    'seeds_vary': True,
+    'excludes_zero': True,
+  }
+  assert result['mixtures']['real']['to_real'] is None
+
+
+@pytest.mark.parametrize('others', [{}, dict(real=_REAL, again=_REAL)], ids=['none', 'two'])
+def test_there_is_no_difference_unless_one_mixture_is_of_real_images_alone(others, with_samples, monkeypatch):
+  name = f'mixed_{len(others)}'
+  result = _finish_half_right(with_samples, name, dict(both=_BOTH, **others), monkeypatch)
+  assert result['mixtures']['both']['to_real'] is None
+
+
+def test_runs_that_an_earlier_version_has_tested_have_no_difference(with_samples, monkeypatch):
+  section = _section(mixtures=dict(real=_REAL, both=_BOTH))
+  before = small_pipeline.finish(with_samples, 'before', section)
+  assert before['mixtures']['both']['to_real']['mean'] == 0
+  for path in with_samples.glob('before/runs/real-*/predictions.npz'):
+    path.unlink()
+  result = small_pipeline.finish(with_samples, 'before', section)
+  assert result['mixtures']['both'].pop('to_real') is None
+  before['mixtures']['both'].pop('to_real')
+  assert result == before
+
+
 def test_real_images_come_first_and_synthetic_ones_keep_the_shares_of_the_classes(with_samples, monkeypatch):
   trained_on = []
   original = cas.Experiment.run

@@ -2,6 +2,9 @@
 
 import pathlib
 
+import numpy as np
+
+from imagenet_synth.inputs.predictions import save_predictions
 from imagenet_synth.report.results import FinishedJob, Results
 
 RESNET = {'type': 'resnet', 'width': 8}
@@ -14,11 +17,12 @@ def results(*jobs, folder=None):
   return Results(jobs, folder)
 
 
-def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), seconds=60.0):
+def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), data=(), seconds=60.0):
   origin = {
     'job': name,
     'config_hash': f'hash of {name}',
     'inputs': {of: 'version' for of in inputs},
+    'data': {f'images of {of}': f'version of {of}' for of in data},
     'revision': 'abc123',
   }
   return FinishedJob(name, kind, path, config, result, origin, seconds)
@@ -60,9 +64,23 @@ def mixture(
 
 
 def classify(
-  name='classify', title='ResNet', size=32, model=RESNET, recipe=IN_STEPS, class_names=CLASSES, **mixtures
+  name='classify',
+  title='ResNet',
+  size=32,
+  model=RESNET,
+  recipe=IN_STEPS,
+  class_names=CLASSES,
+  num_test=1234,
+  real_split='train',
+  test_split='test',
+  path=pathlib.Path('/nowhere'),
+  **mixtures,
 ):
+  """A classify job; `real_split` and `test_split` of digits are its real images."""
   config = {'job': 'classify', 'model': model, 'recipe': recipe, 'size': size}
+  config |= {
+    key: {'name': 'digits', 'split': split} for key, split in (('real', real_split), ('test', test_split))
+  }
   return job(
     'classify',
     name,
@@ -72,12 +90,32 @@ def classify(
       'model': title,
       'size': size,
       'mixtures': mixtures,
-      'runs': [],
+      'runs': [
+        {'path': f'runs/{mixture}-seed{seed}', 'mixture': mixture, 'seed': seed, 'channels': 1}
+        for mixture, of in mixtures.items()
+        for seed in range(of['top_1']['num'])
+      ],
       'class_names': list(class_names),
-      'num_test': 1234,
+      'num_test': num_test,
     },
     config,
+    path,
+    data=[f'digits {split}' for split in (real_split, test_split)],
   )
+
+
+def keep_predictions(job):
+  """Leaves the predictions of a classify job's runs: of the first images so many are right as `top_1` says.
+
+  All seeds say the same. So the difference of two is the share of the images that one alone is right on.
+  """
+  num_classes, num = len(job.result['class_names']), job.result['num_test']
+  labels = np.arange(num) % num_classes
+  for run in job.result['runs']:
+    num_right = round(num * job.result['mixtures'][run['mixture']]['top_1']['mean'])
+    said = np.where(np.arange(num) < num_right, labels, (labels + 1) % num_classes)
+    save_predictions(job.path / run['path'], np.eye(num_classes)[said], labels)
+  return job
 
 
 def references(train=0.5, validation=0.625):

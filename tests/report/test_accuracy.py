@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from imagenet_synth.report import accuracy
-from imagenet_synth.report.accuracy import accuracies, classifiers, per_class, scaling, trios
+from imagenet_synth.report.accuracy import accuracies, classifiers, pairs, per_class, scaling, trios
 from imagenet_synth.report.page import Paragraph, Picture, Table
 from tests.report import hand_made
 from tests.report.hand_made import IN_EPOCHS, RESNET, VIT, blocks, classify, mixture, points, results
@@ -55,8 +55,97 @@ def test_a_row_for_each_mixture_real_images_first_with_its_gain_over_these():
   ]
   assert table.note == (
     'Tested on 1,234 real images; mean ± standard deviation over seeds. Trained on synthetic images alone, '
-    'top-1 is the CAS. ECE: expected calibration error. All runs of a model take the same number of steps.'
+    'top-1 is the CAS. ECE: expected calibration error. All runs of a model take the same number of steps. '
+    'No interval where an earlier version of the program kept no predictions.'
   )
+
+
+def _half(share, num):
+  """Half of the interval of a share, in points: 1.96 of its standard errors."""
+  return 196 * math.sqrt(share * (1 - share) / num)
+
+
+def _ends(text):
+  """The numbers of '+2.10 (+0.95 to +3.20)'."""
+  return [float(end) for end in re.fullmatch(r'(\S+) \((\S+) to (\S+)\)', text).groups()]
+
+
+def test_differences_have_intervals_from_the_predictions_of_all_jobs(tmp_path):
+  jobs = [
+    classify('real', path=tmp_path / 'real', num_test=1200, real=_REAL),
+    classify('more', path=tmp_path / 'more', num_test=1200, both=_BOTH, synthetic=_SYNTHETIC),
+  ]
+  section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
+  gains = [row[4] for row in _cells(section)]
+  assert gains[0] == ''
+  for text, gain in zip(gains[1:], (-25, 12.5), strict=True):
+    half = _half(abs(gain) / 100, 1200)
+    assert _ends(text) == pytest.approx([gain, gain - half, gain + half], abs=0.1 * half)
+  assert blocks(section, Table)[0].note.endswith(
+    'the same number of steps. In brackets: the 95 % interval of the difference. Seeds and test images both '
+    'vary in it; the images are the same for both classifiers, seeds are paired where both have the same.'
+  )
+
+
+def test_there_is_no_interval_between_tests_on_different_images(tmp_path):
+  jobs = [
+    classify('real', path=tmp_path / 'real', test_split='validation', real=_REAL),
+    classify('more', path=tmp_path / 'more', both=_BOTH),
+  ]
+  section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
+  assert [row[4] for row in _cells(section)] == ['', '+12.50']
+  assert blocks(section, Table)[0].note.endswith(
+    'steps. No interval where the two were tested on different images.'
+  )
+
+
+def test_one_seed_is_said_to_leave_the_spread_over_seeds_unknown(tmp_path):
+  mixtures = dict(real=mixture(600, top_1=0.75, std=None), both=mixture(600, 600, 0.8, std=None))
+  job = hand_made.keep_predictions(classify(path=tmp_path, **mixtures))
+  note = blocks(classifiers(results(job)), Table)[0].note
+  assert note.endswith(
+    'Of a classifier with one seed, the spread over seeds is not known, and counts as none.'
+  )
+
+
+def test_images_are_held_against_the_same_number_of_the_same_real_ones():
+  jobs = [
+    classify('train', real=_REAL, few=mixture(60, top_1=0.5), both=_BOTH, more=mixture(60, 600, 0.625)),
+    classify('web', real_split='web', real=mixture(600, top_1=0.25), both=mixture(600, 600, 0.375)),
+    classify('other', real_split='other', both=mixture(600, 600, 0.375)),
+  ]
+  cells = {(row[1], row[2][:5]): row[4] for row in _cells(classifiers(results(*jobs)))}
+  assert cells['600 real + 600 synthetic', '87.50'] == '+12.50'
+  assert cells['60 real + 600 synthetic', '62.50'] == '+12.50'
+  # one of web's, and one of which there are no real images alone
+  of_others = [row[4] for row in _cells(classifiers(results(*jobs))) if row[2].startswith('37.50')]
+  assert of_others == ['+12.50', '']
+
+
+def test_a_pair_has_the_most_synthetic_images_and_those_of_the_fewest_real_ones_are_first():
+  """Whatever is best on the test images."""
+  job = classify(
+    real=_REAL,
+    both_1x=mixture(600, 600, 0.9),
+    both_4x=mixture(600, 2400, 0.7),
+    raw_4x=mixture(600, 2400, 0.8, finetuned=False),
+    few=mixture(60),
+    few_both=mixture(60, 600, finetuned=False),
+    synthetic=_SYNTHETIC,
+    none=mixture(6),
+  )
+  found = pairs(accuracies(results(job)))
+  assert [(pair.real.num_real, pair.both.num_real, pair.both.num_synthetic) for pair in found] == [
+    (60, 60, 600),
+    (600, 600, 2400),
+  ]
+  assert found[1].both.top_1[0] == 70
+
+
+def test_a_trio_is_of_the_largest_set_of_real_images():
+  job = classify(few=mixture(60), few_both=mixture(60, 60), real=_REAL, both=_BOTH, synthetic=_SYNTHETIC)
+  (trio,) = trios(accuracies(results(job)))
+  assert (trio.real.num_real, trio.both.num_real) == (600, 600)
 
 
 def test_one_seed_has_a_mean_alone():
@@ -88,8 +177,8 @@ def test_an_arrow_for_each_model_with_all_three():
   assert picture.name == 'real_vs_both'
   assert picture.caption == 'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.'
   assert picture.alt == (
-    'ResNet: 75.00 ± 1.00 % on real, 50.00 ± 1.00 % on synthetic, 87.50 ± 2.00 % on both; '
-    'ViT: 25.00 ± 1.00 % on real, 50.00 ± 1.00 % on synthetic, 50.00 ± 1.00 % on both'
+    'ResNet: 75.00 ± 1.00 % on real, 50.00 ± 1.00 % on synthetic, 87.50 ± 2.00 % on both, +12.50; '
+    'ViT: 25.00 ± 1.00 % on real, 50.00 ± 1.00 % on synthetic, 50.00 ± 1.00 % on both, +25.00'
   )
   axes = picture.image.axes[0]
   assert [label.get_text() for label in axes.get_yticklabels()] == ['ResNet', 'ViT']
@@ -173,8 +262,11 @@ def test_scaling_starts_from_real_images_and_takes_finetuned_ones():
   raw = mixture(600, 1800, finetuned=False)
   section = scaling(results(classify(title='ResNet-50', size=224, real=_REAL, raw=raw, **_growing())))
   (picture,) = blocks(section, Picture)
-  assert picture.name == 'scaling_resnet_50_224'
-  assert picture.caption == 'As Figure 6 of the paper: ResNet-50, 600 real images and synthetic ones.'
+  assert picture.name == 'scaling_resnet_50_224_real_600'
+  assert picture.caption == (
+    'As Figure 6 of the paper: ResNet-50, 600 real images and synthetic ones. To real images alone, in '
+    'points, with so many synthetic ones: 600: +1.00; 1,200: +2.00; 2,400: +4.00.'
+  )
   assert [[0, 75], [600, 76]] in [line.get_xydata().tolist() for line in picture.image.axes[0].lines]
   assert [[600, 76], [1200, 77], [2400, 79]] in [
     line.get_xydata().tolist() for line in picture.image.axes[0].lines
@@ -184,12 +276,27 @@ def test_scaling_starts_from_real_images_and_takes_finetuned_ones():
 def test_scaling_has_a_picture_for_each_size_of_images():
   section = scaling(results(classify(real=_REAL, **_growing(16), **_growing(32, start=0.5))))
   pictures = blocks(section, Picture)
-  assert [picture.name for picture in pictures] == ['scaling_resnet_32_16x16', 'scaling_resnet_32_32x32']
-  assert pictures[0].caption.endswith('600 real images and synthetic ones of 16x16.')
+  assert [picture.name for picture in pictures] == [
+    f'scaling_resnet_32_real_600_{size}x{size}' for size in (16, 32)
+  ]
+  assert '600 real images and synthetic ones of 16x16.' in pictures[0].caption
   for picture, start in zip(pictures, (75, 50), strict=True):
     assert [[600, start + 1], [1200, start + 2], [2400, start + 4]] in [
       line.get_xydata().tolist() for line in picture.image.axes[0].lines
     ]
+
+
+def test_scaling_has_a_picture_for_each_set_of_real_images_with_intervals(tmp_path):
+  few = {f'few_{n}x': mixture(60, 60 * n, 0.5 + n / 20) for n in (1, 2)}
+  job = classify(path=tmp_path, num_test=1200, real=_REAL, few=mixture(60, top_1=0.5), **few, **_growing())
+  pictures = blocks(scaling(results(hand_made.keep_predictions(job))), Picture)
+  assert [picture.name for picture in pictures] == ['scaling_resnet_32_real_600', 'scaling_resnet_32_real_60']
+  *_, gains = pictures[1].caption.removesuffix('.').split(' synthetic ones: ')
+  for text, gain in zip(gains.split('; '), (5, 10), strict=True):
+    num, text = text.split(': ')
+    half = _half(gain / 100, 1200)
+    assert int(num) == 12 * gain
+    assert _ends(text) == pytest.approx([gain, gain - half, gain + half], abs=0.1 * half)
 
 
 def test_scaling_needs_two_numbers_of_images_and_real_ones_alone():
@@ -249,11 +356,21 @@ def test_class_by_class_the_accuracies_of_a_trio(shown):
     ['tench', '75.00', '25.00', '-50.00'],
   ]
   assert table.note == (
-    'ResNet: the classes that gain and lose most when it is trained on synthetic images. In brackets: the 95 '
-    '% interval, of classes with fewer than 100 test images.'
+    'ResNet: the classes that gain and lose most when it is trained on synthetic images. In brackets: 95 % '
+    'intervals, those of accuracies for classes with fewer than 100 test images. Each is of one class by '
+    'itself; these are the extremes of 3, some of them by chance alone.'
   )
   assert extremes.name == 'extremes_resnet_32' and shown == [['crane', 'n01440764']]
   assert extremes.caption == 'Images of these classes, in the same order (ResNet).'
+
+
+def test_the_difference_on_a_class_has_an_interval_of_its_images(tmp_path, shown):
+  """Of 400 images of each class; the classes count in turns, so they are equally hard."""
+  job = classify(path=tmp_path, num_test=1200, real=_REAL, synthetic=_SYNTHETIC)
+  section = per_class(results(hand_made.keep_predictions(job)))
+  half = _half(0.25, 400)
+  for row in blocks(section, Table)[0].rows:
+    assert _ends(row[3]) == pytest.approx([-25, -25 - half, -25 + half], abs=0.1 * half)
 
 
 def test_five_classes_gain_and_five_lose_and_a_class_that_was_not_tested_does_neither(shown):

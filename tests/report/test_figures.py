@@ -144,8 +144,8 @@ def test_scaling_without_real_data():
 def test_real_vs_both_draws_three_marks_and_the_gain_for_each_model():
   figure = figures.real_vs_both(
     [
-      ('ResNet-50', (76.39, 0.21), (69.24, 0.1), (78.12, 0.05)),
-      ('ViT-S/16', (79.89, None), (71.88, None), (79.59, np.nan)),
+      ('ResNet-50', (76.39, 0.21), (69.24, 0.1), (78.12, 0.05), '+1.73 (+1.40 to +2.06)'),
+      ('ViT-S/16', (79.89, None), (71.88, None), (79.59, np.nan), '-0.30'),
     ]
   )
   _render(figure)
@@ -153,7 +153,7 @@ def test_real_vs_both_draws_three_marks_and_the_gain_for_each_model():
   np.testing.assert_array_equal(real, [(76.39, 0), (79.89, 1)])
   np.testing.assert_array_equal(synthetic, [(69.24, 0), (71.88, 1)])
   np.testing.assert_array_equal(both, [(78.12, 0), (79.59, 1)])
-  assert {'+1.73', '\N{MINUS SIGN}0.30'} <= set(_texts(figure))
+  assert {'+1.73 (+1.40 to +2.06)', '\N{MINUS SIGN}0.30'} <= set(_texts(figure))
   assert all(np.isfinite(text.xy).all() for text in figure.axes[0].texts)
   assert _legend(figure) == ['Real', 'Synthetic', 'Real + synthetic']
 
