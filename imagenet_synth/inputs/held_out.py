@@ -4,7 +4,7 @@ An accuracy tells what a classifier is worth on new images only if the images th
 been seen before: in its training, in that of what it is made from, or in a choice on the way.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from imagenet_synth.core.config import Invalid, references
@@ -55,12 +55,11 @@ def _real_images(name: str, jobs: KnownJobs) -> RealImages:
   return config.real_images() if hasattr(config, 'real_images') else RealImages()
 
 
-def _made_from(name: str, jobs: KnownJobs) -> Iterator[str]:
-  """Yields the job's name, and those of all jobs that it refers to, directly or through others."""
-  seen, left = {name}, [name]
-  while left:
-    yield (of := left.pop())
+def _made_from(name: str, jobs: KnownJobs) -> list[str]:
+  """Returns the job's name, and those of all jobs that it refers to, the nearest ones first."""
+  names = [name]
+  for of in names:
     for _, reference in references(jobs[of], ''):
-      if reference.name not in seen:
-        seen.add(reference.name)
-        left.append(reference.name)
+      if reference.name not in names:
+        names.append(reference.name)
+  return names
