@@ -60,6 +60,7 @@ def _made_from(name: str, jobs: KnownJobs) -> list[str]:
   names = [name]
   for of in names:
     for _, reference in references(jobs[of], ''):
-      if reference.name not in names:
+      # a job of the workdir may name one whose folder is gone
+      if reference.name in jobs and reference.name not in names:
         names.append(reference.name)
   return names

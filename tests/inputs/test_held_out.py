@@ -93,6 +93,11 @@ def test_seen_images_are_refused_however_far_away_they_were_seen(changed, messag
   assert str(error.value) == f'config: {message}'
 
 
+def test_a_job_of_the_workdir_may_name_one_that_is_gone(tmp_path):
+  jobs = {name: job for name, job in _known(tmp_path).items() if name != 'finetune'}
+  require_held_out('both', KnownJobs(jobs, tmp_path))
+
+
 def test_what_others_have_seen_does_not_matter(tmp_path):
   chosen = RealImages(chosen_by={'reference': _digits('test')})
   jobs = _known(tmp_path, select=chosen, finetune=RealImages(trained_on={'dataset': _digits('test')}))
