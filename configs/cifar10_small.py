@@ -76,7 +76,7 @@ def get_config():
   references = dict(train=TRAIN, validation=VALIDATION)
   # shorter than RECIPE: trials are many
   short = dict(quickstart.recipe(1e-2, 0.05, num_steps=600, batch_size=64, crop_padding=2), flip=True)
-  cas = dict(model=RESNET, recipe=short, test=TEST, seeds=(0, 1, 2))
+  cas = dict(model=RESNET, recipe=short, test=VALIDATION, seeds=(0, 1, 2))
   jobs['sweep_base'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=FAST_SAMPLER)],

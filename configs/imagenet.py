@@ -7,6 +7,10 @@ The whole pipeline; or one job of it, named behind a colon, in the same workdir.
 paper's (Azizi et al., 2023) and Imagen's (Saharia et al., 2022, appendix F) where these say them; what
 they do not say is marked "ours".
 
+The paper chooses checkpoints and settings by the validation images, on which it tests classifiers, too. Here
+they are chosen by a hundredth of the training images (12,811), on which the cascade is not trained.
+Classifiers are trained on all training images and tested on the validation images, as the paper's are.
+
 Imagen's weights were never published. Here `pretrain_*` trains the same networks from random weights
 on ImageNet itself; to start from a public text-to-image model, see deepfloyd.py.
 """
@@ -27,6 +31,9 @@ PREVIEW = ('goldfish', 'flamingo', 'golden retriever', 'teapot')
 def imagenet(split):
   return dict(name='imagenet2012', split=split, directory='data/tensorflow_datasets')
 
+
+# what the cascade is trained on, and what all choices are made by; ours
+TRAIN, HELD_OUT = imagenet('train[:99%]'), imagenet('train[99%:]')
 
 # F.1
 BASE = dict(
@@ -81,7 +88,7 @@ def training(job, optimizer, num_steps, batch_size, sampler, checkpoint_every, *
   return dict(
     job=job,
     text='embed',
-    dataset=imagenet('train'),
+    dataset=TRAIN,
     optimizer=dict(name=optimizer, learning_rate=1e-4, schedule='cosine', warmup_steps=10_000),
     num_steps=num_steps,
     batch_size=batch_size,
@@ -95,7 +102,7 @@ def training(job, optimizer, num_steps, batch_size, sampler, checkpoint_every, *
 
 
 MEASURED = dict(text='embed', extractor='inception', batch_size=256)
-REFERENCES = dict(train=imagenet('train'), validation=imagenet('validation'))
+REFERENCES = dict(train=TRAIN, validation=HELD_OUT)
 # the base as later jobs draw it
 BASE_USE = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
 
@@ -134,7 +141,7 @@ def choice_of_checkpoints_and_settings():
     weights='finetune_base',
     sampler=DEFAULT_SAMPLER,
     per_class=10,
-    reference=imagenet('validation'),
+    reference=HELD_OUT,
     **MEASURED,
   )
   jobs['sweep_base'] = dict(
@@ -155,7 +162,7 @@ def choice_of_checkpoints_and_settings():
     grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0)),
     references=REFERENCES,
     choose='cas',
-    cas=dict(model=models.RESNET_50, recipe=recipes.CAS, test=imagenet('validation'), seeds=(0,)),
+    cas=dict(model=models.RESNET_50, recipe=recipes.CAS, test=HELD_OUT, seeds=(0,)),
     **MEASURED,
   )
   jobs['select_sr256'] = dict(
@@ -164,7 +171,7 @@ def choice_of_checkpoints_and_settings():
     sampler=SR_256_SAMPLER,
     below=[BASE_USE],
     per_class=10,
-    reference=imagenet('validation'),
+    reference=HELD_OUT,
     **MEASURED,
   )
   jobs['sweep_sr256'] = dict(
@@ -200,8 +207,13 @@ def data_sets():
       dict(weights='pretrain_sr1024', sampler=SR_1024_SAMPLER),
     ],
   )
+  # these figures choose nothing
   jobs['evaluate'] = dict(
-    job='evaluate', samples='generate', sizes=(64, 256), extractor='inception', references=REFERENCES
+    job='evaluate',
+    samples='generate',
+    sizes=(64, 256),
+    extractor='inception',
+    references=dict(train=TRAIN, validation=imagenet('validation')),
   )
   return jobs
 

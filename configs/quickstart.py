@@ -197,10 +197,10 @@ def choice_of_checkpoints_and_settings():
     **MEASURED,
   )
   cas_8 = dict(
-    model=RESNET_8, recipe=recipe(1e-2, 0.05, 250, 64, crop_padding=0), test=digits('test'), seeds=SEEDS
+    model=RESNET_8, recipe=recipe(1e-2, 0.05, 250, 64, crop_padding=0), test=digits('validation'), seeds=SEEDS
   )
   cas_16 = dict(
-    model=RESNET_16, recipe=recipe(1e-2, 0.05, 300, 64, crop_padding=1), test=digits('test'), seeds=(0,)
+    model=RESNET_16, recipe=recipe(1e-2, 0.05, 300, 64, crop_padding=1), test=digits('validation'), seeds=(0,)
   )
   jobs['sweep_base'] = dict(
     job='sweep',

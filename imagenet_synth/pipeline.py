@@ -23,6 +23,7 @@ from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import say
 from imagenet_synth.data import verification
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.held_out import require_held_out
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.jobs import (
   classify,
@@ -133,6 +134,8 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Work
   known = KnownJobs(configs, workdir)
   for name in order:
     _call(name, 'check', configs[name], known)
+  for name in order:
+    require_held_out(name, known)
   jobs = []
   for name in order:
     folder = _folder(workdir, name, sections[name], configs[name], worker)
@@ -333,7 +336,7 @@ def _data_versions(
   versions: dict[str, str] = {}
   if not job.folder.started:
     return versions
-  for config in parts(job.config, DatasetConfig):
+  for _, config in parts(job.config, DatasetConfig):
     key = str(config)
     if key not in known:
       known[key] = config.versions(workdir)

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from configs import cifar10_small, imagenet_study, recipes
 from imagenet_synth import pipeline
 from imagenet_synth.core.config import build, build_one_of
+from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.class_names import imagenet_names
 from imagenet_synth.models.registry import CLASSIFIERS
 from imagenet_synth.report import paper
@@ -55,6 +57,35 @@ def test_every_config_is_planned_whole(tmp_path, name, photos):
   config = _config(name)
   planned = pipeline.plan(config, tmp_path / 'run').planned
   assert [job.name for job in planned] == config['order']
+
+
+def test_without_a_folder_of_test_images_own_classes_are_tested_on_a_part_that_nothing_has_seen(
+  tmp_path, photos
+):
+  shutil.rmtree(tmp_path / 'data/cifar10/test')
+  config = _config('own_classes')
+  jobs = config['jobs']
+  splits = [
+    jobs['classify_synthetic']['real'],
+    jobs['select_base']['reference'],
+    jobs['classify_real']['test'],
+  ]
+  assert [of['split'] for of in splits] == ['train[:60%]', 'train[60%:80%]', 'train[80%:]']
+  pipeline.plan(config, tmp_path / 'run')
+  jobs['select_base']['reference']['split'] = 'train[60%:81%]'
+  with pytest.raises(InputError, match='jobs.select_base.reference, .*: what is tested was chosen by these'):
+    pipeline.plan(config, tmp_path / 'run')
+
+
+@pytest.mark.parametrize('name', _RUNNABLE)
+def test_no_config_chooses_by_images_of_a_split_that_it_tests_on(name, photos):
+  jobs = _config(name)['jobs'].values()
+  split = lambda dataset: (dataset['name'], dataset['split'].partition('[')[0])
+  tested = {split(job['test']) for job in jobs if job['job'] == 'classify'}
+  for job in jobs:
+    looked_at = [job.get('reference'), job.get('cas', {}).get('test')]
+    looked_at += job['references'].values() if job['job'] == 'sweep' else []
+    assert not tested & {split(dataset) for dataset in looked_at if dataset}
 
 
 @pytest.mark.parametrize(

@@ -193,16 +193,14 @@ def config_fields(cls: type) -> dict[str, dataclasses.Field]:
 
 def references(value: Any, where: str) -> Iterator[tuple[str, Reference]]:
   """Yields the dotted key and the reference of all references in a built section."""
+  yield from parts(value, Reference, where)
+
+
+def parts(value: Any, cls: type[T], where: str = '') -> Iterator[tuple[str, T]]:
+  """Yields the dotted key and the value of all instances of a class in a built section."""
   for key, part in _walk(value, where):
-    if isinstance(part, Reference):
-      yield key, part
-
-
-def parts(value: Any, cls: type[T]) -> Iterator[T]:
-  """Yields all instances of a class in a built section."""
-  for _, part in _walk(value, ''):
     if isinstance(part, cls):
-      yield part
+      yield key.removeprefix('.'), part
 
 
 def _walk(value: Any, where: str) -> Iterator[tuple[str, Any]]:

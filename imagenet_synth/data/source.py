@@ -110,6 +110,23 @@ class Split:
       raise InputError(f'split {self} has no examples; {self.name} has {length}')
     return rows
 
+  def overlaps(self, other: 'Split', length: int | None = None) -> bool:
+    """Returns whether two parts have rows in common; yes, too, where that cannot be told without `length`.
+
+    Args:
+      other: another part of this split, or of another one of the same data set.
+      length: the number of rows of the whole, where it is known.
+    """
+    if self.name != other.name:
+      return False
+    if length is not None:
+      return self._placed(length).overlaps(other._placed(length))
+    return not (_is_behind(other.start, self.stop) or _is_behind(self.start, other.stop))
+
+  def _placed(self, length: int) -> 'Split':
+    """Returns the same part with its ends as numbers of rows."""
+    return Split(self.name, _place(self.start, length), _place(self.stop, length))
+
   def __str__(self) -> str:
     if self.start is None and self.stop is None:
       return self.name
@@ -130,6 +147,13 @@ def parse_split(text: str) -> Split:
     if end and end.endswith('%') and int(end[:-1]) > 100:
       raise InputError(f'split is {text!r}, more than 100%')
   return Split(name, *(end if end is None or end.endswith('%') else int(end) for end in ends))
+
+
+def _is_behind(start: int | str | None, stop: int | str | None) -> bool:
+  """Returns whether it is certain that what begins at `start` has no row before `stop`."""
+  if isinstance(start, str) and isinstance(stop, str):
+    return int(start[:-1]) >= int(stop[:-1])
+  return isinstance(start, int) and isinstance(stop, int) and start >= stop
 
 
 def _place(end: int | str | None, length: int) -> int | None:

@@ -1,6 +1,7 @@
 """The `dataset` section of a job, which says which split of which data set is read."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Literal, Protocol
@@ -10,7 +11,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.image_folder import FolderSource, folder_contents
-from imagenet_synth.data.source import Contents, FirstOfEachClass, Source, parse_split
+from imagenet_synth.data.source import Contents, FirstOfEachClass, Source, Split, parse_split
 from imagenet_synth.data.tfds_source import tfds_contents, tfds_source, tfds_version
 
 
@@ -39,11 +40,10 @@ class DatasetConfig:
   def validate(self) -> None:
     """Raises `Invalid` if the split is not written as splits are, or a key does not suit the data set."""
     self._reader.validate(self)
-    if '+' not in self.split:
-      try:
-        parse_split(self.split)
-      except InputError as error:
-        raise Invalid('split', str(error).removeprefix('split ')) from None
+    try:
+      self._parts()
+    except InputError as error:
+      raise Invalid('split', str(error).removeprefix('split ')) from None
 
   def contents(self, workdir: pathlib.Path, key: str) -> Contents:
     """Returns what is known of the split before it is opened.
@@ -99,6 +99,27 @@ class DatasetConfig:
     if class_names is not None:
       versions[f'classes of {self}'] = json_hash(list(class_names))
     return versions
+
+  def overlaps(self, other: 'DatasetConfig', workdir: pathlib.Path) -> bool:
+    """Returns whether the two have images in common, or may have; all images count, whatever `per_class` is.
+
+    Data sets of other names, options or folders, and different splits of one data set, have none.
+    """
+    directory = self._directory(workdir)
+    theirs = other._directory(workdir)
+    if (self.name, self.options, directory.resolve()) != (other.name, other.options, theirs.resolve()):
+      return False
+    for part, another in itertools.product(self._parts(), other._parts()):
+      # how many there are is asked only if it matters, as it takes a look at all files of a folder
+      if part.overlaps(another):
+        known = self._reader.contents(self, directory).get(part.name, Contents())
+        if part.overlaps(another, known.num_examples):
+          return True
+    return False
+
+  def _parts(self) -> list[Split]:
+    """Returns the parts that the split is put together from; raises InputError if one is not written so."""
+    return [parse_split(part.strip()) for part in self.split.split('+')]
 
   @property
   def _reader(self) -> 'Reader':

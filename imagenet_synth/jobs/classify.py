@@ -21,6 +21,7 @@ from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Contents, Examples
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.inputs.samples import Samples
@@ -131,7 +132,7 @@ class Config:
   mixtures: Annotated[dict[str, Mixture], NotEmpty()]
   # the real images that are trained on
   real: DatasetConfig
-  # the real images that are tested on
+  # the real images that are tested on: others than those that all that is tested was trained on or chosen by
   test: DatasetConfig
   # the seeds of the runs; figures are means over them
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
@@ -168,6 +169,11 @@ class Config:
       mixture.check(self.images_size, real, jobs, f'mixtures.{name}')
     if self.init is not None:
       self._check_init(jobs.of(self.init))
+
+  def real_images(self) -> RealImages:
+    """Returns the images that are trained on, if a mixture has them, and those that are tested on."""
+    is_trained_on = any(mixture.real for mixture in self.mixtures.values())
+    return RealImages(trained_on={'real': self.real} if is_trained_on else {}, tested_on={'test': self.test})
 
   def require_devices(self) -> None:
     """Raises `Invalid` if the devices cannot share a batch equally."""

@@ -5,7 +5,7 @@ import shutil
 from typing import Any
 
 from imagenet_synth.cascade import SamplerSettings, Stage
-from imagenet_synth.core.config import Count, Seed
+from imagenet_synth.core.config import Count, Seed, parts
 from imagenet_synth.core.files import read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress
@@ -15,6 +15,7 @@ from imagenet_synth.evaluation.fixed_samples import FixedSamples
 from imagenet_synth.evaluation.measuring import measure, observe, provenance
 from imagenet_synth.evaluation.reference_statistics import observe_real
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import (
   StageUse,
@@ -39,7 +40,8 @@ class Config:
   sampler: SamplerSettings
   # the network whose features FID is of
   extractor: ExtractorReference
-  # the real images that samples are compared with (the paper: the validation set)
+  # the real images that samples are compared with, on which no later classify job tests (the paper: the
+  # validation set, on which it tests, too)
   reference: DatasetConfig
   # samples of each class (the paper: 10K in all)
   per_class: Count
@@ -59,6 +61,10 @@ class Config:
     check_stage(use, below[-1] if below else None, self.text, jobs, '')
     self.text.require_classes(None, jobs, 'text')
     self.reference.contents(jobs.workdir, 'reference')
+
+  def real_images(self) -> RealImages:
+    """Returns the images by which the checkpoint is chosen."""
+    return RealImages(chosen_by=dict(parts(self, DatasetConfig)))
 
   def trained_stage(self, jobs: KnownJobs) -> Stage:
     """Returns the stage that the weights are of."""

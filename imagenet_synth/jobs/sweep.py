@@ -31,6 +31,7 @@ from imagenet_synth.evaluation.reference_statistics import (
   observed_references,
 )
 from imagenet_synth.evaluation.trials import Trial, Trials
+from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
 from imagenet_synth.inputs.text import Text
@@ -67,7 +68,8 @@ class Config:
   per_class: Count
   # images sampled at a time, over all devices
   batch_size: Count
-  # the figure by which the best trial is chosen: the lowest FID, or the highest CAS
+  # the figure by which the best trial is chosen: the lowest FID, or the highest CAS; no later classify job
+  # tests on the images that it is against
   choose: str
   # feature statistics from elsewhere that samples are compared with, too, by name
   statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
@@ -108,6 +110,23 @@ class Config:
     if self.cas is not None:
       prompts = jobs.of(self.text).known_prompts(jobs)
       self.cas.check(stage.size, None if prompts is None else len(prompts), jobs, 'cas')
+      main = main_reference(self.references)
+      if self.cas.test.overlaps(self.references[main], jobs.workdir):
+        raise Invalid(
+          'cas.test',
+          f"is '{self.cas.test}', which has images of references.{main}, '{self.references[main]}', on which "
+          'the classifier of real images is trained that CAS is compared with',
+        )
+
+  def real_images(self) -> RealImages:
+    """Returns the images by which the best trial is chosen; published statistics tell of none."""
+    if self.choose == 'cas':
+      assert self.cas is not None
+      return RealImages(chosen_by={'cas.test': self.cas.test})
+    name = self.choose.removeprefix('fid_')
+    return RealImages(
+      chosen_by={f'references.{name}': self.references[name]} if name in self.references else {}
+    )
 
   def require_devices(self) -> None:
     """Raises `Invalid` if the devices cannot share a batch of the classifiers equally."""

@@ -19,7 +19,7 @@ from imagenet_synth.cascade import (
 )
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
-from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Rate, Seed
+from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Rate, Seed, parts
 from imagenet_synth.core.devices import make_mesh, require_batch_size, require_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
@@ -31,6 +31,7 @@ from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageWeights, local_replicas
 from imagenet_synth.inputs.text import EmbeddedText, Text
@@ -97,6 +98,10 @@ class Training(abc.ABC):
   def trained_text(self, jobs: KnownJobs) -> Text:
     """Returns the prompts that the stage is conditioned on."""
     return self.text
+
+  def real_images(self) -> RealImages:
+    """Returns the images that the stage is trained on."""
+    return RealImages(trained_on=dict(parts(self, DatasetConfig)))
 
   def check_stage(self, stage: Stage, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stage, the data and the text are known not to fit each other."""

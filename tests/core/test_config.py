@@ -23,6 +23,7 @@ from imagenet_synth.core.config import (
   build,
   build_one_of,
   jobs_config,
+  parts,
   references,
 )
 from imagenet_synth.core.errors import InputError
@@ -326,6 +327,15 @@ def test_all_references_are_found_with_their_keys():
     ('jobs.x.nested[1].weights', _Weights('small')),
     ('jobs.x.by_name.a.weights', _Weights('base')),
     ('jobs.x.by_name.a.nested[0].weights', _Weights('large')),
+  ]
+
+
+def test_parts_of_any_class_are_found_with_their_keys():
+  section = {'weights': 'base', 'nested': [{}, {'weights': 'small'}]}
+  built = build(_Checked, section, 'x')
+  assert list(parts(built, _Weights)) == [
+    ('weights', _Weights('base')),
+    ('nested[1].weights', _Weights('small')),
   ]
 
 

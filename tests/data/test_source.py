@@ -1,6 +1,8 @@
 """Parts of splits, and what is known of them."""
 
+import contextlib
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -89,6 +91,49 @@ def test_a_part_without_examples_is_refused(text):
     parse_split(text).rows(200)
   with pytest.raises(InputError, match='split train has no examples; train has 0'):
     Split('train').rows(0)
+
+
+@pytest.mark.parametrize(
+  'one, other, overlap',
+  [
+    ('train', 'train', True),
+    ('train', 'test', False),
+    ('train', 'train[:1%]', True),
+    ('train[:90%]', 'train[85%:]', True),
+    ('train[:85%]', 'train[85%:]', False),
+    ('train[60%:80%]', 'train[80%:]', False),
+    ('train[20%:80%]', 'train[79%:90%]', True),
+    ('train[:9%]', 'train[10%:]', False),
+    ('train[:5000]', 'train[5000:]', False),
+    ('train[:5001]', 'train[5000:6000]', True),
+    ('train[:5000]', 'train[5000:90%]', False),
+    ('train[5000:90%]', 'train[90%:]', False),
+    # who knows
+    ('train[:5000]', 'train[90%:]', True),
+    ('train[:5000]', 'test[90%:]', False),
+  ],
+)
+def test_parts_of_a_split_of_unknown_length_overlap_unless_their_ends_tell_otherwise(one, other, overlap):
+  assert parse_split(one).overlaps(parse_split(other)) == overlap
+  assert parse_split(other).overlaps(parse_split(one)) == overlap
+
+
+def test_parts_of_a_split_of_known_length_overlap_where_they_have_rows_in_common():
+  ends = ('', '0', '3', '7', '10%', '34%', '90%', '100%')
+  parts = [parse_split(f'train[{start}:{stop}]') for start, stop in itertools.product(ends, ends)]
+  num_apart = 0
+  for length in (7, 40):
+    rows = {}
+    for part in parts:
+      with contextlib.suppress(InputError):
+        rows[part] = set(part.rows(length))
+    for one, other in itertools.product(rows, rows):
+      in_common = bool(rows[one] & rows[other])
+      assert one.overlaps(other, length) == in_common, (one, other, length)
+      # what is told without the length is not wrong
+      assert one.overlaps(other) or not in_common, (one, other)
+      num_apart += not in_common
+  assert num_apart > 100
 
 
 def test_what_is_not_told_is_not_known():

@@ -43,6 +43,7 @@ def _told(contents):
     {'name': 'digits', 'split': 'train'},
     {'name': 'digits', 'split': 'train[:90%]'},
     {'name': 'digits', 'split': 'train+validation[:10]'},
+    {'name': 'digits', 'split': 'train + validation'},
     {'name': 'glyphs', 'split': 'train', 'options': {'num_examples': 3}},
     {'name': 'folder', 'split': 'train[100:]', 'directory': 'somewhere'},
   ],
@@ -58,6 +59,7 @@ def test_sections_that_may_be(section):
       {'name': 'digits', 'split': 'train[10'},
       "dataset.split is 'train[10', must be a name, or a part of one",
     ),
+    ({'name': 'digits', 'split': 'test+train[-9:]'}, "dataset.split is 'train[-9:]', must be a name, or a"),
     ({'name': 'digits', 'split': 'train[:120%]'}, "dataset.split is 'train[:120%]', more than 100%"),
     ({'name': 'folder', 'split': 'train'}, "dataset.directory is missing; the data set 'folder' needs one"),
     (
@@ -73,6 +75,42 @@ def test_sections_that_may_be(section):
 def test_sections_that_contradict_themselves_are_refused(section, message):
   with pytest.raises(InputError, match=re.escape(f'config: {message}')):
     build(DatasetConfig, section, 'dataset')
+
+
+@pytest.mark.parametrize(
+  'one, other, overlap',
+  [
+    (DatasetConfig('digits', 'test'), DatasetConfig('digits', 'test'), True),
+    (DatasetConfig('digits', 'test'), DatasetConfig('digits', 'validation'), False),
+    (DatasetConfig('digits', 'train'), DatasetConfig('no_such_set', 'train'), False),
+    # 600 examples: 90% are 540
+    (DatasetConfig('digits', 'train[:540]'), DatasetConfig('digits', 'train[90%:]'), False),
+    (DatasetConfig('digits', 'train[:541]'), DatasetConfig('digits', 'train[90%:]'), True),
+    (DatasetConfig('digits', 'validation+train[:50%]'), DatasetConfig('digits', 'test + train[49%:]'), True),
+    (DatasetConfig('digits', 'validation+train[:50%]'), DatasetConfig('digits', 'test+train[50%:]'), False),
+    (_GLYPHS, DatasetConfig('glyphs', 'train', {'num_examples': 40}), True),
+    (_GLYPHS, DatasetConfig('glyphs', 'train', {'num_examples': 40, 'seed': 1}), False),
+    (DatasetConfig('digits', 'test', per_class=3), DatasetConfig('digits', 'test', per_class=5), True),
+    (DatasetConfig('digits', 'test', directory='elsewhere'), DatasetConfig('digits', 'test'), False),
+    (DatasetConfig('digits', 'test', directory='run/datasets'), DatasetConfig('digits', 'test'), True),
+  ],
+)
+def test_data_sets_that_have_images_in_common(one, other, overlap, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  workdir = tmp_path / 'run'
+  assert one.overlaps(other, workdir) == other.overlaps(one, workdir) == overlap
+
+
+def test_parts_of_a_folder_have_images_in_common_unless_it_is_certain_that_they_have_none(tmp_path):
+  _pictures(tmp_path)
+
+  def folder(split, directory=tmp_path):
+    return DatasetConfig('folder', split, directory=str(directory))
+
+  assert folder('train[:50%]').overlaps(folder('train[49%:]', tmp_path / 'train/..'), tmp_path)
+  assert not folder('train[:50%]').overlaps(folder('train[50%:]'), tmp_path)
+  # how many files can be decoded is not known yet
+  assert folder('train[:3]').overlaps(folder('train[50%:]'), tmp_path)
 
 
 @pytest.mark.parametrize(

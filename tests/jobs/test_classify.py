@@ -104,6 +104,17 @@ def _mixed(workdir, **mixtures):
   return small_pipeline.finish(workdir, 'mixed', _section(mixtures=mixtures))
 
 
+@pytest.mark.parametrize('is_real', [True, False])
+def test_real_images_are_trained_on_if_a_mixture_has_them(is_real):
+  mixtures = dict(
+    synthetic=dict(real=False, synthetic='generate'), other=dict(real=is_real, synthetic='generate')
+  )
+  config = small_pipeline.build_section(_section(mixtures=mixtures))
+  used = config.real_images()
+  assert used.trained_on == ({'real': config.real} if is_real else {})
+  assert used.tested_on == {'test': config.test} and not used.chosen_by
+
+
 def test_mixtures_are_of_so_many_real_and_synthetic_images(with_samples):
   mixtures = dict(
     real=dict(real=True),

@@ -57,6 +57,11 @@ def _weights(workdir, step, like):
   return load_ema(workdir / 'train/checkpoints', step, {'params': like})['params']
 
 
+def test_the_images_that_it_trains_on_are_its_data_set():
+  config = small_pipeline.build_section(_FINETUNE | dict(init='train'))
+  assert config.real_images() == (dict(dataset=config.dataset), {}, {})
+
+
 @pytest.mark.parametrize('init, step', [('chosen', 2), ('train', 3)])
 def test_training_starts_from_the_checkpoint_that_was_chosen_or_from_the_last(init, step, started, workdir):
   section, stage, state = started(init)

@@ -44,6 +44,12 @@ def _kept(workdir):
   return sorted(int(path.name) for path in (workdir / 'longer/checkpoints').iterdir())
 
 
+def test_the_images_that_it_chooses_by_are_its_reference():
+  used = small_pipeline.build_section(_SELECT).real_images()
+  assert {key: str(dataset) for key, dataset in used.chosen_by.items()} == {'reference': 'digits validation'}
+  assert not used.trained_on and not used.tested_on
+
+
 def test_select_keeps_the_best_checkpoint_and_the_last(workdir):
   result = _select(workdir)
   steps = {row['step']: row['fid_validation'] for row in result['curve']}

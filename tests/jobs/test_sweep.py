@@ -148,6 +148,24 @@ def test_by_cas_the_trial_of_the_highest_mean_is_the_best_one(whole, workdir, mo
     assert {row['sampler']: row['cas'] for row in csv.DictReader(file)}[worst['sampler']] == '0.75'
 
 
+@pytest.mark.parametrize(
+  'choose, images',
+  [
+    ('cas', {'cas.test': 'test[:100]'}),
+    ('fid_train', {'references.train': 'train[:200]'}),
+    ('fid_validation', {'references.validation': 'validation'}),
+    ('fid_published', {}),
+  ],
+)
+def test_the_images_that_it_chooses_by_are_those_of_the_figure(choose, images):
+  cas = {key: small_pipeline.REAL[key] for key in ('model', 'recipe', 'test', 'seeds')}
+  statistics = {'published': {'path': 'adm.npz', 'num_images': 100}}
+  config = small_pipeline.build_section(_sweep(cas=cas, statistics=statistics) | {'choose': choose})
+  used = config.real_images()
+  assert {key: dataset.split for key, dataset in used.chosen_by.items()} == images
+  assert not used.trained_on and not used.tested_on
+
+
 def _settings(row):
   return {name: row[name] for name in _GRID}
 
