@@ -121,7 +121,9 @@ def _group(batch: Batch, groups: Sequence[int], number: int) -> Batch:
 
 def has_batch_statistics(model: nn.Module, size: int) -> bool:
   """Returns whether a classifier of images of a size normalises them by statistics of their batch."""
-  return 'batch_stats' in jax.eval_shape(ClassifierObjective(model, size, 3).init, jax.random.key(0))
+  # a network that leaves the number of classes to the data cannot be made without one
+  sized = model if getattr(model, 'num_classes', 1) else model.clone(num_classes=1)
+  return 'batch_stats' in jax.eval_shape(ClassifierObjective(sized, size, 3).init, jax.random.key(0))
 
 
 def train(
