@@ -6,6 +6,7 @@ Instead of a section, None is returned where no job was run that it could be abo
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,25 @@ class Accuracy:
     if self.num_synthetic:
       size = f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
       parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
-    return ' + '.join(parts)
+    if self.num_stand_in:
+      parts.append(f'{self.num_stand_in:,} stand-in')
+    return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed and len(parts) > 1 else '')
+
+  @property
+  def num_stand_in(self) -> int:
+    """Returns how many labelled images stand in for synthetic ones: a control, neither synthetic nor both."""
+    return self.summary.get('num_stand_in', 0)
+
+  @property
+  def how_mixed(self) -> str:
+    """Returns how synthetic images are mixed with real ones; '' where batches are of all images alike."""
+    share, weight = self.summary.get('synthetic_share'), self.summary.get('synthetic_weight', 1)
+    texts = [
+      f'{_in_words(share)} of each batch' if share else '',
+      f'weight {weight:g}' if weight != 1 else '',
+      'own statistics' if self.summary.get('own_statistics') else '',
+    ]
+    return ', '.join(filter(None, texts))
 
   @property
   def chance(self) -> float:
@@ -143,14 +162,23 @@ def trios(rows: Sequence[Accuracy]) -> list[Trio]:
   """Returns a trio for each classifier that was trained both on real and on synthetic images alone."""
   found = []
   for model_id in dict.fromkeys(row.model_id for row in rows):
-    mine = sorted((row for row in rows if row.model_id == model_id), key=lambda row: row.num_synthetic)
+    mine = sorted(
+      (row for row in rows if row.model_id == model_id and not row.num_stand_in),
+      key=lambda row: row.num_synthetic,
+    )
     real = _first(row for row in mine if row.num_real and not row.num_synthetic)
     synthetic = _first(row for row in mine if not row.num_real and row.finetuned)
-    both = _first(row for row in mine if row.num_real and row.finetuned)
+    both = _first(row for row in mine if real and row.num_real == real.num_real and row.finetuned)
     not_finetuned = _first(row for row in mine if not row.num_real and not row.finetuned)
     if real and synthetic:
       found.append(Trio(real, synthetic, both, not_finetuned))
   return found
+
+
+def _in_words(share: float) -> str:
+  """Returns the fraction that `synthetic_share` is taken as: 'half', '3/4'."""
+  fraction = Fraction(share).limit_denominator(64)
+  return 'half' if fraction == Fraction(1, 2) else str(fraction)
 
 
 def _first(rows: Iterable[Accuracy]) -> Accuracy | None:
@@ -181,14 +209,17 @@ def classifiers(results: Results) -> Section | None:
       )
     )
   real = {
-    (row.model_id, row.num_real): row.top_1[0] for row in rows if row.num_real and not row.num_synthetic
+    (row.model_id, row.num_real): row.top_1[0]
+    for row in rows
+    if row.num_real and not row.num_synthetic and not row.num_stand_in
   }
   # synthetic images alone are held against the largest real set
   largest = {model_id: top_1 for (model_id, _), top_1 in sorted(real.items())}
 
   def gain(row: Accuracy) -> str:
     before = real.get((row.model_id, row.num_real)) if row.num_real else largest.get(row.model_id)
-    return f'{row.top_1[0] - before:+.2f}' if row.num_synthetic and before is not None else ''
+    has_added = row.num_synthetic or row.num_stand_in
+    return f'{row.top_1[0] - before:+.2f}' if has_added and before is not None else ''
 
   cells = [
     [
@@ -201,7 +232,14 @@ def classifiers(results: Results) -> Section | None:
       str(row.summary['top_1']['num']),
     ]
     for row in sorted(
-      rows, key=lambda row: (row.model, bool(row.num_synthetic), row.num_real, row.num_synthetic)
+      rows,
+      key=lambda row: (
+        row.model,
+        bool(row.num_stand_in),
+        bool(row.num_synthetic),
+        row.num_real,
+        row.num_synthetic + row.num_stand_in,
+      ),
     )
   ]
   header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
@@ -245,32 +283,43 @@ def _label(row: Accuracy, rows: Sequence[Accuracy]) -> str:
 
 def _lengths(results: Results) -> str:
   """Returns how long the classifiers are trained, as a sentence; '' where they differ in that."""
-  in_epochs = {job.config['recipe'].get('epochs') is not None for job in results.of_kind('classify')}
   texts = {
-    True: 'Training lasts so many epochs over the training set, real and synthetic images together.',
-    False: 'All runs of a model take the same number of steps.',
+    'epochs': 'Training lasts so many epochs over the training set, real and synthetic images together.',
+    'real_exposures': 'Training lasts until each real image was seen so many times, whatever is added.',
+    'num_steps': 'All runs of a model take the same number of steps.',
   }
-  return texts[in_epochs.pop()] if len(in_epochs) == 1 else ''
+  recipes = [job.config['recipe'] for job in results.of_kind('classify')]
+  counted = {key for recipe in recipes for key in texts if recipe.get(key) is not None}
+  return texts[counted.pop()] if len(counted) == 1 else ''
 
 
 def scaling(results: Results) -> Section | None:
   """Returns what the paper shows in Table 4 and Figure 6."""
   rows = accuracies(results)
   blocks: list[Block] = []
-  groups = dict.fromkeys((row.model_id, row.synthetic_size) for row in rows if row.num_synthetic)
-  for model_id, synthetic_size in groups:
-    mine = [row for row in rows if row.model_id == model_id]
-    real = _first(row for row in mine if row.num_real and not row.num_synthetic)
-    both = [row for row in mine if row.num_real and row.num_synthetic and row.finetuned]
+  groups = dict.fromkeys(
+    (row.model_id, row.num_real, row.synthetic_size, row.how_mixed)
+    for row in rows
+    if row.num_real and row.num_synthetic
+  )
+  names: set[str] = set()
+  for model_id, num_real, synthetic_size, how_mixed in groups:
+    mine = [row for row in rows if (row.model_id, row.num_real) == (model_id, num_real)]
+    real = _first(row for row in mine if not row.num_synthetic and not row.num_stand_in)
+    both = [row for row in mine if row.num_synthetic and row.finetuned and row.how_mixed == how_mixed]
     points = [(row.num_synthetic, *row.top_1) for row in both if row.synthetic_size == synthetic_size]
     if real and len(points) > 1:
       of = f'{synthetic_size}x{synthetic_size}' if synthetic_size else ''
+      name = '_'.join(filter(None, ('scaling', real.slug, of)))
+      # several real sets, or ways to mix, have a picture each
+      name = name if name not in names else f'{name}_{len(names)}'
+      names.add(name)
       blocks.append(
         Picture(
-          '_'.join(filter(None, ('scaling', real.slug, of))),
+          name,
           figures.scaling(points, real.top_1),
           f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
-          f'{f" of {of}" if of else ""}.',
+          f'{f" of {of}" if of else ""}{f" ({how_mixed})" if how_mixed else ""}.',
         )
       )
   if not blocks:
