@@ -146,7 +146,7 @@ def _fit_to_nothing(*args, **kwargs):
 def _train_classifier(model, recipe, data, size, seed, path, origin, *others):
   pictures, _ = data.take(np.arange(1))
   variables = random_variables(ClassifierObjective(model, size, pictures.shape[-1]), seed)
-  save_ema(path / 'checkpoints', recipe.steps(len(data)), variables, origin)
+  save_ema(path / 'checkpoints', recipe.steps(len(data), data.first_pass), variables, origin)
   return variables
 
 

@@ -172,6 +172,8 @@ def test_faults_derived_from_the_fields(job, tmp_path):
       assert _dotted(job, path) in message and says in message, (path, value, message)
 
 
+_DIGITS = {'name': 'digits', 'split': 'train'}
+_REAL, _BOTH = 'jobs.classify_vit.mixtures.real', 'jobs.classify_resnet.mixtures.both'
 # (dotted key of the fault, what it is set to, what else is set, what the message says)
 _CONTRADICTIONS = [
   ('jobs.embed_classes.dataset.name', 'glyphs', {}, 'has none'),
@@ -253,13 +255,74 @@ _CONTRADICTIONS = [
   ('jobs.export.size', 64, {}, 'generate makes 8, 16, 32'),
   ('jobs.classify_resnet.mixtures', {'nothing': {'real': False}}, {}, 'has no images'),
   ('jobs.classify_resnet.mixtures', {'a/b': {'real': True}}, {}, 'is no name of a folder'),
-  ('jobs.classify_resnet.mixtures.synthetic.synthetic_num', 10**6, {}, 'which makes 80'),
+  ('jobs.classify_resnet.mixtures.synthetic.synthetic_num', 10**6, {}, 'generate, which has 80'),
   ('jobs.classify_resnet.mixtures.synthetic.synthetic_times', 2.0, {}, 'leave one out'),
   ('jobs.classify_resnet.mixtures.synthetic.synthetic_size', 64, {}, 'generate makes 8, 16, 32'),
   ('jobs.classify_resnet.mixtures.synthetic.synthetic', None, {}, 'has no images'),
+  (f'{_BOTH}.stand_in', _DIGITS, {}, 'and synthetic are both set'),
+  (f'{_BOTH}.synthetic', None, {f'{_BOTH}.synthetic_size': 8}, 'synthetic_size is set, but synthetic is not'),
+  (f'{_REAL}.synthetic_share', 0.5, {}, 'is set, but neither synthetic nor stand_in is'),
+  (f'{_REAL}.synthetic_weight', 0.5, {}, 'is set, but neither synthetic nor stand_in is'),
+  (f'{_REAL}.synthetic_times', 2.0, {}, 'is set, but neither synthetic nor stand_in is'),
+  (f'{_BOTH}.real', False, {f'{_BOTH}.synthetic_share': 0.5}, 'there are no real images beside'),
+  (f'{_BOTH}.real', False, {f'{_BOTH}.synthetic_weight': 0.0}, 'there are no real images beside'),
+  (f'{_BOTH}.synthetic_share', 0.5, {f'{_BOTH}.synthetic_weight': 0.0}, 'which leaves synthetic images out'),
+  (f'{_BOTH}.synthetic_share', 0.4, {}, 'must be a multiple of 5 such as 15 or 20, as synthetic_share of'),
+  (f'{_BOTH}.own_statistics', True, {}, 'synthetic_share is not'),
+  (
+    f'{_BOTH}.own_statistics',
+    True,
+    {f'{_BOTH}.synthetic_share': 0.75},
+    'is 16, must be a multiple of 32 such as 32, as synthetic_share of mixtures.both is 3 of each 4 images',
+  ),
+  (
+    'jobs.classify_vit.mixtures.both',
+    {'real': True, 'synthetic': 'generate', 'synthetic_share': 0.5, 'own_statistics': True},
+    {},
+    'own_statistics is set, but the model has no batch statistics',
+  ),
+  (f'{_BOTH}', {'real': True, 'stand_in': {'name': 'glyphs', 'split': 'train'}}, {}, 'which has no labels'),
+  (
+    f'{_BOTH}',
+    {'real': True, 'stand_in': _DIGITS, 'synthetic_num': 601},
+    {},
+    'wants 601 images of digits train, which has 600',
+  ),
+  (
+    f'{_BOTH}.synthetic_times',
+    1.5,
+    {'jobs.classify_resnet.real_per_class': 6, f'{_BOTH}.synthetic_num': None},
+    'wants 90 images of generate, which has 80',
+  ),
+  ('jobs.classify_resnet.real_per_class', 61, {}, '610 images of 10 classes; real has 600'),
+  (
+    'jobs.classify_resnet.real_per_class',
+    6,
+    {'jobs.classify_resnet.real.per_class': 5},
+    'real.per_class is 5',
+  ),
+  (
+    'jobs.classify_resnet.real_per_class',
+    6,
+    {'jobs.classify_resnet.mixtures': {'synthetic': {'real': False, 'synthetic': 'generate'}}},
+    'no mixture has real images',
+  ),
+  (
+    'jobs.classify_resnet.recipe.real_exposures',
+    3.0,
+    {'jobs.classify_resnet.recipe.num_steps': None},
+    'is set, but mixtures.synthetic has no real images',
+  ),
+  (
+    'jobs.sweep_sr16.cas.recipe.real_exposures',
+    3.0,
+    {'jobs.sweep_sr16.cas.recipe.num_steps': None},
+    'but CAS is of synthetic images alone',
+  ),
   ('jobs.classify_resnet.loaded_size', 16, {}, 'less than size 32'),
   ('jobs.classify_resnet.loaded_size', 64, {}, '64 pixels or more are wanted'),
-  ('jobs.classify_resnet.recipe.epochs', 3.0, {}, 'give one of the two'),
+  ('jobs.classify_resnet.recipe.epochs', 3.0, {}, 'give one of the three'),
+  ('jobs.classify_resnet.recipe.real_exposures', 3.0, {}, 'is 4, epochs is None, real_exposures is 3.0'),
   ('jobs.classify_resnet.recipe.batch_size', 12, {}, 'must be a multiple of 8'),
   ('jobs.classify_resnet.test.split', 'validation[:500]', {}, 'validation has 400'),
   (

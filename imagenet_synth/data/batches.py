@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -77,6 +78,16 @@ class Drawable(abc.ABC):
     """Returns the images of the batch of `step`, which counts from 0: int [batch_size]."""
     return batch_indices((seed,), step, batch_size, len(self))
 
+  def weights(self, indices: np.ndarray) -> np.ndarray | None:
+    """Returns what images count in the loss: float32 [B], for indices int [B]; None if all count the same."""
+    del indices
+    return None
+
+  @property
+  def first_pass(self) -> Fraction:
+    """Returns how many images are drawn until each of the first part has been, once."""
+    return Fraction(len(self))
+
 
 class Images(Drawable):
   """The images of a source at one size, each with a number.
@@ -87,7 +98,7 @@ class Images(Drawable):
     number: returns an example's number, such as its label or the row of its caption's embedding.
     cache: keep decoded images in memory, so that each is decoded once; not done where they would take
       more than 8 GiB.
-    limit: use only so many examples, the first ones; all if not given.
+    rows: use only these examples, in this order; all if not given.
   """
 
   def __init__(
@@ -96,18 +107,18 @@ class Images(Drawable):
     size: int,
     number: Callable[[dict[str, Any]], int],
     cache: bool = True,
-    limit: int | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
   ):
     self._source, self._size, self._number = source, size, number
-    self._num = len(source) if limit is None else min(limit, len(source))
+    self._rows = range(len(source)) if rows is None else rows
     # by default it has more threads than there are cores, as some wait for the disk
     self._pool = ThreadPoolExecutor()
     self._cached: tuple[np.ndarray, np.ndarray] | None = None
-    if cache and 3 * size**2 * self._num <= _MAX_CACHED_BYTES:
-      self._cached = self._load(np.arange(self._num))
+    if cache and 3 * size**2 * len(self._rows) <= _MAX_CACHED_BYTES:
+      self._cached = self._load(np.arange(len(self._rows)))
 
   def __len__(self) -> int:
-    return self._num
+    return len(self._rows)
 
   def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if self._cached is None:
@@ -123,22 +134,32 @@ class Images(Drawable):
     return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs], np.int32)
 
   def _one(self, index: int) -> tuple[np.ndarray, int]:
-    example = self._source[int(index)]
+    example = self._source[int(self._rows[index])]
     return resize(example['image'], self._size), self._number(example)
 
 
 class Joined(Drawable):
-  """Several `Images` of one size, one after the other, as if they were one."""
+  """Several `Images` of one size, one after the other, as if they were one.
 
-  def __init__(self, parts: Sequence[Images]):
+  Args:
+    parts: the images.
+    weights: what an image of each part counts in the loss, the same for all if not given.
+  """
+
+  def __init__(self, parts: Sequence[Images], weights: Sequence[float] | None = None):
     self._parts = parts
+    self._weights = None if weights is None else np.asarray(weights, np.float32)
     self._ends = np.cumsum([len(part) for part in parts])
 
   def __len__(self) -> int:
     return int(self._ends[-1])
 
+  def weights(self, indices: np.ndarray) -> np.ndarray | None:
+    """Returns the weights of the parts that images are of: float32 [B]; None if there are none."""
+    return None if self._weights is None else self._weights[self._which(indices)]
+
   def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    which = np.searchsorted(self._ends, indices, side='right')
+    which = self._which(indices)
     starts = np.concatenate([[0], self._ends[:-1]])
     pieces = []
     for i, part in enumerate(self._parts):
@@ -151,6 +172,10 @@ class Joined(Drawable):
       images[rows], numbers[rows] = some_images, some_numbers
     return images, numbers
 
+  def _which(self, indices: np.ndarray) -> np.ndarray:
+    """Returns the number of the part that each image is of: int [B]."""
+    return np.searchsorted(self._ends, indices, side='right')
+
 
 class Blend(Joined):
   """Several `Images`, one after the other, of each of which every batch has a fixed share.
@@ -158,15 +183,21 @@ class Blend(Joined):
   Args:
     parts: the images; each part goes through random permutations of its own, at its own pace.
     counts: how many of each `sum(counts)` rows of a batch are of each part, those of the first part first.
+    weights: what an image of each part counts in the loss, the same for all if not given.
   """
 
-  def __init__(self, parts: Sequence[Images], counts: Sequence[int]):
-    super().__init__(parts)
+  def __init__(self, parts: Sequence[Images], counts: Sequence[int], weights: Sequence[float] | None = None):
+    super().__init__(parts, weights)
     self._owners = np.repeat(np.arange(len(parts)), counts)
 
   def owners(self, rows: np.ndarray) -> np.ndarray:
     """Returns which part rows of a batch are of: int [B], for rows int [B]."""
     return self._owners[rows % len(self._owners)]
+
+  @property
+  def first_pass(self) -> Fraction:
+    """Returns how many images are drawn until each of the first part has been, once."""
+    return Fraction(len(self._parts[0]) * len(self._owners), int(np.sum(self._owners == 0)))
 
   def batch_indices(self, seed: int, step: int, batch_size: int) -> np.ndarray:
     """Returns the images of the batch of `step`, which counts from 0: int [batch_size]."""
@@ -205,14 +236,16 @@ def batches(
       random numbers for their rows.
 
   Yields:
-    {'image': [b, h, w, C], number_name: int32 [b]}.
+    {'image': [b, h, w, C], number_name: int32 [b]}, and 'weight' float32 [b] where images have weights.
   """
   rows = np.arange(batch_size) if rows is None else rows
   for step in range(start, stop):
-    taken, numbers = images.take(images.batch_indices(seed, step, batch_size)[rows])
+    drawn = images.batch_indices(seed, step, batch_size)[rows]
+    taken, numbers = images.take(drawn)
     if augment is not None:
       taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))
-    yield {'image': taken, number_name: numbers}
+    weights = images.weights(drawn)
+    yield {'image': taken, number_name: numbers} | ({} if weights is None else {'weight': weights})
 
 
 class Ahead(Generic[T]):

@@ -35,7 +35,7 @@ class CasConfig:
 
   # the network
   model: Classifier
-  # how the network is trained
+  # how the network is trained; not by `real_exposures`, as there are no real images
   recipe: Recipe
   # real images that it is tested on
   test: DatasetConfig
@@ -43,6 +43,13 @@ class CasConfig:
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
   # where metrics of its training go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the length of training is counted in real images, of which there are none."""
+    if self.recipe.real_exposures is not None:
+      raise Invalid(
+        'recipe.real_exposures', 'is set, but CAS is of synthetic images alone; give num_steps or epochs'
+      )
 
   def check(self, size: int, num_classes: int | None, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` below `key` if the data is not there, or the network takes no images of `size`."""
@@ -73,6 +80,8 @@ class Experiment:
   test: Images
   # where metrics go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
+  # of images that have batch statistics of their own in training: see `train.classifier.ClassifierObjective`
+  groups: tuple[int, ...] = ()
 
   def run(
     self, data: Drawable, seed: int, path: pathlib.Path, origin: dict[str, Any], what: str, start: Any = None
@@ -108,6 +117,7 @@ class Experiment:
       lambda folder, start_step: make_writer(folder, start_step, self.writers),
       what,
       start,
+      self.groups,
     )
     logits, labels = classifier.predict_labelled(self.model, variables, self.test, self.size)
     accuracy = metrics.accuracy(logits, labels, top=(1, 5))
@@ -125,16 +135,18 @@ class Experiment:
     return result
 
 
-def labelled(source: Examples, label_map: np.ndarray, size: int, num: int | None = None) -> Images:
+def labelled(
+  source: Examples, label_map: np.ndarray, size: int, rows: Sequence[int] | np.ndarray | None = None
+) -> Images:
   """Returns the images of a source, brought to `size`, with their labels.
 
   Args:
     source: its examples have an `image` and a `label`.
     label_map: int [K], the label to use in place of each of the source's: see `data.class_names.label_map`.
     size: height and width wanted.
-    num: only the first so many, if given.
+    rows: only these of its examples, in this order; all if not given.
   """
-  return Images(source, size, lambda example: int(label_map[example['label']]), limit=num)
+  return Images(source, size, lambda example: int(label_map[example['label']]), rows=rows)
 
 
 def classification_accuracy_score(

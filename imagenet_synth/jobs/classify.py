@@ -9,24 +9,28 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import jax
 import numpy as np
 
-from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Positive, Reference, Seed
+from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Reference, Seed
 from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.data.batches import Joined
+from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Contents, Examples
+from imagenet_synth.data.subsets import drawn_of_each_class, in_class_plan
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.mixture import Mixture, require_known
 from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
+from imagenet_synth.train.classifier import has_batch_statistics
 from imagenet_synth.train.metric_writers import WriterName
 from imagenet_synth.train.recipe import Recipe
 
@@ -57,68 +61,6 @@ class TrainedClassifiersReference(Reference):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
-  """A training set: the real images or not, and some of a generate job's."""
-
-  # whether the real images of the job are in it
-  real: bool
-  # the generate job whose images are in it; none if not given
-  synthetic: Samples | None = None
-  # the number of synthetic images, the first ones, so that classes keep their shares; all if not given
-  synthetic_num: Count | None = None
-  # the number of synthetic images as a multiple of that of the real ones; only one of the two can be set
-  synthetic_times: Positive | None = None
-  # the size that synthetic images are read at, to be reduced to the size that is wanted; if not given, the
-  # smallest that is large enough
-  synthetic_size: Count | None = None
-
-  def validate(self) -> None:
-    """Raises `Invalid` if there are no images, or settings of synthetic ones contradict each other."""
-    if not self.real and self.synthetic is None:
-      raise Invalid('', 'has no images: it needs real=True, synthetic=NAME, or both')
-    for key in ('synthetic_num', 'synthetic_times', 'synthetic_size'):
-      if self.synthetic is None and getattr(self, key) is not None:
-        raise Invalid(key, 'is set, but synthetic is not')
-    if self.synthetic_num is not None and self.synthetic_times is not None:
-      raise Invalid('synthetic_num', 'and synthetic_times are both set; leave one out')
-
-  def check(self, loaded_size: int, real: Contents, jobs: KnownJobs, key: str) -> None:
-    """Raises `Invalid` below `key` if there are not so many synthetic images, or none is large enough.
-
-    Args:
-      loaded_size: the size to which images are brought.
-      real: what is known of the real images.
-      jobs: all jobs.
-      key: the dotted key of the mixture.
-    """
-    if self.synthetic is None:
-      return
-    if not self.large_enough(self.synthetic.sizes(jobs), loaded_size):
-      made = ', '.join(map(str, self.synthetic.sizes(jobs)))
-      size = self.synthetic_size or f'unset, and images of {loaded_size} pixels or more are wanted'
-      raise Invalid(f'{key}.synthetic_size', f'is {size}; {self.synthetic} makes {made}')
-    channels = self.synthetic.channels(jobs)
-    if real.channels not in (None, channels):
-      raise Invalid(
-        f'{key}.synthetic', f'is {self.synthetic}, of {channels} channels; real images have {real.channels}'
-      )
-    made, wanted = jobs.of(self.synthetic).num_images(jobs), self.num_wanted(real.num_examples)
-    name = 'synthetic_num' if self.synthetic_times is None else 'synthetic_times'
-    if made is not None and wanted is not None and wanted > made:
-      raise Invalid(f'{key}.{name}', f'wants {wanted:,} images of {self.synthetic}, which makes {made:,}')
-
-  def large_enough(self, sizes: Sequence[int], loaded_size: int) -> list[int]:
-    """Returns those of some sizes at which synthetic images can be read: they are never enlarged."""
-    return [size for size in sizes if size >= loaded_size and self.synthetic_size in (None, size)]
-
-  def num_wanted(self, num_real: int | None) -> int | None:
-    """Returns how many synthetic images are wanted, beside so many real ones; None for all, or not known."""
-    if self.synthetic_times is None or num_real is None:
-      return self.synthetic_num
-    return round(self.synthetic_times * num_real)
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
   """What is trained, how, on what, and what it is tested on."""
 
@@ -138,6 +80,9 @@ class Config:
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
   # the model's name in the report; that of its class if not given
   title: str | None = None
+  # only so many of the real images of each class, drawn anew by each seed, but the same in all jobs; all if
+  # not given
+  real_per_class: Count | None = None
   # the size to which images are brought first, before parts of `size` are cut out of them: random ones in
   # training, the centre in the test; `size` if not given
   loaded_size: Count | None = None
@@ -148,12 +93,23 @@ class Config:
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
   def validate(self) -> None:
-    """Raises `Invalid` if images are smaller than what is cut out of them, or a mixture has a bad name."""
+    """Raises `Invalid` if settings of images, of the recipe and of the mixtures contradict each other."""
     if self.loaded_size is not None and self.loaded_size < self.size:
       raise Invalid('loaded_size', f'is {self.loaded_size}, less than size {self.size}')
     for name in self.mixtures:
       if '/' in name or name.startswith('.'):
         raise Invalid(f'mixtures.{name}', 'is no name of a folder')
+    for name, mixture in self.mixtures.items():
+      if self.recipe.real_exposures is not None and not mixture.real:
+        raise Invalid('recipe.real_exposures', f'is set, but mixtures.{name} has no real images')
+      if mixture.counts is not None:
+        _require_multiple(self.recipe.batch_size, sum(mixture.counts), _said(name, mixture.counts))
+    of_class, num = self.real_per_class, self.real.per_class
+    if of_class is not None and num is not None and of_class > num:
+      raise Invalid('real_per_class', f'is {of_class}, but real.per_class is {num}')
+    counted = any(mixture.real or mixture.synthetic_times for mixture in self.mixtures.values())
+    if of_class is not None and not counted:
+      raise Invalid('real_per_class', 'is set, but no mixture has real images or is a multiple of them')
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the network, the data and the job of `init` don't fit each other."""
@@ -162,11 +118,14 @@ class Config:
     test = self.test.contents(jobs.workdir, 'test')
     if real.class_names:
       for_classes(self.model, len(real.class_names), 'model')
-      _require_known(test.class_names or (), real.class_names, 'test')
+      require_known(test.class_names or (), real.class_names, 'test')
+    real = self._drawn_from(real)
     if real.channels and test.channels and real.channels != test.channels:
       raise Invalid('test', f'has images of {test.channels} channels, real has {real.channels}')
     for name, mixture in self.mixtures.items():
       mixture.check(self.images_size, real, jobs, f'mixtures.{name}')
+      if mixture.own_statistics and not has_batch_statistics(self.model, self.size):
+        raise Invalid(f'mixtures.{name}.own_statistics', 'is set, but the model has no batch statistics')
     if self.init is not None:
       self._check_init(jobs.of(self.init))
 
@@ -178,6 +137,24 @@ class Config:
   def require_devices(self) -> None:
     """Raises `Invalid` if the devices cannot share a batch equally."""
     require_batch_size(self.recipe.batch_size, key='recipe.batch_size')
+    for name, mixture in self.mixtures.items():
+      if mixture.groups:
+        num, said = jax.device_count(), _said(name, mixture.groups)
+        why = f'{said}, and own_statistics wants that on each of {num} devices'
+        _require_multiple(self.recipe.batch_size, num * sum(mixture.groups), why)
+
+  def _drawn_from(self, real: Contents) -> Contents:
+    """Returns what is known of the real images that a run is trained on, given all."""
+    if self.real_per_class is None or real.class_names is None:
+      return real
+    wanted = self.real_per_class * len(real.class_names)
+    if real.num_examples is not None and wanted > real.num_examples:
+      raise Invalid(
+        'real_per_class',
+        f'is {self.real_per_class}, {wanted:,} images of {len(real.class_names)} classes; '
+        f'real has {real.num_examples:,}',
+      )
+    return dataclasses.replace(real, num_examples=wanted)
 
   def _check_init(self, start: 'Config') -> None:
     """Raises `Invalid` if the job whose weights training starts from lacks a run, or has another network."""
@@ -220,15 +197,24 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
       {'path': str(work.path(*run)), 'mixture': run[0], 'seed': run[1], 'channels': channels} for run in runs
     ],
     'class_names': list(work.class_names),
+    'real_per_class': config.real_per_class,
     'num_test': len(work.test),
   }
 
 
-def _require_known(names: Sequence[str], known: Sequence[str], key: str) -> None:
-  """Raises `Invalid` for `key` if a class that is tested is not trained on."""
-  for name in names:
-    if name not in known:
-      raise Invalid(key, f'has the class {name!r}, which is not among those of `real`')
+def _said(mixture: str, counts: Sequence[int]) -> str:
+  """Returns the share of a mixture in words: 'synthetic_share of mixtures.both is 2 of each 5 images'."""
+  return f'synthetic_share of mixtures.{mixture} is {counts[1]} of each {sum(counts)} images'
+
+
+def _require_multiple(batch_size: int, multiple: int, why: str) -> None:
+  """Raises `Invalid` unless the recipe's batches are of a multiple of so many images."""
+  if batch_size % multiple:
+    less = batch_size - batch_size % multiple
+    fits = ' or '.join(str(size) for size in (less, less + multiple) if size)
+    raise Invalid(
+      'recipe.batch_size', f'is {batch_size}, must be a multiple of {multiple} such as {fits}, as {why}'
+    )
 
 
 class _Runs:
@@ -242,7 +228,8 @@ class _Runs:
     self.class_names = self._real.class_names
     self.model = for_classes(config.model, len(self.class_names), 'model')
     self._test_map = self._map(self.test.class_names, str(config.test))
-    self._sources = {name: self._training_set(mixture) for name, mixture in config.mixtures.items()}
+    self._real_parts = self._parts_of_seeds()
+    self._added = {name: self._added_parts(mixture) for name, mixture in config.mixtures.items()}
 
   def path(self, mixture: str, seed: int) -> pathlib.Path:
     """Returns a run's folder, below the job's."""
@@ -262,29 +249,37 @@ class _Runs:
     seeds = [seed for seed in seeds if not self.is_done(mixture, seed)]
     if not seeds:
       return
-    # only now: they may be all images, in memory
-    size = config.images_size
-    parts = [labelled(part.source, part.label_map, size, part.num) for part in self._sources[mixture]]
-    data = parts[0] if len(parts) == 1 else Joined(parts)
+    of, size = config.mixtures[mixture], config.images_size
     test = labelled(self.test, self._test_map, size)
-    experiment = Experiment(self.model, config.recipe, config.size, test, config.writers)
+    experiment = Experiment(self.model, config.recipe, config.size, test, config.writers, of.groups)
+    # only now: they may be all images, in memory
+    real: list[Images] = []
+    added = [part.images(size) for part in self._added[mixture]]
     for seed in seeds:
+      if of.real and (config.real_per_class is not None or not real):
+        real = [self._real_parts[seed].images(size)]
+      data = of.joined(real + added)
       path, what = folder.path / self.path(mixture, seed), f'{folder.name} {mixture} seed {seed}'
       experiment.run(data, seed, path, folder.origin, what, self._initial(mixture, seed))
 
   def summary(self, mixture: str) -> dict[str, Any]:
     """Returns how many images of what kind a mixture has, and its figures over all seeds."""
     of = self._config.mixtures[mixture]
-    nums = [part.num for part in self._sources[mixture]]
+    num_added = sum(len(part.rows) for part in self._added[mixture])
+    samples = of.added if isinstance(of.added, Samples) else None
     results = [
       read_json(self._folder.path / self.path(mixture, seed) / 'metrics.json') for seed in self._config.seeds
     ]
     return {
-      'num_real': nums[0] if of.real else 0,
-      'num_synthetic': nums[-1] if of.synthetic else 0,
-      'synthetic': of.synthetic and of.synthetic.name,
+      'num_real': self._num_real if of.real else 0,
+      'num_synthetic': num_added if samples else 0,
+      'num_stand_in': 0 if samples else num_added,
+      'synthetic': samples and samples.name,
       'synthetic_size': of.synthetic_size,
-      'finetuned': of.synthetic is not None and of.synthetic.open(self._folder).is_finetuned,
+      'synthetic_share': of.synthetic_share,
+      'synthetic_weight': of.synthetic_weight,
+      'own_statistics': of.own_statistics,
+      'finetuned': samples is not None and samples.open(self._folder).is_finetuned,
       **summary(results),
       'to_real': self._to_real(mixture),
     }
@@ -317,22 +312,46 @@ class _Runs:
     path = self._start.runs[self.path(mixture, seed).name]
     return classifier.load(self.model, self._start.size, self.channels(), path)
 
-  def _training_set(self, mixture: Mixture) -> list['_Part']:
-    """Returns what a mixture is made of, real images first."""
-    real, folder = self._real, self._folder
-    parts = [_Part(real, len(real), self._map(real.class_names, ''))] if mixture.real else []
-    if mixture.synthetic is not None:
-      samples = mixture.synthetic.open(folder)
-      wanted = mixture.num_wanted(len(real))
-      num = samples.num_images if wanted is None else wanted
-      if num > samples.num_images:
-        raise InputError(
-          f'{folder.name}: {num} images wanted of {mixture.synthetic}, which has {samples.num_images}'
-        )
-      size = min(mixture.large_enough(samples.sizes, self._config.images_size))
-      names = self._map(samples.class_names, mixture.synthetic.name)
-      parts.append(_Part(samples.images(size), num, names))
-    return parts
+  @property
+  def _num_real(self) -> int:
+    """Returns how many real images a run is trained on, the same for all seeds."""
+    return len(self._real_parts[self._config.seeds[0]].rows)
+
+  def _parts_of_seeds(self) -> dict[int, '_Part']:
+    """Returns the real images that runs are trained on, by their seed."""
+    config, real, num = self._config, self._real, self._config.real_per_class
+    names = self._map(real.class_names, '')
+    if num is None:
+      return dict.fromkeys(config.seeds, _Part(real, range(len(real)), names))
+    labels = real.labels()
+    try:
+      return {
+        seed: _Part(real, drawn_of_each_class(labels, real.class_names, num, seed), names)
+        for seed in config.seeds
+      }
+    except InputError as error:
+      raise InputError(f'{self._folder.name}: {config.real}: {error}') from None
+
+  def _added_parts(self, mixture: Mixture) -> list['_Part']:
+    """Returns what a mixture has beside real images or instead of them; empty if nothing."""
+    source: Examples
+    rows: Sequence[int] | np.ndarray
+    if mixture.added is None:
+      return []
+    if isinstance(mixture.added, DatasetConfig):
+      source = mixture.added.open(self._folder)
+      names: Sequence[str] = source.class_names
+      rows = in_class_plan(source.labels(), len(names))
+    else:
+      samples = mixture.added.open(self._folder)
+      source = samples.images(min(mixture.large_enough(samples.sizes, self._config.images_size)))
+      names, rows = samples.class_names, range(samples.num_images)
+    wanted = mixture.num_wanted(self._num_real)
+    if wanted is not None and wanted > len(rows):
+      raise InputError(
+        f'{self._folder.name}: {wanted} images wanted of {mixture.added}, which has {len(rows)}'
+      )
+    return [_Part(source, rows[:wanted], self._map(names, str(mixture.added)))]
 
   def _map(self, names: Sequence[str], what: str) -> np.ndarray:
     """Returns the job's label of each of these classes, which are those of `what`."""
@@ -340,8 +359,12 @@ class _Runs:
 
 
 class _Part(NamedTuple):
-  """A part of a training set: the first `num` examples of a source, and the labels to use for its own."""
+  """A part of a training set: some examples of a source, and the labels to use for its own."""
 
   source: Examples
-  num: int
+  rows: Sequence[int] | np.ndarray
   label_map: np.ndarray
+
+  def images(self, size: int) -> Images:
+    """Returns the images, brought to a size, with their labels."""
+    return labelled(self.source, self.label_map, size, self.rows)

@@ -8,6 +8,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,25 @@ class Accuracy:
     if self.num_synthetic:
       size = f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
       parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
-    return ' + '.join(parts)
+    if self.num_stand_in:
+      parts.append(f'{self.num_stand_in:,} stand-in')
+    return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed and len(parts) > 1 else '')
+
+  @property
+  def num_stand_in(self) -> int:
+    """Returns how many labelled images stand in for synthetic ones: a control, neither synthetic nor both."""
+    return self.summary.get('num_stand_in', 0)
+
+  @property
+  def how_mixed(self) -> str:
+    """Returns how synthetic images are mixed with real ones; '' where batches are of all images alike."""
+    share, weight = self.summary.get('synthetic_share'), self.summary.get('synthetic_weight', 1)
+    texts = [
+      f'{_in_words(share)} of each batch' if share else '',
+      f'weight {weight:g}' if weight != 1 else '',
+      'own statistics' if self.summary.get('own_statistics') else '',
+    ]
+    return ', '.join(filter(None, texts))
 
   @property
   def chance(self) -> float:
@@ -89,7 +108,7 @@ class Accuracy:
   @property
   def on_real_alone(self) -> bool:
     """Returns whether it was trained on real images alone."""
-    return not self.num_synthetic
+    return not self.num_synthetic and not self.num_stand_in
 
   def gain_over(self, other: 'Accuracy', label: int | None = None) -> Gain:
     """Returns how much better it is than another one of the same classes, or on one of these."""
@@ -187,7 +206,10 @@ def trios(rows: Sequence[Accuracy]) -> list[Trio]:
   """Returns a trio for each classifier that was trained both on real and on synthetic images alone."""
   found = []
   for model_id in dict.fromkeys(row.model_id for row in rows):
-    mine = sorted((row for row in rows if row.model_id == model_id), key=lambda row: row.num_synthetic)
+    mine = sorted(
+      (row for row in rows if row.model_id == model_id and not row.num_stand_in),
+      key=lambda row: row.num_synthetic,
+    )
     real = max((row for row in mine if row.on_real_alone), key=lambda row: row.num_real, default=None)
     synthetic = _first(row for row in mine if not row.num_real and row.finetuned)
     not_finetuned = _first(row for row in mine if not row.num_real and not row.finetuned)
@@ -229,6 +251,12 @@ def _by_real_id(rows: Sequence[Accuracy]) -> dict[tuple[Any, ...], Accuracy]:
   return found
 
 
+def _in_words(share: float) -> str:
+  """Returns the fraction that `synthetic_share` is taken as: 'half', '3/4'."""
+  fraction = Fraction(share).limit_denominator(64)
+  return 'half' if fraction == Fraction(1, 2) else str(fraction)
+
+
 def _first(rows: Iterable[Accuracy]) -> Accuracy | None:
   return next(iter(rows), None)
 
@@ -264,7 +292,14 @@ def classifiers(results: Results) -> Section | None:
       )
     )
   in_order = sorted(
-    rows, key=lambda row: (row.model, bool(row.num_synthetic), row.num_real, row.num_synthetic)
+    rows,
+    key=lambda row: (
+      row.model,
+      bool(row.num_stand_in),
+      bool(row.num_synthetic),
+      row.num_real,
+      row.num_synthetic + row.num_stand_in,
+    ),
   )
   real = _by_real_id(rows)
   # synthetic images alone are held against the largest real set
@@ -272,7 +307,7 @@ def classifiers(results: Results) -> Section | None:
   gains: list[Gain | None] = []
   for row in in_order:
     before = real.get(row.real_id) if row.num_real else largest.get(row.model_id)
-    gains.append(row.gain_over(before) if row.num_synthetic and before else None)
+    gains.append(None if row.on_real_alone or before is None else row.gain_over(before))
   cells = [
     [
       model_name(row, rows),
@@ -327,12 +362,14 @@ def model_name(row: Accuracy, rows: Sequence[Accuracy]) -> str:
 
 def _lengths(results: Results) -> str:
   """Returns how long the classifiers are trained, as a sentence; '' where they differ in that."""
-  in_epochs = {job.config['recipe'].get('epochs') is not None for job in results.of_kind('classify')}
   texts = {
-    True: 'Training lasts so many epochs over the training set, real and synthetic images together.',
-    False: 'All runs of a model take the same number of steps.',
+    'epochs': 'Training lasts so many epochs over the training set, real and synthetic images together.',
+    'real_exposures': 'Training lasts until each real image was seen so many times, whatever is added.',
+    'num_steps': 'All runs of a model take the same number of steps.',
   }
-  return texts[in_epochs.pop()] if len(in_epochs) == 1 else ''
+  recipes = [job.config['recipe'] for job in results.of_kind('classify')]
+  counted = {key for recipe in recipes for key in texts if recipe.get(key) is not None}
+  return texts[counted.pop()] if len(counted) == 1 else ''
 
 
 def scaling(results: Results) -> Section | None:
@@ -340,10 +377,10 @@ def scaling(results: Results) -> Section | None:
   rows = accuracies(results)
   blocks: list[Block] = []
   for real in _by_real_id(rows).values():
-    both = [row for row in rows if row.real_id == real.real_id and row.finetuned]
-    for synthetic_size in dict.fromkeys(row.synthetic_size for row in both):
+    both = [row for row in rows if row.real_id == real.real_id and row.num_synthetic and row.finetuned]
+    for how in dict.fromkeys((row.synthetic_size, row.how_mixed) for row in both):
       points = sorted(
-        (row for row in both if row.synthetic_size == synthetic_size), key=lambda row: row.num_synthetic
+        (row for row in both if (row.synthetic_size, row.how_mixed) == how), key=lambda row: row.num_synthetic
       )
       if len(points) > 1:
         blocks.append(_scaling_picture(real, points))
@@ -377,14 +414,16 @@ def scaling(results: Results) -> Section | None:
 
 def _scaling_picture(real: Accuracy, points: Sequence[Accuracy]) -> Picture:
   """Returns the accuracies with more and more synthetic images of a size, beside real ones alone."""
-  size = points[0].synthetic_size
+  size, how_mixed = points[0].synthetic_size, points[0].how_mixed
   of = f'{size}x{size}' if size else ''
+  mixed = re.sub('[^a-z0-9]+', '_', how_mixed.lower())
   gains = '; '.join(f'{row.num_synthetic:,}: {row.gain_over(real)}' for row in points)
   return Picture(
-    '_'.join(filter(None, ('scaling', real.slug, f'real_{real.num_real}', of))),
+    '_'.join(filter(None, ('scaling', real.slug, f'real_{real.num_real}', of, mixed))),
     figures.scaling([(row.num_synthetic, *row.top_1) for row in points], real.top_1),
     f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
-    f'{f" of {of}" if of else ""}. To real images alone, in points, with so many synthetic ones: {gains}.',
+    f'{f" of {of}" if of else ""}{f" ({how_mixed})" if how_mixed else ""}. '
+    f'To real images alone, in points, with so many synthetic ones: {gains}.',
   )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -44,6 +44,9 @@ class ClassifierObjective:
   mixup_alpha: float = 0.0
   # of the Beta distribution of CutMix, see `train.mixing`; 0 for none
   cutmix_alpha: float = 0.0
+  # groups of images that are normalised by batch statistics of their own: how many of each `sum(groups)` rows
+  # of a batch are in each, those of the first first; a single one of all rows if empty
+  groups: tuple[int, ...] = ()
 
   def init(self, key: jax.Array) -> Mapping[str, Any]:
     """Returns fresh variables, with 'params' boxed in logical axis names."""
@@ -55,13 +58,33 @@ class ClassifierObjective:
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
     """Returns (scalar loss, ({'loss', 'accuracy'}, updated batch statistics)).
 
-    Batches hold `image` uint8 [B, S, S, C] and `label` int32 [B]; the context is not used. The accuracy is
-    that of the images' own labels, also where images are mixed.
+    Batches hold `image` uint8 [B, S, S, C], `label` int32 [B] and, where images don't count the same,
+    `weight` float32 [B]; the context is not used. The loss is the weighted mean over images. A mixed image
+    has a mixture of both weights, as it has of both labels; images are mixed within their group. The
+    accuracy is that of the images' own labels, also where images are mixed, and heeds no weights. The batch
+    statistics are updated by the first group alone.
     """
     del context
-    x, share = images.to_float(batch['image']), None
+    share = None
     if self.mixup_alpha or self.cutmix_alpha:
       share = own_share(jax.random.fold_in(key, 1), self.size, self.mixup_alpha, self.cutmix_alpha)
+    sums, extra = self._sums(variables, _group(batch, self.groups, 0), share, key)
+    # the others' statistics are theirs for this step, and not kept
+    for i in range(1, len(self.groups)):
+      more, _ = self._sums(variables, _group(batch, self.groups, i), share, jax.random.fold_in(key, 1 + i))
+      sums = jax.tree.map(jnp.add, sums, more)
+    loss, accuracy = sums['loss'] / sums['weight'], sums['right'] / len(batch['label'])
+    return loss, ({'loss': loss, 'accuracy': accuracy}, extra)
+
+  def _sums(
+    self, variables: Mapping[str, Any], batch: Batch, share: jax.Array | None, key: jax.Array
+  ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    """Returns sums over images that are normalised together, and the batch statistics that they lead to.
+
+    The sums are of the weighted losses, the weights, and the images whose own label is found.
+    """
+    x, weights = images.to_float(batch['image']), batch.get('weight')
+    if share is not None:
       x = mix(x, share)
     outputs, extra = self.model.apply(
       variables, x, train=True, mutable=['batch_stats'], rngs={'dropout': key}
@@ -70,9 +93,37 @@ class ClassifierObjective:
     labels = optax.smooth_labels(labels, self.label_smoothing)
     if share is not None:
       labels = mix(labels, share.mean())
-    loss = optax.softmax_cross_entropy(outputs.logits, labels).mean()
-    accuracy = jnp.mean(outputs.logits.argmax(-1) == batch['label'])
-    return loss, ({'loss': loss, 'accuracy': accuracy}, dict(extra))
+      weights = None if weights is None else mix(weights, share.mean())
+    losses = optax.softmax_cross_entropy(outputs.logits, labels)
+    sums = {
+      'loss': jnp.sum(losses if weights is None else weights * losses),
+      'weight': jnp.float32(len(losses)) if weights is None else weights.sum(),
+      'right': jnp.sum(outputs.logits.argmax(-1) == batch['label']),
+    }
+    return sums, dict(extra)
+
+
+def _group(batch: Batch, groups: Sequence[int], number: int) -> Batch:
+  """Returns the rows of a batch that are in a group: see `ClassifierObjective.groups`.
+
+  Where each device has a multiple of `sum(groups)` rows, no row leaves its device.
+  """
+  if not groups:
+    return batch
+  start, count, period = sum(groups[:number]), groups[number], sum(groups)
+
+  def cut(x: jax.Array) -> jax.Array:
+    periods = x.reshape(-1, period, *x.shape[1:])
+    return periods[:, start : start + count].reshape(-1, *x.shape[1:])
+
+  return jax.tree.map(cut, batch)
+
+
+def has_batch_statistics(model: nn.Module, size: int) -> bool:
+  """Returns whether a classifier of images of a size normalises them by statistics of their batch."""
+  # a network that leaves the number of classes to the data cannot be made without one
+  sized = model if getattr(model, 'num_classes', 1) else model.clone(num_classes=1)
+  return 'batch_stats' in jax.eval_shape(ClassifierObjective(sized, size, 3).init, jax.random.key(0))
 
 
 def train(
@@ -86,6 +137,7 @@ def train(
   make_writer: Callable[[pathlib.Path, int], Writer],
   what: str,
   start: Any = None,
+  groups: tuple[int, ...] = (),
 ) -> Any:
   """Trains a classifier to the end, or on from the latest checkpoint, and returns its (averaged) variables.
 
@@ -100,6 +152,7 @@ def train(
     make_writer: makes what the metrics are written with, from `path` and the step that training goes on from.
     what: names the run in the progress bar and in errors.
     start: variables to begin with, also of another image size; random ones if not given.
+    groups: of images that have batch statistics of their own: see `ClassifierObjective`.
 
   Raises:
     InputError: the loss is not finite, or the checkpoint does not fit the network.
@@ -107,10 +160,10 @@ def train(
   """
   sample, _ = data.take(np.arange(1))
   objective = ClassifierObjective(
-    model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha
+    model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha, groups
   )
   mesh = make_mesh()
-  num_steps = recipe.steps(len(data))
+  num_steps = recipe.steps(len(data), data.first_pass)
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh)
   checkpoints = Checkpoints(path / 'checkpoints')
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -34,10 +35,12 @@ class Recipe:
   optimizer: Optimizer
   # images of a step, over all devices
   batch_size: Count
-  # steps of a run, whatever the size of the training set; either this or `epochs`
+  # steps of a run, whatever the size of the training set; this, `epochs` or `real_exposures`
   num_steps: Count | None = None
-  # passes over the training set, real and synthetic images together; either this or `num_steps`
+  # passes over the training set, real and synthetic images together
   epochs: Positive | None = None
+  # passes over the real images, so that each is seen as often, whatever is added to them
+  real_exposures: Positive | None = None
   # pixels by which an image is shifted at most, at random
   crop_padding: NonNegativeInt = 0
   # whether a random part of each image is brought to the network's size
@@ -58,16 +61,28 @@ class Recipe:
   ema_decay: Rate = 0.0
 
   def validate(self) -> None:
-    """Raises `Invalid` unless exactly one of `num_steps` and `epochs` is given."""
-    if (self.num_steps is None) == (self.epochs is None):
-      raise Invalid('num_steps', f'is {self.num_steps} and epochs is {self.epochs}; give one of the two')
+    """Raises `Invalid` unless exactly one of `num_steps`, `epochs` and `real_exposures` is given."""
+    lengths = {key: getattr(self, key) for key in ('num_steps', 'epochs', 'real_exposures')}
+    if sum(value is not None for value in lengths.values()) != 1:
+      said = ', '.join(f'{key} is {value}' for key, value in lengths.items())
+      raise Invalid('num_steps', f'{said.removeprefix("num_steps ")}; give one of the three')
 
-  def steps(self, num_examples: int) -> int:
-    """Returns the steps of a run on `num_examples` images; the last epoch is filled up to a whole batch."""
+  def steps(self, num_examples: int, real_pass: Fraction | None = None) -> int:
+    """Returns the steps of a run; its last pass is filled up to a whole batch.
+
+    Args:
+      num_examples: images of the training set.
+      real_pass: how many images are drawn until each real one has been, once; as many as there are images,
+        if not given.
+    """
     if self.num_steps is not None:
       return self.num_steps
-    assert self.epochs is not None
-    return math.ceil(self.epochs * num_examples / self.batch_size)
+    if self.epochs is not None:
+      return math.ceil(self.epochs * num_examples / self.batch_size)
+    assert self.real_exposures is not None
+    drawn = Fraction(num_examples) if real_pass is None else real_pass
+    # one division, so that a whole number of batches is not rounded up
+    return math.ceil(self.real_exposures * drawn.numerator / (self.batch_size * drawn.denominator))
 
 
 def augment(batch: np.ndarray, draws: Draws, recipe: Recipe, size: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -86,13 +87,14 @@ def test_all_is_every_image_in_order():
 
 
 @pytest.mark.parametrize('cache', [False, True])
-@pytest.mark.parametrize('limit, expected', [(2, 2), (4, 4), (9, 4), (None, 4)])
-def test_limit_takes_the_first(cache, limit, expected):
+@pytest.mark.parametrize('rows', [range(2), np.array([3, 0]), [1], None])
+def test_rows_are_all_that_is_read(cache, rows):
   source = _Source(4)
-  data = Images(source, 8, _label, cache=cache, limit=limit)
-  assert len(data) == expected
-  np.testing.assert_array_equal(data.all()[1], np.arange(expected))
-  np.testing.assert_array_equal(source.reads, np.arange(4) < expected)
+  data = Images(source, 8, _label, cache=cache, rows=rows)
+  expected = np.arange(4) if rows is None else np.array(rows)
+  assert len(data) == len(expected)
+  np.testing.assert_array_equal(data.all()[1], expected)
+  np.testing.assert_array_equal(source.reads, np.isin(np.arange(4), expected))
 
 
 def test_joined_is_the_concatenation():
@@ -136,6 +138,22 @@ def test_every_batch_of_a_blend_has_the_shares_and_every_part_its_own_epochs():
   # whichever rows and steps are asked for, an image is the same
   (part,) = batches(blend, 'label', 1, batch_size, 7, 8, np.array([2, 3, 7]))
   np.testing.assert_array_equal(part['label'], labels[7, [2, 3, 7]])
+
+
+def test_images_have_the_weight_of_their_part_wherever_they_are_drawn():
+  parts = [Images(_Source(num, first=10 * i), 8, _label) for i, num in enumerate((5, 3))]
+  for images in (Joined(parts, (1.0, 0.25)), Blend(parts, (3, 1), (1.0, 0.25))):
+    for batch in batches(images, 'label', 1, 8, 0, 3, np.array([1, 3, 6])):
+      np.testing.assert_array_equal(batch['weight'], np.where(batch['label'] < 10, 1, np.float32(0.25)))
+      assert batch['weight'].dtype == np.float32
+  for images in (parts[0], Joined(parts), Blend(parts, (3, 1))):
+    assert set(next(batches(images, 'label', 1, 8, 0, 1))) == {'image', 'label'}
+
+
+def test_a_pass_over_the_first_part_takes_more_images_of_a_blend():
+  parts = [Images(_Source(num, first=10 * i), 8, _label) for i, num in enumerate((5, 3))]
+  assert (parts[0].first_pass, Joined(parts).first_pass) == (5, 8)
+  assert Blend(parts, (3, 1)).first_pass == Fraction(20, 3) and Blend(parts, (1, 3)).first_pass == 20
 
 
 def _noise(images, draws):

@@ -48,7 +48,7 @@ def trained(monkeypatch):
   """What training and testing were asked for, run by run; they take no time."""
   calls = []
 
-  def train(model, recipe, data, size, seed, path, origin, make_writer, what, start):
+  def train(model, recipe, data, size, seed, path, origin, make_writer, what, start, groups):
     calls.append(dict(model=model, labels=data.all()[1], size=size, seed=seed, path=path, start=start))
     return {'params': seed}
 
@@ -173,8 +173,8 @@ def test_classes_that_nobody_prompts_for_and_networks_of_other_classes_are_refus
     _score(folder, NAMES, NAMES, num_classes=7)
 
 
-def test_the_first_images_are_taken_where_some_are_wanted():
-  pictures, labels = cas.labelled(_Pictures(9), _SAME[::-1], 8, 3).all()
+def test_only_the_images_that_are_wanted_are_taken():
+  pictures, labels = cas.labelled(_Pictures(9), _SAME[::-1], 8, range(3)).all()
   assert pictures[:, 0, 0, 0].tolist() == [0, 1, 2] and labels.tolist() == [6, 5, 4]
 
 

@@ -1,19 +1,24 @@
-"""Classify jobs: training for epochs, crops of larger images, by workers, from other weights."""
+"""Classify jobs: what is trained on, for epochs, crops of larger images, by workers, from other weights."""
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from configs import imagenet_study, recipes
 from imagenet_synth import pipeline
+from imagenet_synth.core.checkpoint import latest_step
 from imagenet_synth.core.config import build
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.batches import batches, resize
 from imagenet_synth.evaluation import cas
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.jobs import classify
+from imagenet_synth.train.classifier import load
 from tests import small_pipeline
 
 _MODELS = {
@@ -190,20 +195,120 @@ def test_runs_that_an_earlier_version_has_tested_have_no_difference(with_samples
   assert result == before
 
 
-def test_real_images_come_first_and_synthetic_ones_keep_the_shares_of_the_classes(with_samples, monkeypatch):
-  trained_on = []
+@pytest.fixture
+def drawn_from(monkeypatch):
+  """What batches of each run are drawn from, by its folder's name."""
+  runs = {}
   original = cas.Experiment.run
 
-  def run(self, data, *args):
-    trained_on.append(data.take(np.arange(len(data)))[1])
-    return original(self, data, *args)
+  def run(self, data, seed, path, *args):
+    runs[path.name] = data
+    return original(self, data, seed, path, *args)
 
   monkeypatch.setattr(cas.Experiment, 'run', run)
+  return runs
+
+
+def _labels(data):
+  return data.take(np.arange(len(data)))[1]
+
+
+def test_real_images_come_first_and_synthetic_ones_keep_the_shares_of_the_classes(with_samples, drawn_from):
   both = dict(real=True, synthetic='generate', synthetic_num=20)
   small_pipeline.finish(with_samples, 'in_order', _section(mixtures=dict(both=both), seeds=(0,)))
   source = build(DatasetConfig, _digits('train[:64]'), 'real').open(JobFolder(with_samples, 'more', {}))
-  assert trained_on[0][:64].tolist() == [source[i]['label'] for i in range(64)]
-  assert np.bincount(trained_on[0][64:]).tolist() == [2] * 10
+  labels = _labels(drawn_from['both-seed0'])
+  assert labels[:64].tolist() == [source[i]['label'] for i in range(64)]
+  assert np.bincount(labels[64:]).tolist() == [2] * 10
+
+
+def test_a_quarter_of_each_batch_is_synthetic_and_counts_half(with_samples, drawn_from):
+  mixed = dict(real=True, synthetic='generate', synthetic_share=0.25, synthetic_weight=0.5)
+  result = small_pipeline.finish(with_samples, 'shares', _section(mixtures=dict(mixed=mixed), seeds=(0,)))
+  pictures, _ = drawn_from['mixed-seed0'].take(np.arange(64))
+  for batch in batches(drawn_from['mixed-seed0'], 'label', 0, 16, 0, 5):
+    assert batch['weight'].tolist() == [1, 1, 1, 0.5] * 4
+    is_real = [any((image == other).all() for other in pictures) for image in batch['image']]
+    assert is_real == [True, True, True, False] * 4
+  told = ('num_real', 'num_synthetic', 'num_stand_in', 'synthetic_share', 'synthetic_weight')
+  assert [result['mixtures']['mixed'][key] for key in told] == [64, 50, 0, 0.25, 0.5]
+
+
+def test_each_seed_draws_as_many_of_each_class_and_the_same_in_every_mixture_and_job(
+  with_samples, drawn_from
+):
+  section = _section(real=_digits('train'), real_per_class=3, seeds=(0, 1))
+  mixtures = dict(
+    both=dict(real=True, synthetic='generate', synthetic_times=1.5),
+    controls=dict(real=True, stand_in=_digits('validation'), synthetic_times=0.5),
+    alone=dict(real=False, synthetic='generate', synthetic_times=0.5),
+  )
+  small_pipeline.finish(with_samples, 'drawn', section)
+  result = small_pipeline.finish(with_samples, 'drawn_again', section | dict(mixtures=mixtures))
+  told = {
+    name: (of['num_real'], of['num_synthetic'], of['num_stand_in']) for name, of in result['mixtures'].items()
+  }
+  assert told == {'both': (30, 45, 0), 'controls': (30, 0, 15), 'alone': (0, 15, 0)}
+  assert result['real_per_class'] == 3
+  drawn = {seed: drawn_from[f'real-seed{seed}'].all() for seed in (0, 1)}
+  for seed, (pictures, labels) in drawn.items():
+    assert np.bincount(labels).tolist() == [3] * 10
+    for name in ('both', 'controls'):
+      np.testing.assert_array_equal(drawn_from[f'{name}-seed{seed}'].take(np.arange(30))[0], pictures)
+  assert (drawn[0][0] != drawn[1][0]).any()
+
+
+def test_a_class_of_too_few_images_is_named(with_samples):
+  section = _section(real=_digits('train[:64]'), real_per_class=9)
+  with pytest.raises(InputError, match="few: digits train.*: class '.*' has . images, 9 of each class are"):
+    small_pipeline.finish(with_samples, 'few', section)
+
+
+def test_images_that_stand_in_keep_the_shares_of_the_classes(with_samples, drawn_from):
+  mixtures = dict(
+    control=dict(real=False, stand_in=_digits('validation'), synthetic_num=20),
+    all=dict(real=True, stand_in=_digits('validation[:30]')),
+  )
+  result = small_pipeline.finish(with_samples, 'stand_in', _section(mixtures=mixtures, seeds=(0,)))
+  assert [
+    [of[key] for key in ('num_real', 'num_synthetic', 'num_stand_in', 'synthetic', 'finetuned')]
+    for of in result['mixtures'].values()
+  ] == [[0, 0, 20, None, False], [64, 0, 30, None, False]]
+  labels = _labels(drawn_from['control-seed0'])
+  assert np.bincount(labels).tolist() == [2] * 10
+  source = build(DatasetConfig, _digits('validation'), 'real').open(JobFolder(with_samples, 'more', {}))
+  pictures, _ = drawn_from['control-seed0'].all()
+  first = [i for i in range(len(source)) if source[i]['label'] == labels[0]][0]
+  np.testing.assert_array_equal(pictures[0], resize(source[first]['image'], 8))
+  with pytest.raises(InputError, match='many: 500 images wanted of digits validation, which has 400'):
+    many = dict(real=False, stand_in=_digits('validation'), synthetic_num=500)
+    small_pipeline.finish(with_samples, 'many', _section(mixtures=dict(many=many)))
+
+
+def test_synthetic_images_of_weight_0_change_nothing_and_others_do(with_samples):
+  """Bit for bit: in the weights, the running statistics, the figures."""
+  added = dict(real=True, synthetic='generate')
+  apart = dict(synthetic_share=0.5, synthetic_weight=0.5, own_statistics=True)
+  mixtures = dict(real=dict(real=True), none=added | dict(synthetic_weight=0.0), some=added | apart)
+  recipe = dict(optimizer=small_pipeline.ADAM, real_exposures=0.75, batch_size=16)
+  section = _section('resnet', mixtures=mixtures, seeds=(0,), recipe=recipe)
+  folder = JobFolder(with_samples, 'weights', json.loads(json.dumps(section)))
+  folder.start()
+  result = classify.run(small_pipeline.build_section(section), folder)
+  kept = {}
+  for name in mixtures:
+    path = folder.path / f'runs/{name}-seed0'
+    model = small_pipeline.build_section(section).model
+    kept[name] = load(model, 8, 1, path), json.loads((path / 'metrics.json').read_text())
+  # 48 real images, in whole batches and in halves
+  steps = {name: latest_step(folder.path / f'runs/{name}-seed0/checkpoints') for name in mixtures}
+  assert steps == {'real': 3, 'none': 3, 'some': 6}
+  jax.tree.map(np.testing.assert_array_equal, kept['none'][0], kept['real'][0])
+  assert kept['none'][1] == kept['real'][1]
+  differ = lambda a, b: bool(np.any(a != b))
+  assert all(jax.tree.leaves(jax.tree.map(differ, kept['some'][0]['params'], kept['real'][0]['params'])))
+  told = ('num_real', 'num_synthetic', 'synthetic', 'synthetic_weight', 'finetuned')
+  assert [result['mixtures']['none'][key] for key in told] == [64, 0, None, 0.0, False]
 
 
 def test_more_images_than_were_made_are_refused(with_samples):

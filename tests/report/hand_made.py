@@ -41,10 +41,11 @@ def mixture(
   synthetic_size=None,
   per_class=None,
   num_tested=400,
+  **more,
 ):
   """A mixture of a classify job; of real images alone, where `num_synthetic` is not given.
 
-  `num_tested` images of each class were tested, in each of its runs.
+  `num_tested` images of each class were tested, in each of its runs. It has `more` beside what all have.
   """
   per_class = per_class or [top_1] * len(CLASSES)
   tested = num_tested * spread(top_1, std)['num']
@@ -60,6 +61,7 @@ def mixture(
     'calibration_error': spread(0.0625, std),
     'per_class': per_class,
     'confusion': confusion,
+    **more,
   }
 
 

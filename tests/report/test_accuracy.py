@@ -38,6 +38,47 @@ def test_training_sets_in_words():
   ]
 
 
+def test_training_sets_that_differ_in_how_they_are_mixed_have_other_words():
+  job = classify(
+    half=mixture(100, 1000, synthetic_share=0.5),
+    more=mixture(100, 1000, synthetic_share=0.75, synthetic_weight=0.5, own_statistics=True),
+    weight=mixture(100, 1000, synthetic_size=8, finetuned=False, synthetic_weight=2.0),
+    none=mixture(100, synthetic_weight=0.0),
+    control=mixture(100, num_stand_in=1000, synthetic_share=1 / 3),
+    control_alone=mixture(0, num_stand_in=1000),
+  )
+  assert [row.trained_on for row in accuracies(results(job))] == [
+    '100 real + 1,000 synthetic (half of each batch)',
+    '100 real + 1,000 synthetic (3/4 of each batch, weight 0.5, own statistics)',
+    '100 real + 1,000 synthetic of 8x8, not fine-tuned (weight 2)',
+    '100 real',
+    '100 real + 1,000 stand-in (1/3 of each batch)',
+    '1,000 stand-in',
+  ]
+
+
+def test_controls_have_a_gain_but_are_no_part_of_a_trio_or_curve():
+  controls = dict(
+    control=mixture(600, top_1=0.25, num_stand_in=600), alone=mixture(0, top_1=0.25, num_stand_in=600)
+  )
+  job = classify(**controls, real=_REAL, synthetic=_SYNTHETIC, both=_BOTH, **_growing())
+  (trio,) = trios(accuracies(results(job)))
+  assert [of.top_1[0] for of in (trio.real, trio.synthetic, trio.both)] == [75, 50, 87.5]
+  assert trio.not_finetuned is None
+  assert [(row[1], row[4]) for row in _cells(classifiers(results(job)))][-2:] == [
+    ('600 stand-in', '-50.00'),
+    ('600 real + 600 stand-in', '-50.00'),
+  ]
+  (picture,) = blocks(scaling(results(job)), Picture)
+  assert '600 real images and synthetic ones.' in picture.caption and 'stand-in' not in picture.caption
+
+
+def test_both_of_a_trio_has_its_real_images():
+  job = classify(real=_REAL, few=mixture(100), both_few=mixture(100, 300), synthetic=_SYNTHETIC, both=_BOTH)
+  (trio,) = trios(accuracies(results(job)))
+  assert trio.both.top_1[0] == 87.5
+
+
 def test_there_are_no_sections_without_classifiers():
   nothing = results(hand_made.select(at_1=1.0))
   assert classifiers(nothing) is scaling(nothing) is per_class(nothing) is None
@@ -218,10 +259,14 @@ def test_the_paper_s_rows_are_those_of_our_models():
   'recipes, end',
   [
     ([IN_EPOCHS], 'Training lasts so many epochs over the training set, real and synthetic images together.'),
+    (
+      [{'real_exposures': 9.0, 'batch_size': 64}],
+      'Training lasts until each real image was seen so many times, whatever is added.',
+    ),
     ([hand_made.IN_STEPS] * 2, 'All runs of a model take the same number of steps.'),
     ([hand_made.IN_STEPS, IN_EPOCHS], 'ECE: expected calibration error. '),
   ],
-  ids=['epochs', 'steps', 'differ'],
+  ids=['epochs', 'exposures', 'steps', 'differ'],
 )
 def test_how_long_training_lasts_is_said_where_it_is_the_same_for_all(recipes, end):
   jobs = [classify(f'of_{i}', recipe=recipe, real=_REAL) for i, recipe in enumerate(recipes)]
@@ -297,6 +342,29 @@ def test_scaling_has_a_picture_for_each_set_of_real_images_with_intervals(tmp_pa
     half = _half(gain / 100, 1200)
     assert int(num) == 12 * gain
     assert _ends(text) == pytest.approx([gain, gain - half, gain + half], abs=0.1 * half)
+
+
+def test_scaling_has_a_picture_for_each_real_set_and_way_to_mix():
+  half = {name: of | {'synthetic_share': 0.5} for name, of in _growing(start=0.5).items()}
+  few = {f'few_{name}': of | {'num_real': 100} for name, of in _growing().items()}
+  jobs = [
+    classify(real=_REAL, **_growing()),
+    classify('half', **half),
+    classify('few', few=mixture(100, top_1=0.125), **few),
+  ]
+  pictures = blocks(scaling(results(*jobs)), Picture)
+  assert [(picture.name, picture.caption.partition(': ')[2].partition('. ')[0]) for picture in pictures] == [
+    ('scaling_resnet_32_real_600', 'ResNet, 600 real images and synthetic ones'),
+    (
+      'scaling_resnet_32_real_600_half_of_each_batch',
+      'ResNet, 600 real images and synthetic ones (half of each batch)',
+    ),
+    ('scaling_resnet_32_real_100', 'ResNet, 100 real images and synthetic ones'),
+  ]
+  for picture, real, start in zip(pictures, (75, 75, 12.5), (75, 50, 75), strict=True):
+    lines = [line.get_xydata().tolist() for line in picture.image.axes[0].lines]
+    assert [[600, start + 1], [1200, start + 2], [2400, start + 4]] in lines
+    assert [[0, real], [600, start + 1]] in lines
 
 
 def test_scaling_needs_two_numbers_of_images_and_real_ones_alone():

@@ -1,6 +1,7 @@
 """A tiny ResNet on three classes of coloured noise: learns, resumes, loads, predicts."""
 
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -8,15 +9,18 @@ import numpy as np
 import pytest
 
 from imagenet_synth.core.checkpoint import load_ema
+from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.models.resnet import ResNet
+from imagenet_synth.models.vit import ViT
 from imagenet_synth.train import classifier
 from imagenet_synth.train.classifier import ClassifierObjective
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.recipe import Recipe
+from imagenet_synth.train.state import make_trainer
 
 _MODEL = ResNet(stage_sizes=(1,), num_classes=3, block='basic', width=8, stem='small')
 _RECIPE = Recipe(
@@ -189,6 +193,117 @@ def test_loss_of_mixed_images_is_that_of_both_labels_by_their_shares(alphas):
   assert 0 < weight < 1 and np.abs(own - other).max() > 1
   assert float(loss) == pytest.approx(np.mean(weight * own + (1 - weight) * other), rel=1e-4)
   assert float(metrics['accuracy']) == np.mean(outputs.logits.argmax(axis=-1) == labels)
+
+
+def _softmax_loss(outputs, labels):
+  log_p = np.asarray(jax.nn.log_softmax(outputs.logits), np.float64)
+  return -log_p[np.arange(len(labels)), labels]
+
+
+@pytest.fixture(scope='module')
+def initial():
+  """Variables with logits that differ, so that a weight makes a difference."""
+  variables = nn.unbox(jax.jit(ClassifierObjective(_MODEL, 8, 3).init)(jax.random.key(0)))
+  variables['params']['head']['kernel'] *= 300
+  return variables
+
+
+def _forward(variables, x):
+  return _MODEL.apply(variables, x, train=True, mutable=['batch_stats'])
+
+
+def test_the_gradient_of_a_weighted_loss_is_the_weighted_mean_of_the_images_own(initial):
+  objective = ClassifierObjective(_MODEL, 8, 3)
+  images, labels = _images(16, seed=4).all()
+  weights = np.float32(np.tile([1, 1, 0.25, 3], 4))
+  batch = {'image': images, 'label': labels, 'weight': weights}
+
+  def head_gradient(batch):
+    def loss(kernel):
+      params = initial['params']
+      head = {**params['head'], 'kernel': kernel}
+      variables = {**initial, 'params': {**params, 'head': head}}
+      return objective.loss(variables, batch, {}, jax.random.key(1))[0]
+
+    return jax.value_and_grad(loss)(initial['params']['head']['kernel'])
+
+  loss, grad = head_gradient(batch)
+  outputs, _ = _forward(initial, np.float32(images) / 127.5 - 1)
+  losses = _softmax_loss(outputs, labels)
+  assert float(loss) == pytest.approx(weights @ losses / weights.sum(), rel=1e-4)
+  # of a linear layer: features times what the probabilities are off
+  off = np.asarray(jax.nn.softmax(outputs.logits)) - np.eye(3)[labels]
+  expected = np.asarray(outputs.features).T @ (weights[:, None] * off) / weights.sum()
+  np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-5)
+  # all of one weight are as without, and images of weight 0 are as none
+  same, same_grad = head_gradient(batch | {'weight': np.full(16, 2, np.float32)})
+  plain, plain_grad = head_gradient({'image': images, 'label': labels})
+  assert float(same) == pytest.approx(float(plain), rel=1e-6)
+  np.testing.assert_allclose(same_grad, plain_grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_mixed_image_has_a_mixture_of_both_weights(initial):
+  images, labels = _images(16, seed=4).all()
+  weights, key = np.float32(np.tile([1, 0.25], 8)), jax.random.key(1)
+  batch = {'image': images, 'label': labels, 'weight': weights}
+  loss, _ = ClassifierObjective(_MODEL, 8, 3, mixup_alpha=0.8).loss(initial, batch, {}, key)
+  share = own_share(jax.random.fold_in(key, 1), 8, 0.8, 0.0)
+  outputs, _ = _forward(initial, mix(np.float32(images) / 127.5 - 1, share))
+  own = float(share.mean())
+  losses = own * _softmax_loss(outputs, labels) + (1 - own) * _softmax_loss(outputs, np.roll(labels, 1))
+  mixed = own * weights + (1 - own) * np.roll(weights, 1)
+  assert 0.05 < own < 0.95
+  assert float(loss) == pytest.approx(mixed @ losses / mixed.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize('mixup_alpha', [0.0, 0.8])
+def test_groups_are_normalised_on_their_own_and_the_first_alone_is_remembered(initial, mixup_alpha):
+  images, labels = _images(16, seed=4).all()
+  # of each four rows, the last one is of another kind
+  kinds = np.tile([0, 0, 0, 1], 4)
+  images = np.where((kinds == 1)[:, None, None, None], images // 4, images)
+  weights, key = np.float32(np.where(kinds == 0, 1, 0.5)), jax.random.key(1)
+  objective = ClassifierObjective(_MODEL, 8, 3, mixup_alpha=mixup_alpha)
+  apart = dataclasses.replace(objective, groups=(3, 1))
+  batch = {'image': images, 'label': labels, 'weight': weights}
+  loss, (metrics, extra) = apart.loss(initial, batch, {}, key)
+  parts = [{name: rows[kinds == kind] for name, rows in batch.items()} for kind in (0, 1)]
+  of_parts = [objective.loss(initial, part, {}, key) for part in parts]
+  assert float(loss) == pytest.approx(float(12 * of_parts[0][0] + 2 * of_parts[1][0]) / 14, rel=1e-5)
+  accuracy = sum(len(part['label']) * of[1][0]['accuracy'] for part, of in zip(parts, of_parts)) / 16
+  assert float(metrics['accuracy']) == pytest.approx(float(accuracy))
+  jax.tree.map(np.testing.assert_array_equal, extra, of_parts[0][1][1])
+  # together, they would have other statistics, and another loss
+  together, (_, other) = objective.loss(initial, batch, {}, key)
+  assert abs(float(together) - float(loss)) > 1e-3
+  assert (
+    np.abs(other['batch_stats']['stem_norm']['mean'] - extra['batch_stats']['stem_norm']['mean']).max()
+    > 0.005
+  )
+
+
+def test_groups_take_no_rows_from_other_devices():
+  """Their step exchanges sums, as every step does, but neither gathers nor permutes."""
+  texts = {}
+  for groups in ((), (1, 1)):
+    objective = ClassifierObjective(_MODEL, 8, 3, groups=groups)
+    trainer = make_trainer(objective, _RECIPE.optimizer, 2, 0.0, make_mesh())
+    batch = {
+      'image': jax.ShapeDtypeStruct((32, 8, 8, 3), np.uint8),
+      'label': jax.ShapeDtypeStruct((32,), np.int32),
+      'weight': jax.ShapeDtypeStruct((32,), np.float32),
+    }
+    texts[groups] = trainer.step.lower(trainer.abstract, batch, {}).compile().as_text()
+  for text in texts.values():
+    assert 'all-reduce' in text
+    assert not re.search('all-gather|all-to-all|collective-permute|collective-broadcast', text)
+
+
+def test_a_transformer_has_no_batch_statistics_at_any_number_of_classes():
+  vit = ViT(patch_size=4, width=8, depth=1, num_heads=1)
+  assert not classifier.has_batch_statistics(vit, 8)
+  assert classifier.has_batch_statistics(_MODEL, 8)
+  assert classifier.has_batch_statistics(_MODEL.clone(num_classes=0), 8)
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ import pytest
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.augment import Draws, random_erasing, random_flip
-from imagenet_synth.data.batches import Images, batches
+from imagenet_synth.data.batches import Blend, Images, Joined, batches
 from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.recipe import Recipe, augment
@@ -47,10 +47,35 @@ def test_epochs_are_over_the_training_set(epochs, num_examples, steps):
   assert Recipe(_RECIPE.optimizer, 1024, num_steps=7).steps(num_examples) == 7
 
 
-@pytest.mark.parametrize('given', [{}, dict(num_steps=1, epochs=1.0)])
-def test_a_recipe_is_of_steps_or_of_epochs(given):
+@pytest.mark.parametrize(
+  'exposures, num_real, num_added, counts, steps',
+  [
+    # of real images alone, and in the union, an exposure is an epoch
+    (3, 64, 0, None, 12),
+    (3, 64, 640, None, 132),
+    (0.5, 64, 1, None, 3),
+    # 8, 12 and 4 of 16 are real
+    (3, 64, 640, (1, 1), 24),
+    (3, 64, 10, (3, 1), 16),
+    (3, 65, 10, (3, 1), 17),
+    (0.1, 64, 640, (1, 3), 2),
+    (7, 12, 640, (3, 1), 7),
+  ],
+)
+def test_exposures_are_of_each_real_image_whatever_is_added(exposures, num_real, num_added, counts, steps):
+  parts = [_images(num) for num in (num_real, num_added) if num]
+  data = Joined(parts) if counts is None else Blend(parts, counts)
+  recipe = Recipe(_RECIPE.optimizer, 16, real_exposures=exposures)
+  assert recipe.steps(len(data), data.first_pass) == steps
+  real_of_batch = 16 * (num_real / len(data) if counts is None else counts[0] / sum(counts))
+  assert 0 <= steps - exposures * num_real / real_of_batch < 1
+  assert dataclasses.replace(recipe, real_exposures=None, num_steps=7).steps(len(data), data.first_pass) == 7
+
+
+@pytest.mark.parametrize('given', [{}, dict(num_steps=1, epochs=1.0), dict(epochs=1.0, real_exposures=1.0)])
+def test_a_recipe_is_of_steps_or_of_epochs_or_of_exposures(given):
   section = {'optimizer': {'name': 'adam', 'learning_rate': 0.1}, 'batch_size': 16, **given}
-  with pytest.raises(InputError, match='x.recipe.num_steps is .* give one of the two'):
+  with pytest.raises(InputError, match='x.recipe.num_steps is .* give one of the three'):
     build(Recipe, section, 'x.recipe')
 
 
