@@ -63,6 +63,10 @@ class RealFeatures:
     """Returns the image of a row: uint8 [size, size, C]."""
     return Images(self._source, self.size, lambda example: 0, cache=False).take(np.array([row]))[0][0]
 
+  def name(self, row: int) -> str:
+    """Returns what the image of a row is called, when the features have been made."""
+    return self._names_path(row // _BLOCK).read_text().splitlines()[row % _BLOCK]
+
   def observe(self, worker: Worker, on_images: Callable[[int], Any]) -> None:
     """Makes the blocks that are missing: the worker's own first, then those that nobody has made meanwhile.
 

@@ -86,9 +86,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   size = config.read_size(samples.sizes, classifier.size)
   real = RealFeatures(classifier.extractor, config.real, size, config.batch_size, folder)
   shards, worker = samples.shards(size), folder.worker
-  say(
-    f'{folder.name}: {samples.num_images:,} images at {size}x{size}, each held against {len(real):,} real ones'
-  )
+  say(f'{folder.name}: {samples.num_images:,} images at {size}x{size}, held against {len(real):,} real ones')
   with progress(len(real), f'{folder.name} real') as bar:
     real.observe(worker, bar.update)
   scorer = _Scorer(config, samples, classifier, real, folder)
@@ -263,18 +261,14 @@ def _pictures(
 ) -> dict[str, list[dict[str, Any]]]:
   """Writes the pictures, and returns what is in them, in reading order."""
   assert least_likely.table is not None and closest.table is not None
-  names, real_names = samples.class_names, (folder.path / 'real_names.txt').read_text().splitlines()
-  save_grid(
-    folder.path / 'least_likely.png', np.stack(_shown(samples, real, least_likely.rows)), _NUM_COLUMNS
-  )
+  likely, names = np.stack(_shown(samples, real, least_likely.rows)), samples.class_names
+  save_grid(folder.path / 'least_likely.png', likely, _NUM_COLUMNS)
   pairs = []
   for picture, row in zip(_shown(samples, real, closest.rows), closest.table.nearest.tolist()):
     beside = resize(real.image(row), len(picture))
-    # grey images beside RGB ones
-    pairs += [
-      np.broadcast_to(of, (*of.shape[:2], max(of.shape[2], beside.shape[2], picture.shape[2])))
-      for of in (picture, beside)
-    ]
+    # a grey image may stand beside an RGB one
+    shape = (*picture.shape[:2], max(picture.shape[2], beside.shape[2]))
+    pairs += [np.broadcast_to(picture, shape), np.broadcast_to(beside, shape)]
   save_grid(folder.path / 'closest_pairs.png', np.stack(pairs), _NUM_COLUMNS)
   return {
     'least_likely': [
@@ -287,7 +281,7 @@ def _pictures(
       for label, index, probability, _, predicted, _, _ in _in_rows(least_likely.table)
     ],
     'closest': [
-      {'class': names[label], 'index': index, 'distance': distance, 'real': real_names[row]}
+      {'class': names[label], 'index': index, 'distance': distance, 'real': real.name(row)}
       for label, index, _, _, _, distance, row in _in_rows(closest.table)
     ],
   }
