@@ -36,6 +36,7 @@ from imagenet_synth.jobs import (
   import_weights,
   pretrain,
   report,
+  score,
   select,
   sweep,
 )
@@ -64,6 +65,7 @@ JOBS: dict[str, JobKind] = {
   'select': JobKind(select.Config, select.run),
   'sweep': JobKind(sweep.Config, sweep.run, divisible=True),
   'generate': JobKind(generate.Config, generate.run, divisible=True, joined=True),
+  'score': JobKind(score.Config, score.run, divisible=True),
   'export': JobKind(export.Config, export.run),
   'evaluate': JobKind(evaluate.Config, evaluate.run),
   'classify': JobKind(classify.Config, classify.run, divisible=True),

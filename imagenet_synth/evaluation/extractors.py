@@ -6,18 +6,19 @@ A new one needs a function from a job's name, folder and result to an `Extractor
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import numpy as np
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import load_ema
-from imagenet_synth.core.config import Reference, build_one_of
+from imagenet_synth.core.config import Invalid, Reference, build_one_of
 from imagenet_synth.core.devices import map_rows, over_devices
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import local_replicas
 from imagenet_synth.metrics.uncertainty import beats_guessing
 from imagenet_synth.models.inception import InceptionV3
@@ -58,6 +59,61 @@ class ExtractorReference(Reference):
     """
     path, result = folder.input(self.name)
     return _READERS[result['extractor_kind']](self.name, path, result)
+
+
+class RealClassifier(NamedTuple):
+  """A classifier that was trained on real images alone, and what its logits are of."""
+
+  # the network
+  extractor: Extractor
+  # height and width of the images that it sees
+  size: int
+  # its classes, in the order of its logits
+  class_names: tuple[str, ...]
+  # the share of real test images that it gets right, a mean over the seeds of its job
+  accuracy: float
+
+
+class RealClassifierReference(Reference):
+  """A reference to a classifier that tells classes of real images apart: the first run of a classify job."""
+
+  kinds: ClassVar[tuple[str, ...]] = ('classify',)
+
+  def check(self, class_names: Sequence[str] | None, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` for `key` if it was trained on synthetic images, or does not know all of the classes.
+
+    Args:
+      class_names: the classes of the images that it is shown; None if they are not known yet.
+      jobs: all jobs.
+      key: the key that the reference stands at.
+    """
+    trained = jobs.of(self)
+    name, first = next(iter(trained.mixtures.items()))
+    if first.synthetic is not None:
+      raise Invalid(
+        key,
+        f'is {self}, whose first mixture, {name}, has images of {first.synthetic}; wanted is real=True alone',
+      )
+    known = trained.real.contents(jobs.workdir, key).class_names
+    unknown = [of for of in class_names or () if known and of not in known]
+    if unknown:
+      raise Invalid(key, f'is {self}, which does not know the class {unknown[0]!r} of the images')
+
+  def image_size(self, jobs: KnownJobs) -> int:
+    """Returns the height and width of the images that it sees, from the configurations alone."""
+    size: int = jobs.of(self).size
+    return size
+
+  def open(self, folder: JobFolder) -> RealClassifier:
+    """Returns the network with its weights, and what is known of it.
+
+    Raises:
+      InputError: the job has not been run to its end, or its checkpoint does not fit.
+    """
+    _, result = folder.input(self.name)
+    accuracy = next(iter(result['mixtures'].values()))['top_1']['mean']
+    extractor = ExtractorReference(self.name).open(folder)
+    return RealClassifier(extractor, result['size'], tuple(result['class_names']), accuracy)
 
 
 def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:

@@ -74,3 +74,7 @@ class MakesSamples(Protocol):
   def num_images(self, jobs: KnownJobs) -> int | None:
     """Returns how many images of each size the job makes; None if only the data set tells it."""
     ...
+
+  def class_names(self, jobs: KnownJobs) -> tuple[str, ...] | None:
+    """Returns the classes in the order of the images' labels; None if only the data set tells them."""
+    ...

@@ -11,6 +11,7 @@ from imagenet_synth.data.source import Contents
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples
+from imagenet_synth.inputs.scores import Keep
 
 # shares of a batch are fractions of at most so many images
 _LONGEST_PERIOD = 64
@@ -33,6 +34,8 @@ class Mixture:
   synthetic_num: Count | None = None
   # the number of synthetic images as a multiple of that of the real ones; only one of the two can be set
   synthetic_times: Positive | None = None
+  # which synthetic images are used, by their scores; all if not given. The first ones of these are taken
+  keep: Keep | None = None
   # the size that synthetic images are read at, to be reduced to the size that is wanted; if not given, the
   # smallest that is large enough
   synthetic_size: Count | None = None
@@ -54,8 +57,9 @@ class Mixture:
       raise Invalid('', 'has no images: it needs real=True, synthetic=NAME, or both')
     if self.synthetic is not None and self.stand_in is not None:
       raise Invalid('stand_in', 'and synthetic are both set; leave one out')
-    if self.synthetic is None and self.synthetic_size is not None:
-      raise Invalid('synthetic_size', 'is set, but synthetic is not')
+    for key in ('synthetic_size', 'keep'):
+      if self.synthetic is None and getattr(self, key) is not None:
+        raise Invalid(key, 'is set, but synthetic is not')
     defaults = {field.name: field.default for field in dataclasses.fields(self)}
     how_mixed = ('synthetic_share', 'synthetic_weight', 'own_statistics')
     for key in ('synthetic_num', 'synthetic_times', *how_mixed):
@@ -111,6 +115,8 @@ class Mixture:
         made = ', '.join(map(str, self.synthetic.sizes(jobs)))
         size = self.synthetic_size or f'unset, and images of {loaded_size} pixels or more are wanted'
         raise Invalid(f'{key}.synthetic_size', f'is {size}; {self.synthetic} makes {made}')
+      if self.keep is not None:
+        self.keep.check(self.synthetic, jobs, f'{key}.keep')
       field, what, channels = 'synthetic', str(self.synthetic), self.synthetic.channels(jobs)
       num = jobs.of(self.synthetic).num_images(jobs)
     elif self.stand_in is not None:

@@ -76,3 +76,8 @@ class Samples(Reference):
     """Returns the sizes of the images as the configurations have them."""
     maker: MakesSamples = jobs.of(self)
     return maker.image_sizes(jobs)
+
+  def class_names(self, jobs: KnownJobs) -> tuple[str, ...] | None:
+    """Returns the classes as the configurations have them; None if only the data set tells them."""
+    maker: MakesSamples = jobs.of(self)
+    return maker.class_names(jobs)

@@ -279,6 +279,8 @@ class _Runs:
       'synthetic_share': of.synthetic_share,
       'synthetic_weight': of.synthetic_weight,
       'own_statistics': of.own_statistics,
+      # of each class, so many images have passed
+      'kept': None if of.keep is None else of.keep.left(self._folder),
       'finetuned': samples is not None and samples.open(self._folder).is_finetuned,
       **summary(results),
       'to_real': self._to_real(mixture),
@@ -347,6 +349,8 @@ class _Runs:
       source = samples.images(min(mixture.large_enough(samples.sizes, self._config.images_size)))
       names, rows = samples.class_names, range(samples.num_images)
     wanted = mixture.num_wanted(self._num_real)
+    if mixture.keep is not None:
+      rows = mixture.keep.rows(self._folder, wanted)
     if wanted is not None and wanted > len(rows):
       raise InputError(
         f'{self._folder.name}: {wanted} images wanted of {mixture.added}, which has {len(rows)}'

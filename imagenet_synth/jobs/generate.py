@@ -97,6 +97,10 @@ class Config:
     assert self.per_class is not None
     return None if contents.class_names is None else self.per_class * len(contents.class_names)
 
+  def class_names(self, jobs: KnownJobs) -> tuple[str, ...] | None:
+    """Returns the classes that are drawn; None if only the data set tells them."""
+    return self.dataset.contents(jobs.workdir, 'dataset').class_names
+
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Makes this worker's missing shards; when all are there, writes the manifest and returns most of it."""

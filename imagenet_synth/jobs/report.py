@@ -12,6 +12,7 @@ from imagenet_synth.report.generator import quality, samples, selection, sweeps,
 from imagenet_synth.report.overview import in_short, origins
 from imagenet_synth.report.page import Section, write_page
 from imagenet_synth.report.results import FinishedJobReference, Results
+from imagenet_synth.report.scores import scores
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
   in_short,
@@ -20,6 +21,7 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
   scaling,
   per_class,
   quality,
+  scores,
   sweeps,
   selection,
   training,

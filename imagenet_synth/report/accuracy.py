@@ -71,7 +71,7 @@ class Accuracy:
       parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
     if self.num_stand_in:
       parts.append(f'{self.num_stand_in:,} stand-in')
-    return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed and len(parts) > 1 else '')
+    return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed else '')
 
   @property
   def num_stand_in(self) -> int:
@@ -80,10 +80,11 @@ class Accuracy:
 
   @property
   def how_mixed(self) -> str:
-    """Returns how synthetic images are mixed with real ones; '' where batches are of all images alike."""
+    """Returns how synthetic images are chosen and mixed with real ones; '' for all images alike."""
     share, weight = self.summary.get('synthetic_share'), self.summary.get('synthetic_weight', 1)
     texts = [
       f'{_in_words(share)} of each batch' if share else '',
+      'chosen by score' if self.summary.get('kept') else '',
       f'weight {weight:g}' if weight != 1 else '',
       'own statistics' if self.summary.get('own_statistics') else '',
     ]

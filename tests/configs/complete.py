@@ -38,6 +38,14 @@ def get_config():
   more = dict(
     import_unet=dict(job='import_weights', path='configs', stage=_IF_STAGE, text='embed_classes'),
     import_inception=dict(job='import_extractor', network='inception', path='configs/quickstart.py'),
+    score=dict(
+      job='score',
+      samples='generate',
+      extractor='classify_real',
+      real=jobs['classify_real']['real'],
+      size=32,
+      batch_size=16,
+    ),
     export=dict(job='export', samples='generate', size=32, form='folder'),
     elsewhere=dict(jobs['evaluate'], samples=None, path='configs'),
     classify_again=dict(jobs['classify_resnet'], init='classify_resnet'),

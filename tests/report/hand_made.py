@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from PIL import Image
 
 from imagenet_synth.inputs.predictions import save_predictions
 from imagenet_synth.report.results import FinishedJob, Results
@@ -157,6 +158,37 @@ def evaluate(name='evaluate', samples='generate', finetuned=True, extractor=EXTR
     at[key.removeprefix('at_')] = measured | rest | extractor
   result = {'samples': samples, 'finetuned': finetuned, 'sizes': at, **extractor}
   return job('evaluate', name, result, {'job': 'evaluate'})
+
+
+def score(path, name='score', classes=(), finetuned=True, **more):
+  """A score job with its pictures in `path`; classes are (name, number, agreement, probability)."""
+  keys = ('name', 'num', 'agreement', 'probability')
+  num = sum(of[1] for of in classes)
+  result = {
+    'samples': 'generate',
+    'finetuned': finetuned,
+    'size': 16,
+    'num_images': num,
+    'agreement': sum(of[1] * of[2] for of in classes if of[1]) / num,
+    'probability': 0.75,
+    'entropy': 0.5,
+    'classes': [dict(zip(keys, of)) for of in classes],
+    'copy_distance': 0.125,
+    'num_copies': 2,
+    'copies_among_real': 0.005,
+    'real': 'digits train',
+    'num_real': 1600,
+    'extractor': 'classify_real at 16x16 (weights 0a)',
+    'accuracy': 0.96875,
+    'doubt': '',
+    'least_likely': [{}] * 32,
+    'closest': [{}] * 16,
+    **more,
+  }
+  path.mkdir()
+  for color, picture in enumerate(('least_likely', 'closest_pairs')):
+    Image.new('L', (20, 10), color).save(path / f'{picture}.png')
+  return job('score', name, result, {'job': 'score'}, path)
 
 
 def select(name='select_base', run='finetune_base', step=2, **fid_by_step):
