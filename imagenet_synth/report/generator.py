@@ -111,7 +111,7 @@ def training(results: Results) -> Section | None:
     [
       job.name,
       job.config.get('init', 'random weights'),
-      job.config['dataset']['name'],
+      _trained_on(job),
       job.config['optimizer']['name'],
       f'{job.config["num_steps"]:,}',
       f'{job.config["batch_size"]:,}',
@@ -137,6 +137,14 @@ def training(results: Results) -> Section | None:
     'job stay frozen.'
   )
   return Section('Training', [Table(header, rows, note=note)]) if jobs else None
+
+
+def _trained_on(job: FinishedJob) -> str:
+  """Returns the data sets of a training job, with the shares of those that are blended in."""
+  others = [
+    f'{part["dataset"]["name"]} ({100 * part["share"]:.3g} %)' for part in job.config.get('blend', ())
+  ]
+  return ', '.join([job.config['dataset']['name'], *others])
 
 
 def _loss(job: FinishedJob) -> float:

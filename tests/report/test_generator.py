@@ -158,7 +158,10 @@ def _trained(tmp_path, kind, name, losses, num_steps=100, **more):
 
 def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
   base = _trained(tmp_path, 'pretrain', 'pretrain_base', {25: 9.0, 75: 5.0, 76: 0.5, 100: 0.25})
-  tuned = _trained(tmp_path, 'finetune', 'finetune_base', {1000: 1.0}, num_steps=1000, init='pretrain_base')
+  blend = [{'dataset': {'name': 'glyphs'}, 'share': 1 / 3}, {'dataset': {'name': 'web'}, 'share': 0.25}]
+  tuned = _trained(
+    tmp_path, 'finetune', 'finetune_base', {1000: 1.0}, num_steps=1000, init='pretrain_base', blend=blend
+  )
   section = training(results(base, tuned))
   assert section.title == 'Training'
   (table,) = section.blocks
@@ -175,6 +178,7 @@ def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
     'Seconds': '90',
   }
   assert (rows[1]['Starts from'], rows[1]['Steps'], rows[1]['Loss']) == ('pretrain_base', '1,000', '1.0000')
+  assert rows[1]['Data'] == 'digits, glyphs (33.3 %), web (25 %)'
   assert table.note.startswith('Loss: mean over the last quarter of the steps.')
 
 
