@@ -172,6 +172,7 @@ def test_faults_derived_from_the_fields(job, tmp_path):
       assert _dotted(job, path) in message and says in message, (path, value, message)
 
 
+_CAS = _CONFIG['jobs']['select_base']['cas']
 _PART = _CONFIG['jobs']['finetune_base']['blend'][0]
 
 # (dotted key of the fault, what it is set to, what else is set, what the message says)
@@ -241,6 +242,12 @@ _CONTRADICTIONS = [
   ),
   ('jobs.finetune_sr16.crop', 7, {}, 'must be a multiple of 2 up to 16'),
   ('jobs.select_base.weights', 'finetune_sr16', {}, 'enlarges 8, but comes first'),
+  ('jobs.select_base.choose', 'cas', {'jobs.select_base.cas': None}, 'the section cas is missing'),
+  ('jobs.select_base.cas.test.split', 'exam', {}, 'digits has train'),
+  ('jobs.select_base.cas.recipe.batch_size', 12, {}, 'must be a multiple of 8'),
+  ('jobs.select_base.cas.model', {**_CAS['model'], 'num_classes': 7}, {}, 'num_classes is 7'),
+  ('jobs.select_base.others', ['finetune_base'], {}, 'compared already'),
+  ('jobs.select_base.others[0]', 'pretrain_sr16', {}, 'whose stage is not that of finetune_base'),
   ('jobs.select_sr16.below', [], {}, 'enlarges 8, but comes first'),
   ('jobs.generate.stages[0].weights', 'finetune_sr16', {}, 'comes first'),
   ('jobs.generate.stages[2].weights', 'finetune_sr16', {}, 'enlarges 8, but comes behind a stage of size 16'),
