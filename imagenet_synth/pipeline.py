@@ -62,7 +62,7 @@ JOBS: dict[str, JobKind] = {
   'import_extractor': JobKind(import_extractor.Config, import_extractor.run),
   'pretrain': JobKind(pretrain.Config, pretrain.run, joined=True),
   'finetune': JobKind(finetune.Config, finetune.run, joined=True),
-  'select': JobKind(select.Config, select.run),
+  'select': JobKind(select.Config, select.run, divisible=True),
   'sweep': JobKind(sweep.Config, sweep.run, divisible=True),
   'generate': JobKind(generate.Config, generate.run, divisible=True, joined=True),
   'score': JobKind(score.Config, score.run, divisible=True),

@@ -174,6 +174,9 @@ def test_faults_derived_from_the_fields(job, tmp_path):
 
 _DIGITS = {'name': 'digits', 'split': 'train'}
 _REAL, _BOTH = 'jobs.classify_vit.mixtures.real', 'jobs.classify_resnet.mixtures.both'
+_CAS = _CONFIG['jobs']['select_base']['cas']
+_PART = _CONFIG['jobs']['finetune_base']['blend'][0]
+
 # (dotted key of the fault, what it is set to, what else is set, what the message says)
 _CONTRADICTIONS = [
   ('jobs.embed_classes.dataset.name', 'glyphs', {}, 'has none'),
@@ -228,8 +231,25 @@ _CONTRADICTIONS = [
   ('jobs.pretrain_base.optimizer.drops', [0.5, 0.2], {}, 'must ascend'),
   ('jobs.finetune_base.text', 'embed_captions', {}, 'embeds captions'),
   ('jobs.finetune_base.text', 'embed_classes', {'jobs.embed_classes.max_length': 40}, 'was trained with'),
+  ('jobs.finetune_base.blend[0].share', 0.99, {}, 'must be a fraction with a denominator of at most 64'),
+  ('jobs.finetune_base.blend[0].share', 1 / 3, {}, 'batch_size is 16, must be a multiple of 3'),
+  ('jobs.finetune_base.blend', [{**_PART, 'share': 0.5}] * 2, {}, 'has shares of 1 in all'),
+  ('jobs.finetune_base.blend[0].text', 'embed_classes', {}, 'not among the prompts of embed_classes'),
+  ('jobs.finetune_base.blend[0].dataset.split', 'exam', {}, 'glyphs has train'),
+  (
+    'jobs.pretrain_base.blend',
+    [{**_PART, 'text': 'embed_classes', 'dataset': _CONFIG['jobs']['embed_classes']['dataset']}],
+    {'jobs.embed_classes.padding': 'encoded'},
+    'blend[0].text is embed_classes, whose padding must be that of embed_captions',
+  ),
   ('jobs.finetune_sr16.crop', 7, {}, 'must be a multiple of 2 up to 16'),
   ('jobs.select_base.weights', 'finetune_sr16', {}, 'enlarges 8, but comes first'),
+  ('jobs.select_base.choose', 'cas', {'jobs.select_base.cas': None}, 'the section cas is missing'),
+  ('jobs.select_base.cas.test.split', 'exam', {}, 'digits has train'),
+  ('jobs.select_base.cas.recipe.batch_size', 12, {}, 'must be a multiple of 8'),
+  ('jobs.select_base.cas.model', {**_CAS['model'], 'num_classes': 7}, {}, 'num_classes is 7'),
+  ('jobs.select_base.others', ['finetune_base'], {}, 'compared already'),
+  ('jobs.select_base.others[0]', 'pretrain_sr16', {}, 'whose stage is not that of finetune_base'),
   ('jobs.select_sr16.below', [], {}, 'enlarges 8, but comes first'),
   ('jobs.generate.stages[0].weights', 'finetune_sr16', {}, 'comes first'),
   ('jobs.generate.stages[2].weights', 'finetune_sr16', {}, 'enlarges 8, but comes behind a stage of size 16'),
@@ -383,7 +403,12 @@ _CONTRADICTIONS = [
   ('jobs.import_unet.path', 'nowhere', {}, 'which is not there'),
   ('jobs.import_inception.path', 'nowhere', {}, 'which is not there'),
   ('jobs.elsewhere.path', 'nowhere', {}, 'which is not there'),
-  ('jobs.embed_classes.encoder', {'weights': 'nowhere'}, {}, 'which is not there'),
+  (
+    'jobs.embed_classes.encoder',
+    {'weights': 'nowhere'},
+    {'jobs.finetune_base.blend': []},
+    'which is not there',
+  ),
   ('jobs.sweep_sr16.statistics.published.path', 'nowhere', {}, 'which is not there'),
   ('jobs', 3, {}, 'must be a section for each job'),
   ('jobs', {}, {}, 'must be a section for each job'),

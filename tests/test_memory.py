@@ -76,6 +76,11 @@ def test_finetuning_takes_what_the_stage_takes_that_it_starts_from(tmp_path):
   assert _described(tmp_path, 'finetune') == _described(tmp_path, 'train')
 
 
+def test_a_blend_takes_no_more_than_the_data_set_alone(tmp_path):
+  blend = [dict(text='embed', dataset=small_pipeline.DIGITS, share=0.25)]
+  assert _described(tmp_path, blend=blend) == _described(tmp_path)
+
+
 def test_a_text_of_unknown_width_is_said(tmp_path):
   embed = dict(small_pipeline.EMBED, encoder=dict(weights='configs'))
   assert _described(tmp_path, embed=embed) == 'size not known: jobs.embed.encoder.size is not given'

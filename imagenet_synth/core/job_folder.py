@@ -23,7 +23,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json, write_json
 
 # of results: one that another version has written cannot be read, and is not made again by itself
-_FORMAT = 2
+_FORMAT = 3
 
 # what a folder holds before its job has done anything
 _BEFORE_WORK = ('config.json', 'inputs.json')

@@ -1,7 +1,7 @@
-"""Trials of sampler settings: each draws the same images with settings of its own, and is measured.
+"""Trials of sampler settings or checkpoints: each draws the same images with its own, and is measured.
 
 trials/NAME/images/*.tfrecord   the images, written as they are drawn, so that a killed process loses few;
-                                deleted once the trial is not to be measured again
+                                deleted once the trial has been measured on all
 trials/NAME/samples.png         a grid of the first images
 trials/NAME/metrics_NUM.json    the figures of NUM images, written last: the trial has been measured
 """
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_synth.cascade import TrainedStage
+from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
 from imagenet_synth.core.files import read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.progress import progress
+from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.records import Record, ShardSource, write_shard
@@ -31,17 +31,21 @@ from imagenet_synth.evaluation.measuring import ReferenceSet, in_batches, measur
 _COLUMNS, _ROWS = 10, 6
 
 Trial = dict[str, Any]
-"""The values of the swept fields of SamplerSettings, by name."""
+"""What a trial differs in from the others, by name: sampler settings, or a checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-  """What all trials of a sweep have in common."""
+  """What all trials of a job have in common."""
 
-  # the sweep's own folder
+  # the job's own folder
   folder: JobFolder
-  # the stage that is swept; a trial overrides some of its settings
-  swept: TrainedStage
+  # the stage that is sampled
+  stage: Stage
+  # returns how a trial samples it
+  settings_fn: Callable[[Trial], SamplerSettings]
+  # returns the weights that a trial samples it with
+  variables_fn: Callable[[Trial], Any]
   # the images that are drawn, and what the stage gets to draw them
   samples: FixedSamples
   # the numbers of images on which trials are measured, a round each, ascending
@@ -57,13 +61,23 @@ class Trials:
 
   def cost(self, trials: Sequence[Trial], num_images: int) -> int:
     """Returns the network's evaluations for `num_images` images of each trial; guidance doubles them."""
-    settings = [self._stage(trial).settings for trial in trials]
+    settings = [self.settings_fn(trial) for trial in trials]
     return num_images * sum(of.num_steps * (1 + (of.guidance != 1)) for of in settings)
+
+  def say_cost(self, trials: Sequence[Trial]) -> None:
+    """Tells the user how many evaluations of the network all trials take."""
+    costs = sorted(self.cost([trial], self.ends[-1]) for trial in trials)
+    each = ' to '.join(dict.fromkeys(f'{cost:,}' for cost in (costs[0], costs[-1])))
+    at_most = ' at most' if len(self.ends) > 1 else ''
+    say(
+      f'{self.folder.name}: {len(trials)} trials of {self.ends[-1]:,} images, {each} evaluations of the '
+      f'network each, {sum(costs):,} in all{at_most}'
+    )
 
   def measured(self, trials: Sequence[Trial], num_images: int) -> list[dict[str, Any]]:
     """Measures this worker's part of the trials that are not measured yet; returns the figures of each trial.
 
-    They are the trial's settings, what `measure` returns, and `cas` if it is measured.
+    They are what the trial differs in, what `measure` returns, and `cas` if it is measured.
 
     Raises:
       Unfinished: the other workers have not done theirs yet.
@@ -78,6 +92,8 @@ class Trials:
           bar.update(self.cost([trial], num_images))
         else:
           self._measure(trial, num_images, bar.update)
+        if num_images == self.ends[-1]:
+          self.delete_images(trial)
     worker.require_all(self.folder.name, trials, is_measured, f'trials of {num_images:,} images')
     return [read_json(self._metrics_path(trial, num_images)) for trial in trials]
 
@@ -89,7 +105,7 @@ class Trials:
     """Draws the images of a trial, measures them, and writes the figures."""
     path = self._path(trial)
     source = ShardSource(self._draw(trial, num_images, on_evaluations))
-    size = self.swept.stage.size
+    size = self.stage.size
     shown = np.stack([source[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(source)))])
     save_grid(path / 'samples.png', shown, _COLUMNS)
     data = Images(source, size, lambda example: example['label'], cache=False)
@@ -104,13 +120,15 @@ class Trials:
 
   def _draw(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> list[pathlib.Path]:
     """Draws those of the first images that are not there, and returns the shards of all."""
-    stage, paths = self._stage(trial), []
+    trained, paths = None, []
     for rows in self._chunks(num_images):
       paths.append(self._path(trial) / 'images' / f'{rows.start:09d}-{rows.stop:09d}.tfrecord')
       if paths[-1].exists():
         on_evaluations(self.cost([trial], rows.stop - rows.start))
         continue
-      pictures = self.samples.draw(stage, rows, lambda num: on_evaluations(self.cost([trial], num)))
+      # weights are read where there is something to draw, and kept no longer
+      trained = trained or TrainedStage(self.stage, self.variables_fn(trial), self.settings_fn(trial))
+      pictures = self.samples.draw(trained, rows, lambda num: on_evaluations(self.cost([trial], num)))
       labels, indices = self.samples.labels[rows].tolist(), self.samples.indices[rows].tolist()
       records = [
         Record(picture, label, str(label), index, self.samples.seed, '', trial)
@@ -124,9 +142,6 @@ class Trials:
     ends = [0] + [end for end in self.ends if end <= num_images]
     return [chunk for start, stop in itertools.pairwise(ends) for chunk in self.samples.chunks(start, stop)]
 
-  def _stage(self, trial: Trial) -> TrainedStage:
-    return self.swept._replace(settings=dataclasses.replace(self.swept.settings, **trial))
-
   def _path(self, trial: Trial) -> pathlib.Path:
     name = '-'.join(
       f'{name}_{value:g}' if isinstance(value, float) else f'{name}_{value}' for name, value in trial.items()
@@ -135,3 +150,13 @@ class Trials:
 
   def _metrics_path(self, trial: Trial, num_images: int) -> pathlib.Path:
     return self._path(trial) / f'metrics_{num_images}.json'
+
+
+def loss(row: Mapping[str, Any], choose: str) -> float:
+  """Returns the number by which trials are ranked: the lowest is the best.
+
+  Args:
+    row: the figures of a trial.
+    choose: the figure that counts, a FID; or 'cas', of which the highest is the best.
+  """
+  return -row['cas']['top_1']['mean'] if choose == 'cas' else row[choose]

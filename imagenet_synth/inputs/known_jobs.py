@@ -43,6 +43,10 @@ class MakesText(Protocol):
     """Returns the shape [L, D] of each prompt's states; None if only the encoder's file tells it."""
     ...
 
+  def encoding(self) -> Mapping[str, Any]:
+    """Returns all that the states of a given prompt depend on, by its dotted key in the job's section."""
+    ...
+
   def known_prompts(self, jobs: KnownJobs) -> tuple[str, ...] | None:
     """Returns the prompts in order; None if only the data set tells them."""
     ...

@@ -178,20 +178,26 @@ def check_stage(use: StageUse, below: Stage | None, text: Text, jobs: KnownJobs,
   return stage
 
 
-def load_stage(
-  use: StageUse, folder: JobFolder, step: int | None = None
-) -> tuple[TrainedStage, dict[str, Any]]:
-  """Returns the stage with its weights (those of `step`, if given), and their origin as JSON holds it.
+def load_variables(weights: StageWeights) -> Any:
+  """Returns the averaged weights of a checkpoint, whole on every device of this host.
+
+  Raises:
+    InputError: the checkpoint is not there, or does not fit the stage.
+  """
+  objective = DiffusionObjective(weights.stage, weights.text_size)
+  abstract = jax.eval_shape(objective.init, jax.random.key(0))
+  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()), nn.unbox(abstract))
+  return load_ema(weights.checkpoints, weights.step, like)
+
+
+def load_stage(use: StageUse, folder: JobFolder) -> tuple[TrainedStage, dict[str, Any]]:
+  """Returns the stage with its weights, and their origin as JSON holds it.
 
   Raises:
     InputError: a job that is read has not been run to its end, or the checkpoint does not fit the stage.
   """
   weights = use.weights.open(folder)
-  weights = weights if step is None else weights._replace(step=step)
-  stage = weights.stage
-  abstract = jax.eval_shape(DiffusionObjective(stage, weights.text_size).init, jax.random.key(0))
-  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()), nn.unbox(abstract))
-  variables = load_ema(weights.checkpoints, weights.step, like)
+  variables = load_variables(weights)
   settings = dataclasses.replace(use.sampler, **use.tuned(folder))
   origin = {
     'weights': use.weights.name,
@@ -201,7 +207,7 @@ def load_stage(
     'checkpoint_hash': tree_hash(variables),
     'sampler': dataclasses.asdict(settings),
   }
-  return TrainedStage(stage, variables, settings), origin
+  return TrainedStage(weights.stage, variables, settings), origin
 
 
 def load_cascade(

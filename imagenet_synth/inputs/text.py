@@ -1,6 +1,6 @@
 """The prompts, and the frozen encoder's states of them, that an embed job hands on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -63,6 +63,29 @@ class EmbeddedText(NamedTuple):
     )
 
 
+def join(texts: Mapping[str, EmbeddedText]) -> tuple[TextStates, dict[str, int]]:
+  """Returns the states of all prompts of several embed jobs, and the row of the first prompt of each job.
+
+  The order is that of `texts`, which are given by the jobs' names. Of a single job, all is as it was.
+
+  Raises:
+    InputError: they were not encoded alike, so that no network could be told all of them.
+  """
+  (first, kept), *others = texts.items()
+  for name, text in others:
+    is_alike = (text.encoder, text.shape) == (kept.encoder, kept.shape)
+    if not is_alike or not np.array_equal(text.states.null, kept.states.null):
+      raise InputError(
+        f'{name} and {first} cannot be joined: {name} has embeddings {list(text.shape)} of {text.encoder}, '
+        f'{first} has {list(kept.shape)} of {kept.encoder}, and what stands for "no text" must be the same'
+      )
+  if not others:
+    return kept.states, {first: 0}
+  prompts = [text.states.prompts for text in texts.values()]
+  starts = np.cumsum([0, *map(len, prompts[:-1])]).tolist()
+  return TextStates(np.concatenate(prompts), kept.states.null), dict(zip(texts, starts))
+
+
 class Text(Reference):
   """A reference to the prompts that an embed job has encoded."""
 
@@ -84,6 +107,21 @@ class Text(Reference):
     """Returns the shape [L, D] of each prompt's states; None if it is not known yet."""
     maker: MakesText = jobs.of(self)
     return maker.text_shape()
+
+  def num_prompts(self, jobs: KnownJobs) -> int | None:
+    """Returns how many prompts there are; None if only the data set tells it."""
+    maker: MakesText = jobs.of(self)
+    known = maker.known_prompts(jobs)
+    return None if known is None else len(known)
+
+  def require_encoded_like(self, other: 'Text', jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` for `key` unless the jobs encode prompts alike, so that one network is told both."""
+    maker: MakesText = jobs.of(self)
+    wanted: MakesText = jobs.of(other)
+    theirs = wanted.encoding()
+    for setting, ours in maker.encoding().items():
+      if ours != theirs.get(setting):
+        raise Invalid(key, f'is {self}, whose {setting} must be that of {other}: one network is told both')
 
   def require_prompts(self, prompts: tuple[str, ...], jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` for `key` if one of the prompts is known not to be embedded."""

@@ -110,6 +110,11 @@ class Config:
     encoder = self.encoder.random or public
     return None if encoder is None else (self.max_length, encoder.width)
 
+  def encoding(self) -> dict[str, Any]:
+    """Returns all that the states of a given prompt depend on, by its dotted key."""
+    encoding = {'encoder': self.encoder, 'max_length': self.max_length, 'padding': self.padding}
+    return encoding if self.encoder.random is None else {**encoding, 'seed': self.seed}
+
   def known_prompts(self, jobs: KnownJobs) -> tuple[str, ...] | None:
     """Returns the prompts in order; None if only the data set tells them.
 

@@ -31,11 +31,11 @@ class Config(Training):
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Trains the stage, and returns the last checkpoint for `Weights.open`."""
-  text, start = config.text.open(folder), config.init.open(folder)
+  start = config.init.open(folder)
 
   def fresh(trainer: Trainer) -> TrainState:
     # the averaged weights, laid out as training has them
     averaged = load_ema(start.checkpoints, start.step, {'params': trainer.like().params})
     return trainer.start_from(averaged, config.seed)
 
-  return train_stage(config, start.section, start.stage, text, fresh, folder)
+  return train_stage(config, start.section, start.stage, fresh, folder)

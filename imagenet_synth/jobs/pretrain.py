@@ -27,6 +27,5 @@ class Config(Training):
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Trains the stage, and returns the last checkpoint for `Weights.open`."""
-  text = config.text.open(folder)
   section = folder.config['stage']
-  return train_stage(config, section, config.stage, text, lambda trainer: trainer.init(config.seed), folder)
+  return train_stage(config, section, config.stage, lambda trainer: trainer.init(config.seed), folder)

@@ -1,31 +1,40 @@
-"""The select job: of a training run's checkpoints, the one whose samples have the best FID is chosen."""
+"""The select job: of a training run's checkpoints, the one whose samples are best in FID or CAS is chosen.
+
+Weights that other jobs hand on can be compared with them, such as those that fine-tuning started from: it may
+have been for the worse.
+"""
 
 import dataclasses
 import shutil
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from imagenet_synth.cascade import SamplerSettings, Stage
-from imagenet_synth.core.config import Count, Seed, parts
-from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.config import Count, Distinct, Invalid, Seed, parts
+from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.progress import progress
 from imagenet_synth.data.class_plan import class_plan
+from imagenet_synth.evaluation.cas import CasConfig
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
-from imagenet_synth.evaluation.measuring import measure, observe, provenance
+from imagenet_synth.evaluation.measuring import provenance
 from imagenet_synth.evaluation.reference_statistics import observe_real
+from imagenet_synth.evaluation.trials import Trials, loss
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import (
   StageUse,
+  StageWeights,
   Weights,
   check_cascade,
   check_stage,
   load_cascade,
-  load_stage,
+  load_variables,
 )
 from imagenet_synth.inputs.text import Text
+
+# the figures of a trial that `choose` names
+_FIGURES = {'fid': 'fid_validation', 'cas': 'cas'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +58,42 @@ class Config:
   batch_size: Count
   # the stages that feed the one that is compared, base first
   below: tuple[StageUse, ...] = ()
-  # whether the other checkpoints are deleted in the end, except for the last
+  # jobs whose weights, of the same stage, can be chosen as well, such as what fine-tuning has started from
+  others: Annotated[tuple[Weights, ...], Distinct()] = ()
+  # the figure by which one is chosen: the lowest FID, or the highest CAS; of equals, the earliest
+  choose: Literal['fid', 'cas'] = 'fid'
+  # how a classifier is trained on the samples of a checkpoint, for CAS; CAS is left out if not given
+  cas: CasConfig | None = None
+  # whether the other checkpoints of `weights` are deleted in the end, except for the last
   prune: bool = False
   # the seed of the samples
   seed: Seed = 0
+
+  def validate(self) -> None:
+    """Raises `Invalid` if what one is chosen by is not measured."""
+    if self.choose == 'cas' and self.cas is None:
+      raise Invalid('choose', "is 'cas', but the section cas is missing")
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stages, the text and the data don't fit each other."""
     below = check_cascade(self.below, self.text, jobs, 'below')
     use = StageUse(self.weights, self.sampler)
-    check_stage(use, below[-1] if below else None, self.text, jobs, '')
+    stage = check_stage(use, below[-1] if below else None, self.text, jobs, '')
+    for i, other in enumerate(self.others):
+      if other == self.weights:
+        raise Invalid(f'others[{i}]', f'is {other}, whose checkpoints are compared already')
+      if other.stage(jobs) != stage:
+        raise Invalid(f'others[{i}]', f'is {other}, whose stage is not that of {self.weights}')
+      other.require_text(self.text, jobs, 'text')
     self.text.require_classes(None, jobs, 'text')
     self.reference.contents(jobs.workdir, 'reference')
+    if self.cas is not None:
+      self.cas.check(stage.size, self.text.num_prompts(jobs), jobs, 'cas')
+
+  def require_devices(self) -> None:
+    """Raises `Invalid` if the devices cannot share a batch of the classifiers equally."""
+    if self.cas is not None:
+      require_batch_size(self.cas.recipe.batch_size, key='cas.recipe.batch_size')
 
   def real_images(self) -> RealImages:
     """Returns the images by which the checkpoint is chosen."""
@@ -71,36 +104,67 @@ class Config:
     return self.weights.stage(jobs)
 
   def trained_text(self, jobs: KnownJobs) -> Text:
-    """Returns the prompts that the stage is conditioned on."""
+    """Returns the prompts that the stage is conditioned on; those of `others` have the same shape."""
     return jobs.of(self.weights).trained_text(jobs)
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
-  """Samples and measures each checkpoint; returns the best one for `Weights.open`, and the figures of all."""
-  text = config.text.open(folder).states
+  """Measures this worker's part of the checkpoints; returns the best for `Weights.open`, and all figures.
+
+  Raises:
+    Unfinished: the other workers have not measured theirs yet.
+  """
+  embedded = config.text.open(folder)
+  text = embedded.states
   extractor = config.extractor.open(folder)
   weights = config.weights.open(folder)
+  candidates = {(of.run, of.step): of for of in _candidates(config, folder, weights)}
   below, _ = load_cascade(config.below, folder)
   labels, indices = class_plan([config.per_class] * len(text.prompts))
   samples = FixedSamples(below, text, config.seed, labels, indices, config.batch_size, folder.path)
-  path = folder.path / 'curve.json'
-  curve = read_json(path) if path.exists() else []
-  use = StageUse(config.weights, config.sampler)
   references = {'validation': observe_real(extractor, config.reference, weights.stage.size, folder)}
-  num_images = len(labels) * len(weights.steps)
-  with progress(num_images, folder.name, start=len(labels) * len(curve)) as bar:
-    for step in weights.steps[len(curve) :]:
-      trained, _ = load_stage(use, folder, step)
-      chunks = samples.chunks(0, len(labels))
-      observed = observe(extractor, (samples.draw(trained, rows, bar.update) for rows in chunks))
-      curve.append({'step': step, **measure(observed, references)})
-      write_json(path, curve)
+  trials = Trials(
+    folder,
+    weights.stage,
+    lambda trial: config.sampler,
+    lambda trial: load_variables(candidates[trial['run'], trial['step']]),
+    samples,
+    [len(labels)],
+    extractor,
+    references,
+    embedded.class_names,
+    config.cas,
+  )
+  names = [{'run': run, 'step': step} for run, step in candidates]
+  trials.say_cost(names)
+  curve = trials.measured(names, len(labels))
   samples.clean()
-  best = min(curve, key=lambda row: row['fid_validation'])['step']
-  kept = weights.steps
+  row = min(curve, key=lambda row: loss(row, _FIGURES[config.choose]))
+  best = candidates[row['run'], row['step']]
   if config.prune:
-    kept = tuple(step for step in weights.steps if step in (best, weights.steps[-1]))
-    for step in set(weights.steps) - set(kept):
-      shutil.rmtree(weights.checkpoints / str(step), ignore_errors=True)
-  selected = weights._replace(step=best, steps=kept)
-  return selected.handed_on | {'curve': curve, **provenance(extractor, references)}
+    best = _prune(weights, best)
+  # what is large stays in the files of the trials
+  curve = [{name: _brief(value) for name, value in row.items()} for row in curve]
+  return best.handed_on | {'choose': config.choose, 'curve': curve, **provenance(extractor, references)}
+
+
+def _brief(figure: Any) -> Any:
+  """Returns a figure of a trial; of CAS, without what is told of each class."""
+  if not isinstance(figure, dict):
+    return figure
+  return {name: value for name, value in figure.items() if name not in ('per_class', 'confusion')}
+
+
+def _candidates(config: Config, folder: JobFolder, weights: StageWeights) -> list[StageWeights]:
+  """Returns all that can be chosen, in the order of training: what other jobs hand on comes first."""
+  others = [other.open(folder) for other in config.others]
+  return [*others, *(weights._replace(step=step) for step in weights.steps)]
+
+
+def _prune(weights: StageWeights, best: StageWeights) -> StageWeights:
+  """Deletes the checkpoints of a run but the best, if it is of this run, and the last; returns the best."""
+  is_of_run = best.run == weights.run
+  kept = {weights.steps[-1], *([best.step] if is_of_run else [])}
+  for step in set(weights.steps) - kept:
+    shutil.rmtree(weights.checkpoints / str(step), ignore_errors=True)
+  return best._replace(steps=tuple(sorted(kept))) if is_of_run else best

@@ -8,7 +8,6 @@ import dataclasses
 import io
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from imagenet_synth.cascade import SamplerSettings
@@ -17,7 +16,6 @@ from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.progress import say
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_score
 from imagenet_synth.evaluation.extractors import ExtractorReference
@@ -30,7 +28,7 @@ from imagenet_synth.evaluation.reference_statistics import (
   main_reference,
   observed_references,
 )
-from imagenet_synth.evaluation.trials import Trial, Trials
+from imagenet_synth.evaluation.trials import Trial, Trials, loss
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
@@ -108,8 +106,7 @@ class Config:
     if None in self.grid.get('logvar', ()):
       SamplerSettings(logvar=None).require_variance(stage, 'grid')
     if self.cas is not None:
-      prompts = jobs.of(self.text).known_prompts(jobs)
-      self.cas.check(stage.size, None if prompts is None else len(prompts), jobs, 'cas')
+      self.cas.check(stage.size, self.text.num_prompts(jobs), jobs, 'cas')
       main = main_reference(self.references)
       if self.cas.test.overlaps(self.references[main], jobs.workdir):
         raise Invalid(
@@ -168,13 +165,24 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   extractor = config.extractor.open(folder)
   references = observed_references(config.references, config.statistics, extractor, swept.stage.size, folder)
   ends = [per_class * len(text.prompts) for per_class in config.rounds]
-  trials = Trials(folder, swept, samples, ends, extractor, references, class_names, config.cas)
-  _say_cost(trials, config.trials, folder.name)
+  trials = Trials(
+    folder,
+    swept.stage,
+    lambda trial: dataclasses.replace(swept.settings, **trial),
+    lambda trial: swept.variables,
+    samples,
+    ends,
+    extractor,
+    references,
+    class_names,
+    config.cas,
+  )
+  trials.say_cost(config.trials)
   rows = _rows(config, trials)
   samples.clean()
   # only trials of the last round have been measured on all samples
   last = [row for row in rows if row['num_samples'] == ends[-1]]
-  best = _trial(min(last, key=lambda row: _loss(row, config.choose)), config)
+  best = _trial(min(last, key=lambda row: loss(row, config.choose)), config)
   write_atomic(folder.path / 'results.csv', _csv(rows))
   result = {
     'best': best,
@@ -201,7 +209,7 @@ def _rows(config: Config, trials: Trials) -> list[dict[str, Any]]:
   grid = config.trials
   left, rows = grid, []
   for end in trials.ends:
-    ranked = sorted(trials.measured(left, end), key=lambda row: _loss(row, config.choose))
+    ranked = sorted(trials.measured(left, end), key=lambda row: loss(row, config.choose))
     if config.halving is None or end == trials.ends[-1]:
       num_kept = 0
     else:
@@ -213,24 +221,9 @@ def _rows(config: Config, trials: Trials) -> list[dict[str, Any]]:
   return sorted(rows, key=lambda row: grid.index(_trial(row, config)))
 
 
-def _say_cost(trials: Trials, grid: Sequence[Trial], name: str) -> None:
-  """Tells the user how many evaluations of the network the sweep takes."""
-  costs = sorted(trials.cost([trial], trials.ends[-1]) for trial in grid)
-  at_most = ' at most' if len(trials.ends) > 1 else ''
-  say(
-    f'{name}: {len(grid)} trials of {trials.ends[-1]:,} images, {costs[0]:,} to {costs[-1]:,} '
-    f'evaluations of the network each, {sum(costs):,} in all{at_most}'
-  )
-
-
 def _trial(row: dict[str, Any], config: Config) -> Trial:
   """Returns the trial that a row of figures is of."""
   return {name: row[name] for name in config.grid}
-
-
-def _loss(row: dict[str, Any], choose: str) -> float:
-  """Returns the number by which trials are ranked: the lowest is the best."""
-  return -row['cas']['top_1']['mean'] if choose == 'cas' else row[choose]
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

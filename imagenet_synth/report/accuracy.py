@@ -71,7 +71,7 @@ class Accuracy:
       parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
     if self.num_stand_in:
       parts.append(f'{self.num_stand_in:,} stand-in')
-    return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed else '')
+    return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed and not self.on_real_alone else '')
 
   @property
   def num_stand_in(self) -> int:

@@ -111,7 +111,7 @@ def training(results: Results) -> Section | None:
     [
       job.name,
       job.config.get('init', 'random weights'),
-      job.config['dataset']['name'],
+      _trained_on(job),
       job.config['optimizer']['name'],
       f'{job.config["num_steps"]:,}',
       f'{job.config["batch_size"]:,}',
@@ -139,6 +139,14 @@ def training(results: Results) -> Section | None:
   return Section('Training', [Table(header, rows, note=note)]) if jobs else None
 
 
+def _trained_on(job: FinishedJob) -> str:
+  """Returns the data sets of a training job, with the shares of those that are blended in."""
+  others = [
+    f'{part["dataset"]["name"]} ({100 * part["share"]:.3g} %)' for part in job.config.get('blend', ())
+  ]
+  return ', '.join([job.config['dataset']['name'], *others])
+
+
 def _loss(job: FinishedJob) -> float:
   """Returns the mean loss over the last quarter of the steps."""
   lines = [json.loads(line) for line in (job.path / 'metrics.jsonl').read_text().splitlines()]
@@ -146,23 +154,30 @@ def _loss(job: FinishedJob) -> float:
 
 
 def selection(results: Results) -> Section | None:
-  """Returns a table for each select job, with its checkpoints and their FID."""
+  """Returns a table for each select job: its checkpoints, their FID, and their CAS where it was measured."""
   blocks = []
   for job in results.of_kind('select'):
-    curve = job.result['curve']
-    rows = [[str(point['step']), number(point['fid_validation']), number(point['is'])] for point in curve]
-    floor = job.result['references']['validation'].get('floor', 0.0)
-    close = undecided([point['fid_validation'] for point in curve], floor)
-    blocks.append(
-      Table(
-        ['Step', 'Validation FID', 'Inception Score'],
-        rows,
-        close,
-        f'{job.name}: checkpoints of {job.result["run"]}. Step {job.result["step"]} is used on. '
-        f'{_undecided_note(close, "FID", "the noise floor")}{_caption(job, curve[0])}',
-      )
+    curve, choose = job.result['curve'], job.result['choose']
+    # the run whose checkpoints are compared comes last, behind what other jobs have handed on
+    run, has_cas = curve[-1]['run'], 'cas' in curve[0]
+    rows = [
+      [_checkpoint(point, run), number(point['fid_validation']), number(point['is'])]
+      + ([spread(percent(point['cas']['top_1']))] if has_cas else [])
+      for point in curve
+    ]
+    close = _close(curve, 'cas' if choose == 'cas' else 'fid_validation', job)
+    header = ['Step', 'Validation FID', 'Inception Score'] + (['CAS (%)'] if has_cas else [])
+    note = (
+      f'{job.name}: checkpoints of {run}, chosen by {choose.upper()}. Step {_checkpoint(job.result, run)} is '
+      f'used on. {_undecided_note(close, choose)}{_caption(job, curve[0])}'
     )
-  return Section('Checkpoints, selected by FID', blocks) if blocks else None
+    blocks.append(Table(header, rows, close, note))
+  return Section('Checkpoints, selected', blocks) if blocks else None
+
+
+def _checkpoint(of: Mapping[str, Any], run: str) -> str:
+  """Returns a checkpoint's step, with the run that it is of if that is another one than `run`."""
+  return f'{of["step"]}' if of['run'] == run else f'{of["step"]} of {of["run"]}'
 
 
 def sweeps(results: Results) -> Section | None:
@@ -198,11 +213,9 @@ def sweeps(results: Results) -> Section | None:
       if saved
       else ''
     )
-    what = 'CAS' if job.result['choose'] == 'cas' else 'FID'
-    noise = 'the spread over seeds' if what == 'CAS' else 'the noise floor'
     note = (
       f'{job.name}, sampler of {swept}, chosen by {job.result["choose"]}. '
-      f'{_undecided_note(close, what, noise)}{_caption(job, rows[close[0]])}'
+      f'{_undecided_note(close, job.result["choose"])}{_caption(job, rows[close[0]])}'
     )
     blocks.append(Table(header, cells, close, note + halving))
   return Section('Sampler settings, swept', blocks) if blocks else None
@@ -213,22 +226,32 @@ def _close_trials(job: FinishedJob) -> list[int]:
 
   Only those on as many samples as the best one are compared.
   """
-  rows, choose = job.result['rows'], job.result['choose']
+  rows = job.result['rows']
   most = max(row['num_samples'] for row in rows)
   last = [i for i, row in enumerate(rows) if row['num_samples'] == most]
+  return [last[place] for place in _close([rows[i] for i in last], job.result['choose'], job)]
+
+
+def _close(rows: Sequence[Mapping[str, Any]], choose: str, job: FinishedJob) -> list[int]:
+  """Returns the places of the rows of figures that cannot be told from the best one, itself among them.
+
+  Args:
+    rows: figures of as many samples each.
+    choose: the figure that counts: 'cas', or a FID.
+    job: which has measured them.
+  """
   if choose == 'cas':
-    cas = [percent(rows[i]['cas']['top_1']) for i in last]
-    places = undecided([-mean for mean, _ in cas], [std or 0.0 for _, std in cas])
-  else:
-    floor = job.result['references'][choose.removeprefix('fid_')].get('floor', 0.0)
-    places = undecided([rows[i][choose] for i in last], floor)
-  return [last[place] for place in places]
+    cas = [percent(row['cas']['top_1']) for row in rows]
+    return undecided([-mean for mean, _ in cas], [std or 0.0 for _, std in cas])
+  floor = job.result['references'][choose.removeprefix('fid_')].get('floor', 0.0)
+  return undecided([row[choose] for row in rows], floor)
 
 
-def _undecided_note(close: Sequence[int], what: str, noise: str) -> str:
-  """Returns a sentence where several cannot be told apart by `what`, as they differ by less than `noise`."""
+def _undecided_note(close: Sequence[int], choose: str) -> str:
+  """Returns a sentence where several cannot be told apart by the figure that one was chosen by."""
   if len(close) < 2:
     return ''
+  what, noise = ('CAS', 'the spread over seeds') if choose == 'cas' else ('FID', 'the noise floor')
   return f'Undecided between {len(close)}: their {what} differs by less than {noise}. '
 
 

@@ -2,9 +2,11 @@
 
 import abc
 import dataclasses
+import fractions
 import functools
+import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,14 +21,14 @@ from imagenet_synth.cascade import (
 )
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
-from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Rate, Seed, parts
+from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Range, Rate, Seed, parts
 from imagenet_synth.core.devices import make_mesh, require_batch_size, require_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.data.augment import random_part
-from imagenet_synth.data.batches import Images, batches
+from imagenet_synth.data.batches import Blend, Drawable, Images, batches
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.source import Source
@@ -34,11 +36,14 @@ from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageWeights, local_replicas
-from imagenet_synth.inputs.text import EmbeddedText, Text
+from imagenet_synth.inputs.text import EmbeddedText, Text, join
 from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
+
+# of a share: it keeps short the pattern in which the rows of a batch go to several data sets
+_MAX_DENOMINATOR = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,34 @@ class Preview:
   columns: Count
   # how the images are sampled
   sampler: SamplerSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Images that are trained on beside others, with prompts of their own."""
+
+  # the embed job whose prompts are the data set's captions or classes, encoded as those of the job itself
+  text: Text
+  # the images
+  dataset: DatasetConfig
+  # their share of each batch: a fraction with a denominator of at most 64, such as 0.25 or 1 / 3
+  share: Annotated[float, Range(above=0, below=1)]
+
+  @property
+  def fraction(self) -> fractions.Fraction:
+    """Returns the share, without the error that a float has."""
+    return fractions.Fraction(self.share).limit_denominator(_MAX_DENOMINATOR)
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the share is not such a fraction."""
+    if not math.isclose(self.share, self.fraction):
+      least = fractions.Fraction(1, _MAX_DENOMINATOR)
+      near = min(max(self.fraction, least), 1 - least)
+      raise Invalid(
+        'share',
+        f'is {self.share}, must be a fraction with a denominator of at most {_MAX_DENOMINATOR}; the nearest '
+        f'is {near.numerator} / {near.denominator}',
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +111,8 @@ class Training(abc.ABC):
   text_dropout: Probability = 0.1
   # the seed of weights, batches and noise
   seed: Seed = 0
-  # whether all decoded images are kept in memory; they are not where they would take more than 8 GiB
+  # whether all decoded images are kept in memory; those of a data set are not where they would take more than
+  # 8 GiB
   cache: bool = True
   # height and width of the random part of each image that an SR stage is trained on; None for whole images
   crop: Count | None = None
@@ -88,8 +122,31 @@ class Training(abc.ABC):
   fsdp: Count = 1
   # devices that share each matrix product
   tensor: Count = 1
+  # other images that each batch has a share of, such as those of pretraining, so that fine-tuning does not
+  # forget what they have taught; the rest is of `dataset`
+  blend: tuple[Part, ...] = ()
   # where metrics go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the shares of a batch are more than there is, or no whole numbers of images."""
+    shared = sum(part.fraction for part in self.blend)
+    if shared >= 1:
+      raise Invalid('blend', f'has shares of {shared} in all, must be less than 1: the rest is of dataset')
+    period = sum(self.shares)
+    if self.batch_size % period:
+      raise Invalid(
+        'batch_size',
+        f'is {self.batch_size}, must be a multiple of {period}: of each {period} images {self.shares[0]} are '
+        'of dataset, the others of blend',
+      )
+
+  @property
+  def shares(self) -> tuple[int, ...]:
+    """Returns how many of the fewest rows that all shares divide are of `dataset`, and of each of `blend`."""
+    parts = [part.fraction for part in self.blend]
+    period = math.lcm(*(part.denominator for part in parts))
+    return tuple(int(part * period) for part in (1 - sum(parts), *parts))
 
   @abc.abstractmethod
   def trained_stage(self, jobs: KnownJobs) -> Stage:
@@ -106,15 +163,10 @@ class Training(abc.ABC):
   def check_stage(self, stage: Stage, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stage, the data and the text are known not to fit each other."""
     self._check_crop(stage)
-    contents = self.dataset.contents(jobs.workdir, 'dataset')
-    if contents.channels not in (None, stage.channels):
-      raise Invalid(
-        'dataset', f'has images of {contents.channels} channels, the stage is of {stage.channels}'
-      )
-    if contents.class_names:
-      self.text.require_classes(contents.class_names, jobs, 'text')
-    elif contents.captions:
-      self.text.require_prompts(contents.captions, jobs, 'text')
+    _check_data(self.dataset, self.text, stage, jobs, '')
+    for i, part in enumerate(self.blend):
+      part.text.require_encoded_like(self.text, jobs, f'blend[{i}].text')
+      _check_data(part.dataset, part.text, stage, jobs, f'blend[{i}].')
     self.text.require_prompts(self.preview.prompts, jobs, 'preview.prompts')
     self.preview.sampler.require_variance(stage, 'preview.sampler')
 
@@ -134,11 +186,23 @@ class Training(abc.ABC):
       raise Invalid('crop', f'is {self.crop}, must be a multiple of {scale} up to {stage.size}')
 
 
+def _check_data(dataset: DatasetConfig, text: Text, stage: Stage, jobs: KnownJobs, section: str) -> None:
+  """Raises `Invalid` below `section` if images are known not to fit the stage, or not to have prompts."""
+  contents = dataset.contents(jobs.workdir, f'{section}dataset')
+  if contents.channels not in (None, stage.channels):
+    raise Invalid(
+      f'{section}dataset', f'has images of {contents.channels} channels, the stage is of {stage.channels}'
+    )
+  if contents.class_names:
+    text.require_classes(contents.class_names, jobs, f'{section}text')
+  elif contents.captions:
+    text.require_prompts(contents.captions, jobs, f'{section}text')
+
+
 def train_stage(
   config: Training,
   section: dict[str, Any],
   stage: Stage,
-  text: EmbeddedText,
   fresh: Callable[[Trainer], TrainState],
   folder: JobFolder,
 ) -> dict[str, Any]:
@@ -148,35 +212,33 @@ def train_stage(
     config: the settings.
     section: the stage as a config has it; it becomes part of the result.
     stage: what is trained.
-    text: its prompts.
     fresh: makes the state that training starts from where there is no checkpoint.
     folder: where checkpoints, metrics and sample grids go.
 
   Raises:
-    InputError: the data and the text do not fit each other, the loss is not finite, or the checkpoint does
-      not fit the network.
+    InputError: the data and the text do not fit each other, texts were not encoded alike, the loss is not
+      finite, or the checkpoint does not fit the network.
     Stopped: SIGTERM came; the step that was reached is saved.
   """
-  objective = DiffusionObjective(stage, text.shape[1], config.text_dropout, config.crop)
+  inputs = _open_inputs(config, stage.size, folder)
+  text_size = inputs.text.shape[1]
+  objective = DiffusionObjective(stage, text_size, config.text_dropout, config.crop)
   mesh = make_mesh(config.fsdp, config.tensor)
   trainer = make_trainer(
     objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
   )
-  source = config.dataset.open(folder)
-  data = Images(source, stage.size, _prompt_row(config, source, text), config.cache)
-
   checkpoints = Checkpoints(folder.path / 'checkpoints', keep_every=config.checkpoint_every)
   state = restore_or_init(trainer, checkpoints, lambda: fresh(trainer))
-  draw_preview = _preview_fn(config.preview, stage, text, data, folder)
+  draw_preview = _preview_fn(config.preview, stage, inputs.text, inputs.own, folder)
   writer = make_writer(folder.path, int(state.step), config.writers)
   crop = None if config.crop is None else functools.partial(random_part, size=config.crop)
   state = fit(
     trainer,
     state,
     lambda start, stop, rows: batches(
-      data, 'prompt', config.seed, config.batch_size, start, stop, rows, crop
+      inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, crop
     ),
-    {'text': text.states},
+    {'text': inputs.states},
     config.num_steps,
     batch_size=config.batch_size,
     checkpoints=checkpoints,
@@ -194,7 +256,7 @@ def train_stage(
     config.num_steps,
     tuple(checkpoints.steps),
     section,
-    text.shape[1],
+    text_size,
   )
   result = trained.handed_on | {
     'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -204,13 +266,57 @@ def train_stage(
   return result
 
 
-def _prompt_row(config: Training, source: Source, text: EmbeddedText) -> Callable[[dict[str, Any]], int]:
-  """Returns a function that finds the row of an example's prompt: by its label, or by its caption."""
+class _Inputs(NamedTuple):
+  """What a stage is trained on."""
+
+  # the prompts of the job's own text
+  text: EmbeddedText
+  # the states of all prompts, those of `text` first
+  states: TextStates
+  # the images of the job's own data set, with the rows of their prompts in `states`
+  own: Images
+  # what batches are drawn from: `own`, or a blend of them and others
+  data: Drawable
+
+
+def _open_inputs(config: Training, size: int, folder: JobFolder) -> _Inputs:
+  """Returns all that a stage is trained on, with images of `size`."""
+  sets = [(config.text, config.dataset), *((part.text, part.dataset) for part in config.blend)]
+  texts = {name: Text(name).open(folder) for name in dict.fromkeys(text.name for text, _ in sets)}
+  states, starts = join(texts)
+  images = []
+  for text, dataset in sets:
+    source = dataset.open(folder)
+    row = _prompt_row(source, texts[text.name], starts[text.name], str(dataset), text.name)
+    images.append(Images(source, size, row, config.cache))
+  data = Blend(images, config.shares) if config.blend else images[0]
+  return _Inputs(texts[config.text.name], states, images[0], data)
+
+
+def _prompt_row(
+  source: Source, text: EmbeddedText, start: int, what: str, of: str
+) -> Callable[[dict[str, Any]], int]:
+  """Returns a function that finds the row of an example's prompt: by its label, or by its caption.
+
+  Args:
+    source: the examples.
+    text: prompts of all of them.
+    start: the row of the first of these prompts.
+    what: what the examples are called, for the message where one has no prompt.
+    of: whose the prompts are, for the message.
+  """
   if source.class_names:
-    prompt_rows = label_map(source.class_names, text.class_names, str(config.dataset), str(config.text))
-    return lambda example: int(prompt_rows[example['label']])
+    rows_of_labels = start + label_map(source.class_names, text.class_names, what, of)
+    return lambda example: int(rows_of_labels[example['label']])
   rows = text.rows
-  return lambda example: rows[example['caption'].decode()]
+
+  def row_of_caption(example: dict[str, Any]) -> int:
+    caption = example['caption'].decode()
+    if caption not in rows:
+      raise InputError(f'{what} has the caption {caption!r}, which is not among the prompts of {of}')
+    return start + rows[caption]
+
+  return row_of_caption
 
 
 def _preview_fn(
@@ -223,10 +329,11 @@ def _preview_fn(
   """
   labels = np.repeat(np.arange(len(config.prompts)), config.columns)
   indices = np.tile(np.arange(config.columns), len(config.prompts))
-  unknown = [prompt for prompt in config.prompts if prompt not in text.rows]
+  known = text.rows
+  unknown = [prompt for prompt in config.prompts if prompt not in known]
   if unknown:
     raise InputError(f'{folder.name}: preview prompt {unknown[0]!r} is not among those embedded')
-  rows, low_res = np.array([text.rows[prompt] for prompt in config.prompts])[labels], None
+  rows, low_res = np.array([known[prompt] for prompt in config.prompts])[labels], None
   if stage.low_res_size is not None:
     originals, rows = data.take(np.arange(len(labels)) % len(data))
     low_res = np.asarray(images.downsample(images.to_float(originals), stage.low_res_size))

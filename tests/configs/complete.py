@@ -35,6 +35,9 @@ def get_config():
   jobs['classify_resnet'].update(loaded_size=32, title='ResNet')
   jobs['generate'].update(keep=[8, 16, 32], quality=90, image_format='jpeg')
   jobs['finetune_sr16']['crop'] = 8
+  captioned = {key: jobs['pretrain_base'][key] for key in ('text', 'dataset')}
+  jobs['select_base'].update(others=['pretrain_base'], choose='cas', cas=jobs['sweep_guidance']['cas'])
+  jobs['finetune_base']['blend'] = [captioned | dict(share=0.25)]
   more = dict(
     import_unet=dict(job='import_weights', path='configs', stage=_IF_STAGE, text='embed_classes'),
     import_inception=dict(job='import_extractor', network='inception', path='configs/quickstart.py'),

@@ -1,5 +1,6 @@
 """Trials that draw, are measured, are killed and gone on with; a made-up stage stands for a network."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -56,12 +57,15 @@ def trials_of(tmp_path):
   def make(name='run', ends=(_NUM,), worker=Worker(), cas=None):
     folder = JobFolder(tmp_path / name, 'sweep', {'job': 'sweep'}, worker)
     folder.start()
-    swept = TrainedStage(SimpleNamespace(size=2), None, SamplerSettings(num_steps=3))
+    settings = lambda trial: dataclasses.replace(SamplerSettings(num_steps=3), **trial)
     text = TextStates(np.zeros((10, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     labels, indices = np.arange(_NUM) % 10, np.arange(_NUM) // 10
     samples = _MadeUp((), text, 7, labels, indices, 8, folder.path)
     references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL]), {})}
-    return Trials(folder, swept, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas)
+    stage = SimpleNamespace(size=2)
+    return Trials(
+      folder, stage, settings, lambda trial: None, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas
+    )
 
   return make
 
@@ -90,13 +94,14 @@ def test_a_trial_s_figures_are_its_settings_and_what_was_measured(trials_of):
 
 
 def test_records_of_a_trial_know_their_class_number_seed_and_settings(trials_of):
-  work = trials_of()
+  # not the last round, after which images are deleted
+  work = trials_of(ends=(_NUM, 2 * _NUM))
   work.measured(_GRID[:1], _NUM)
   source = ShardSource(sorted(_images(work).iterdir()))
   assert len(source) == _NUM
-  example = source[13]
+  example, trained = source[13], TrainedStage(work.stage, None, SamplerSettings())
   assert (example['label'], example['index'], example['seed'], example['stages']) == (3, 1, 7, _GRID[0])
-  np.testing.assert_array_equal(example['image'], work.samples.draw(work.swept, slice(13, 14))[0])
+  np.testing.assert_array_equal(example['image'], work.samples.draw(trained, slice(13, 14))[0])
   with Image.open(_images(work).parent / 'samples.png') as picture:
     # all 40 images, ten in a row, each enlarged to 64 pixels
     assert picture.size == (10 * 66 - 2, 4 * 66 - 2)
@@ -128,21 +133,54 @@ def test_a_killed_trial_goes_on_from_its_shards(trials_of, monkeypatch):
 
 def test_later_rounds_reuse_the_images_of_earlier_ones(trials_of):
   """Chunks end where a round ends, so that no shard holds images of two rounds."""
-  work = trials_of(ends=(10, 20, _NUM))
+  work = trials_of(ends=(10, 20, 30, _NUM))
   trial = _GRID[:1]
   assert [work.measured(trial, end)[0]['num_samples'] for end in (10, 20)] == [10, 20]
   before = {path: path.stat().st_mtime_ns for path in _images(work).iterdir()}
   assert sorted(path.name[:19] for path in before) == ['000000000-000000010', '000000010-000000020']
-  assert work.measured(trial, _NUM) == trials_of('whole').measured(trial, _NUM)
+  assert work.measured(trial, 30) == trials_of('whole', ends=(30,)).measured(trial, 30)
   assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_figures_stay_when_the_images_of_a_trial_are_deleted(trials_of):
-  work = trials_of()
-  rows = work.measured(_GRID, _NUM)
+  work = trials_of(ends=(20, _NUM))
+  rows = work.measured(_GRID, 20)
   work.delete_images(_GRID[0])
   assert not _images(work).exists() and _images(work, 'guidance_4-sampler_ddpm').exists()
-  assert work.measured(_GRID, _NUM) == rows and not _images(work).exists()
+  assert work.measured(_GRID, 20) == rows and not _images(work).exists()
+
+
+def test_images_are_deleted_when_no_round_is_left(trials_of):
+  work = trials_of(ends=(20, _NUM))
+  for end, are_there in ((20, True), (_NUM, False)):
+    work.measured(_GRID[:1], end)
+    assert _images(work).exists() == are_there
+  # those that a killed process has left, too
+  _images(work).mkdir()
+  work.measured(_GRID[:1], _NUM)
+  assert not _images(work).exists()
+
+
+def test_weights_are_read_where_there_is_something_to_draw(trials_of, monkeypatch):
+  read = []
+  work = dataclasses.replace(trials_of(), variables_fn=read.append)
+  monkeypatch.setattr(trials, 'measure', lambda *args: pytest.fail('killed'))
+  for _ in range(2):
+    with pytest.raises(pytest.fail.Exception, match='killed'):
+      work.measured(_GRID, _NUM)
+  # three chunks of the first trial, once
+  assert len(list(_images(work).iterdir())) == 3 and read == _GRID[:1]
+
+
+@pytest.mark.parametrize(
+  'choose, row, expected',
+  [
+    ('fid_train', {'fid_train': 2.5, 'fid_validation': 3.5}, 2.5),
+    ('cas', {'fid_train': 2.5, 'cas': {'top_1': {'mean': 0.25, 'std': 0.5}}}, -0.25),
+  ],
+)
+def test_the_lowest_fid_and_the_highest_cas_are_the_best(choose, row, expected):
+  assert trials.loss(row, choose) == expected
 
 
 def test_a_worker_measures_its_own_part_and_leaves_the_others_theirs(trials_of):

@@ -24,6 +24,7 @@ from imagenet_synth.inputs.stages import (
   check_stage,
   load_cascade,
   load_stage,
+  load_variables,
   local_replicas,
 )
 from imagenet_synth.inputs.text import Text
@@ -260,11 +261,18 @@ def _assert_equal(tree, expected):
   jax.tree.map(np.testing.assert_array_equal, tree, expected)
 
 
-@pytest.mark.parametrize('step', [None, 10])
-def test_a_stage_is_loaded_whole_onto_every_device(step, workdir):
+@pytest.mark.parametrize('step', [10, 20])
+def test_any_checkpoint_of_a_run_can_be_loaded(step, workdir):
+  weights = Weights('train').open(_reader(workdir))._replace(step=step)
+  _assert_equal(load_variables(weights), _variables(step))
+  with pytest.raises(InputError, match='no checkpoint of step 11 in'):
+    load_variables(weights._replace(step=11))
+
+
+def test_a_stage_is_loaded_whole_onto_every_device(workdir):
   reader = _reader(workdir)
-  trained, origin = load_stage(StageUse(Weights('train')), reader, step)
-  expected = _variables(step or 20)
+  trained, origin = load_stage(StageUse(Weights('train')), reader)
+  expected = _variables(20)
   assert trained.stage == _BASE and trained.settings == SamplerSettings()
   _assert_equal(trained.variables, expected)
   for leaf in jax.tree.leaves(trained.variables):
@@ -273,7 +281,7 @@ def test_a_stage_is_loaded_whole_onto_every_device(step, workdir):
     'weights': 'train',
     'run': 'train',
     'kind': 'finetune',
-    'step': step or 20,
+    'step': 20,
     'checkpoint_hash': tree_hash(expected),
     'sampler': dataclasses.asdict(SamplerSettings()),
   }

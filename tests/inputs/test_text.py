@@ -11,7 +11,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.source import Contents
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.text import EmbeddedText, Text
+from imagenet_synth.inputs.text import EmbeddedText, Text, join
 
 _STATES = TextStates(
   np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32), np.full((5, 4), 0.5, np.float32)
@@ -63,6 +63,40 @@ def test_classes_are_taken_by_name_and_keep_their_ids():
     text.of_classes(['cat', 'dog'], 'digits')
 
 
+def test_joined_texts_stand_one_after_the_other():
+  text = EmbeddedText(_PROMPTS, _STATES, 'a formula', _NAMES)
+  other = EmbeddedText(('a cat', 'x'), _STATES._replace(prompts=_STATES.prompts[:2] + 1), 'a formula')
+  states, starts = join({'classes': text, 'captions': other, 'again': text})
+  assert list(starts.items()) == [('classes', 0), ('captions', 3), ('again', 5)]
+  np.testing.assert_array_equal(
+    states.prompts, np.concatenate([_STATES.prompts, _STATES.prompts[:2] + 1, _STATES.prompts])
+  )
+  assert states.prompts.dtype == np.float32
+  np.testing.assert_array_equal(states.null, _STATES.null)
+  # a text alone is left as it is
+  assert join({'classes': text}) == (text.states, {'classes': 0})
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    (dict(encoder='another'), r'b has embeddings \[5, 4\] of another, a has \[5, 4\] of a formula'),
+    (
+      dict(states=TextStates(np.zeros((3, 6, 4), np.float32), _STATES.null)),
+      r'b has embeddings \[6, 4\] of a formula',
+    ),
+    (
+      dict(states=_STATES._replace(null=np.zeros((5, 4), np.float32))),
+      'what stands for "no text" must be the same',
+    ),
+  ],
+)
+def test_texts_that_were_encoded_differently_are_not_joined(changes, message):
+  text = EmbeddedText(_PROMPTS, _STATES, 'a formula')
+  with pytest.raises(InputError, match=f'^b and a cannot be joined: .*{message}'):
+    join({'a': text, 'b': text._replace(**changes)})
+
+
 def test_an_unfinished_job_hands_on_nothing(tmp_path):
   reader = _embedded(tmp_path, EmbeddedText(_PROMPTS, _STATES, 'a formula'), finished=False)
   with pytest.raises(InputError, match='train needs embed, which has not been run to its end'):
@@ -97,9 +131,13 @@ class _Embed:
   shape: tuple[int, int] | None = None
   prompts: str = 'classes'
   dataset: _Classes = _Classes(None)
+  alike: tuple[tuple[str, int], ...] = ()
 
   def text_shape(self):
     return self.shape
+
+  def encoding(self):
+    return dict(self.alike)
 
   def known_prompts(self, jobs):
     return self.known
@@ -112,6 +150,30 @@ def _jobs(tmp_path, **config):
 @pytest.mark.parametrize('shape', [None, (7, 4)])
 def test_the_shape_is_what_the_job_tells(shape, tmp_path):
   assert Text('embed').shape(_jobs(tmp_path, shape=shape)) == shape
+
+
+@pytest.mark.parametrize('known, num', [(None, None), ((), 0), (('one', 'two'), 2)])
+def test_the_number_of_prompts_is_known_where_these_are(known, num, tmp_path):
+  assert Text('embed').num_prompts(_jobs(tmp_path, known=known)) == num
+
+
+def test_prompts_must_be_encoded_alike_to_be_told_to_one_network(tmp_path):
+  configs = {
+    'a': _Embed(alike=(('encoder', 1), ('max_length', 8))),
+    # of weights in a file, there is no seed
+    'same': _Embed(prompts='captions', alike=(('encoder', 1), ('max_length', 8))),
+    'longer': _Embed(alike=(('encoder', 1), ('max_length', 9))),
+    'seeded': _Embed(alike=(('encoder', 1), ('max_length', 8), ('seed', 0))),
+  }
+  jobs = KnownJobs(configs, tmp_path)
+  for name in ('a', 'same'):
+    Text(name).require_encoded_like(Text('a'), jobs, 'blend[0].text')
+  for name, setting in (('longer', 'max_length'), ('seeded', 'seed')):
+    with pytest.raises(Invalid) as fault:
+      Text(name).require_encoded_like(Text('a'), jobs, 'blend[0].text')
+    assert str(fault.value) == (
+      f'blend[0].text is {name}, whose {setting} must be that of a: one network is told both'
+    )
 
 
 def test_prompts_that_are_embedded_or_not_known_yet_pass(tmp_path):

@@ -107,3 +107,13 @@ def test_a_public_encoder_s_states_have_a_known_shape_before_it_is_read():
   assert by_size.text_shape() == (77, 4096)
   assert _config().text_shape() == (8, 8)
   assert _config(encoder=dict(weights='t5')).text_shape() is None
+
+
+def test_states_depend_on_what_encodes_them_not_on_the_data_or_the_devices():
+  alike = _config(prompts='captions', template='a {}', batch_size=3, fsdp=2)
+  assert alike.encoding() == _config().encoding()
+  for changes in (dict(max_length=9), dict(padding='encoded'), dict(seed=1)):
+    assert _config(**changes).encoding() != _config().encoding()
+  # the seed is that of random weights
+  weights = dict(weights='t5')
+  assert _config(encoder=weights, seed=1).encoding() == _config(encoder=weights).encoding()

@@ -38,8 +38,8 @@ def started(monkeypatch, workdir):
   """A function of `init` -> what training is asked for: the stage, and the state that it starts from."""
   calls = []
 
-  def train_stage(config, section, stage, text, fresh, folder):
-    objective = DiffusionObjective(stage, text.shape[1])
+  def train_stage(config, section, stage, fresh, folder):
+    objective = DiffusionObjective(stage, config.text.open(folder).shape[1])
     trainer = make_trainer(objective, config.optimizer, config.num_steps, config.ema_decay, make_mesh(fsdp=2))
     calls.append((section, stage, fresh(trainer)))
     return {}

@@ -191,14 +191,15 @@ def score(path, name='score', classes=(), finetuned=True, **more):
   return job('score', name, result, {'job': 'score'}, path)
 
 
-def select(name='select_base', run='finetune_base', step=2, **fid_by_step):
+def select(name='select_base', run='finetune_base', step=2, choose='fid', **fid_by_step):
   """A select job; the curve is given as at_1=FID."""
   curve = [
-    {'step': int(key.removeprefix('at_')), **figures(0.0, fid, 600)} for key, fid in fid_by_step.items()
+    {'run': run, 'step': int(key.removeprefix('at_')), **figures(0.0, fid, 600)}
+    for key, fid in fid_by_step.items()
   ]
   for point in curve:
     del point['fid_train']
-  result = {'run': run, 'kind': 'finetune', 'step': step, 'curve': curve}
+  result = {'run': run, 'kind': 'finetune', 'step': step, 'choose': choose, 'curve': curve}
   described = {'references': {'validation': references()['validation']}}
   return job('select', name, result | described | EXTRACTOR, {'job': 'select'})
 

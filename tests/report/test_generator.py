@@ -158,7 +158,10 @@ def _trained(tmp_path, kind, name, losses, num_steps=100, **more):
 
 def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
   base = _trained(tmp_path, 'pretrain', 'pretrain_base', {25: 9.0, 75: 5.0, 76: 0.5, 100: 0.25})
-  tuned = _trained(tmp_path, 'finetune', 'finetune_base', {1000: 1.0}, num_steps=1000, init='pretrain_base')
+  blend = [{'dataset': {'name': 'glyphs'}, 'share': 1 / 3}, {'dataset': {'name': 'web'}, 'share': 0.25}]
+  tuned = _trained(
+    tmp_path, 'finetune', 'finetune_base', {1000: 1.0}, num_steps=1000, init='pretrain_base', blend=blend
+  )
   section = training(results(base, tuned))
   assert section.title == 'Training'
   (table,) = section.blocks
@@ -175,6 +178,7 @@ def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
     'Seconds': '90',
   }
   assert (rows[1]['Starts from'], rows[1]['Steps'], rows[1]['Loss']) == ('pretrain_base', '1,000', '1.0000')
+  assert rows[1]['Data'] == 'digits, glyphs (33.3 %), web (25 %)'
   assert table.note.startswith('Loss: mean over the last quarter of the steps.')
 
 
@@ -186,12 +190,14 @@ _MEASURED = (
 
 def test_the_chosen_checkpoint_is_strong_and_named():
   section = selection(results(select(step=200, at_100=3.0, at_200=1.234, at_300=150.0)))
-  assert section.title == 'Checkpoints, selected by FID'
+  assert section.title == 'Checkpoints, selected'
   (table,) = section.blocks
   assert table.header == ['Step', 'Validation FID', 'Inception Score']
   assert table.rows == [['100', '3', '8.5'], ['200', '1.23', '8.5'], ['300', '150', '8.5']]
   assert table.strong == [1]
-  assert table.note == (f'select_base: checkpoints of finetune_base. Step 200 is used on. {_MEASURED}')
+  assert table.note == (
+    f'select_base: checkpoints of finetune_base, chosen by FID. Step 200 is used on. {_MEASURED}'
+  )
 
 
 def test_checkpoints_closer_than_the_noise_floor_are_undecided():
@@ -204,9 +210,45 @@ def test_checkpoints_closer_than_the_noise_floor_are_undecided():
   )
 
 
+def _with_cas(job, *cas):
+  for point, (mean, std) in zip(job.result['curve'], cas, strict=True):
+    point['cas'] = {'top_1': hand_made.spread(mean, std)}
+  return job
+
+
+def test_cas_stands_beside_fid_and_decides_where_it_chooses():
+  cas = ((0.5, 0.01), (0.75, 0.0625), (0.7, 0.0))
+  (by_fid,) = selection(results(_with_cas(select(step=1, at_1=1.0, at_2=3.0, at_3=2.0), *cas))).blocks
+  assert by_fid.header == ['Step', 'Validation FID', 'Inception Score', 'CAS (%)']
+  assert [row[-1] for row in by_fid.rows] == ['50.00 ± 1.00', '75.00 ± 6.25', '70.00 ± 0.00']
+  assert by_fid.strong == [0] and 'chosen by FID. Step 1 is used on. 600' in by_fid.note
+  by_cas = selection(
+    results(_with_cas(select(step=2, choose='cas', at_1=1.0, at_2=3.0, at_3=2.0), *cas))
+  ).blocks[0]
+  assert by_cas.rows == by_fid.rows and by_cas.strong == [1, 2]
+  assert (
+    'chosen by CAS. Step 2 is used on. Undecided between 2: their CAS differs by less than the spread over '
+    'seeds. 600'
+  ) in by_cas.note
+
+
+@pytest.mark.parametrize(
+  'chosen, used', [(('pretrain_base', 9), '9 of pretrain_base'), (('finetune_base', 2), '2')]
+)
+def test_weights_of_another_run_are_named_with_it(chosen, used):
+  job = select(at_9=1.0, at_1=3.0, at_2=2.0)
+  job.result['curve'][0]['run'] = 'pretrain_base'
+  job.result['run'], job.result['step'] = chosen
+  (table,) = selection(results(job)).blocks
+  assert [row[0] for row in table.rows] == ['9 of pretrain_base', '1', '2']
+  assert table.note.startswith(
+    f'select_base: checkpoints of finetune_base, chosen by FID. Step {used} is used on.'
+  )
+
+
 def test_each_select_job_has_a_table():
   section = selection(results(select(at_2=1.0), select('select_sr16', 'finetune_sr16', at_2=1.0)))
-  assert [table.note.split('.')[0] for table in section.blocks] == [
+  assert [table.note.split(',')[0] for table in section.blocks] == [
     'select_base: checkpoints of finetune_base',
     'select_sr16: checkpoints of finetune_sr16',
   ]

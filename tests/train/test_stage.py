@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,11 +16,12 @@ from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.data.batches import batch_indices
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import Weights
-from imagenet_synth.inputs.text import EmbeddedText
+from imagenet_synth.inputs.text import EmbeddedText, Text
 from imagenet_synth.jobs import embed
-from imagenet_synth.train.stage import Training, train_stage
+from imagenet_synth.train.stage import Part, Training, train_stage
 from tests.configs import complete
 
 _JOBS = json.loads(complete.get_config().to_json_best_effort())['jobs']
@@ -109,13 +111,25 @@ def _section(**changes):
   }
 
 
-def _train(path, source, stage=_BASE, **changes):
+def _embed(path, name, text):
+  folder = JobFolder(path, name, {'job': 'embed'})
+  folder.start()
+  text.save(folder)
+  folder.finish({'encoder': text.encoder})
+
+
+def _train(path, source, stage=_BASE, blended=(), **changes):
+  """Trains on a source, of which each of `blended` has a share: (name of its text, source)."""
+  _embed(path, 'embed_captions', _TEXT)
   config = build(_Config, _section(**changes), 'x')
-  config = dataclasses.replace(config, dataset=_Dataset(source))
+  parts = tuple(
+    Part(Text(name), _Dataset(of), share) for (name, of), share in zip(blended, (0.25, 0.125), strict=False)
+  )
+  config = dataclasses.replace(config, dataset=_Dataset(source), blend=parts)
   folder = JobFolder(path, 'train', {'job': 'pretrain'})
   folder.start()
   section = {'size': stage.size}
-  return folder, train_stage(config, section, stage, _TEXT, lambda trainer: trainer.init(0), folder)
+  return folder, train_stage(config, section, stage, lambda trainer: trainer.init(0), folder)
 
 
 def _losses(folder):
@@ -184,6 +198,109 @@ def test_images_are_trained_on_with_their_captions(tmp_path):
   assert max(_losses(folder).values()) < 1e-10
 
 
+# what another embed job has made: captions for two of the greys, the same prompt with another meaning
+_OTHER = EmbeddedText(
+  ('a cat', 'white'),
+  TextStates(np.array([[[0.5, 9]], [[1, 9]]], np.float32), np.zeros((1, 2), np.float32)),
+  'a formula',
+)
+
+
+def _captioned(**greys):
+  return _Source(
+    {'image': np.full((4, 4, 1), grey, np.uint8), 'caption': caption.replace('_', ' ').encode()}
+    for caption, grey in greys.items()
+  )
+
+
+def test_each_part_of_a_blend_is_trained_on_with_prompts_of_its_own(tmp_path):
+  _embed(tmp_path, 'other', _OTHER)
+  blended = [('other', _captioned(a_cat=191, white=255)), ('embed_captions', _with_captions('fox'))]
+  folder, _ = _train(tmp_path, _of_classes('cat', 'dog'), blended=blended)
+  # 191 is 0.504 to the network; with any other prompt a quarter of the batch would be off by a half
+  assert list(_losses(folder)) == [2, 3] and max(_losses(folder).values()) < 1e-4
+  # the preview's prompts are those of the job's own text: its cat is black
+  assert _tiles(folder, 3) == [[128, 128], [0, 0]]
+
+
+def test_a_preview_of_a_blend_enlarges_the_images_of_the_data_set_itself(tmp_path):
+  folder, _ = _train(
+    tmp_path,
+    _of_classes('dog', 'fox', 'cat'),
+    _SR,
+    [('embed_captions', _with_captions('fox', 'fox'))],
+    num_steps=1,
+    crop=2,
+  )
+  assert _tiles(folder, 1) == [[255, 128], [0, 255]]
+
+
+@pytest.fixture
+def fitted(monkeypatch, tmp_path):
+  """A function of what is trained on -> what the training loop is given: batches, and states of prompts."""
+
+  class Seen(Exception):
+    """Training needs no more to be seen."""
+
+  def fit(trainer, state, batches, context, num_steps, **others):
+    others['checkpoints'].close()
+    others['writer'].close()
+    raise Seen(batches, context['text'])
+
+  def see(*args):
+    with pytest.raises(Seen) as seen:
+      _train(tmp_path, *args)
+    return seen.value.args
+
+  monkeypatch.setattr('imagenet_synth.train.stage.fit', fit)
+  monkeypatch.setattr('imagenet_synth.train.stage.restore_or_init', lambda *args: SimpleNamespace(step=0))
+  return see
+
+
+def _same(batch, other):
+  for name in ('image', 'prompt'):
+    np.testing.assert_array_equal(batch[name], other[name])
+
+
+def test_the_rows_of_a_batch_are_shared_out_and_point_to_their_prompts_in_the_joined_text(fitted, tmp_path):
+  _embed(tmp_path, 'other', _OTHER)
+  blended = [('other', _captioned(white=255)), ('embed_captions', _with_captions('fox'))]
+  batches, states = fitted(_of_classes('cat', 'cat'), _BASE, blended)
+  np.testing.assert_array_equal(states.prompts, np.concatenate([_TEXT.states.prompts, _OTHER.states.prompts]))
+  np.testing.assert_array_equal(states.null, _TEXT.states.null)
+  seen = list(batches(0, 3, np.arange(8)))
+  # 5/8, 1/4, 1/8 of each batch: cat is the job's second prompt, fox its third, white the second of the other
+  cat, fox, white = 1, 2, len(_TEXT.prompts) + 1
+  for batch in seen:
+    assert batch['prompt'].tolist() == [cat] * 5 + [white] * 2 + [fox]
+    assert batch['image'][:, 0, 0, 0].tolist() == [0] * 5 + [255] * 2 + [128]
+  # a run that goes on, and a process that has some of the rows, see the same
+  (third,) = batches(2, 3, np.arange(8))
+  _same(third, seen[2])
+  (part,) = batches(2, 3, np.array([4, 7]))
+  _same(part, {name: values[[4, 7]] for name, values in seen[2].items()})
+
+
+def test_without_a_blend_the_text_and_the_batches_are_those_of_the_data_set(fitted):
+  batches, states = fitted(_of_classes('cat', 'dog', 'fox', 'dog', 'cat'))
+  np.testing.assert_array_equal(states.prompts, _TEXT.states.prompts)
+  (batch,) = batches(4, 5, np.arange(8))
+  expected = np.array([1, 0, 2, 0, 1])[batch_indices((0,), 4, 8, 5)]
+  assert batch['prompt'].tolist() == expected.tolist()
+
+
+def test_texts_of_several_encoders_are_refused_before_anything_is_trained(tmp_path):
+  _embed(tmp_path, 'other', _OTHER._replace(encoder='another'))
+  with pytest.raises(InputError, match='^other and embed_captions cannot be joined: other has .* of another'):
+    _train(tmp_path, _of_classes('cat'), blended=[('other', _captioned(white=255))])
+
+
+def test_a_caption_without_a_prompt_is_named(tmp_path):
+  _embed(tmp_path, 'other', _OTHER)
+  with pytest.raises(InputError, match="has the caption 'black', which is not among the prompts of other"):
+    _train(tmp_path, _of_classes('cat'), blended=[('other', _captioned(black=0))])
+
+
 def test_what_the_data_need_but_nobody_has_embedded_is_named(tmp_path):
   source = _of_classes('cat')
   source.class_names = ('ant', 'cat', 'dog')
@@ -196,6 +313,7 @@ def test_what_the_data_need_but_nobody_has_embedded_is_named(tmp_path):
 
 def _known(workdir):
   sections = {name: dict(_JOBS[name]) for name in ('embed_captions', 'embed_classes')}
+  sections['padded'] = sections['embed_classes'] | {'padding': 'encoded'}
   return KnownJobs(
     {
       name: build(embed.Config, {k: v for k, v in section.items() if k != 'job'}, name)
@@ -206,6 +324,12 @@ def _known(workdir):
 
 
 _GLYPHS, _DIGITS = (_JOBS[name]['dataset'] for name in ('embed_captions', 'embed_classes'))
+
+
+def _part(text, dataset, share=0.25):
+  return dict(text=text, dataset=dataset, share=share)
+
+
 _OF_GLYPHS = dict(preview=dict(prompts=['seven'], columns=1, sampler={}))
 
 
@@ -220,6 +344,7 @@ _OF_GLYPHS = dict(preview=dict(prompts=['seven'], columns=1, sampler={}))
       {'preview': dict(prompts=['seven'], columns=1, sampler={'logvar': None})},
       dataclasses.replace(_BASE, learned_variance=True),
     ),
+    ({'blend': [_part('embed_classes', _DIGITS), _part('embed_captions', _GLYPHS)]}, _BASE),
   ],
 )
 def test_what_fits_passes(changes, stage, tmp_path):
@@ -249,6 +374,36 @@ def test_what_fits_passes(changes, stage, tmp_path):
       'is None, but the stage has not learned a variance',
     ),
     ({'dataset': {'name': 'nowhere', 'split': 'train'}}, _BASE, 'dataset', "no data set 'nowhere'"),
+    (
+      {'blend': [_part('embed_captions', _GLYPHS), _part('embed_captions', _DIGITS)]},
+      _BASE,
+      'blend[1].text',
+      'is embed_captions, which embeds captions',
+    ),
+    (
+      {'blend': [_part('embed_classes', _GLYPHS)]},
+      _BASE,
+      'blend[0].text',
+      'which is not among the prompts of embed_classes',
+    ),
+    (
+      {'blend': [_part('embed_classes', {**_DIGITS, 'split': 'exam'})]},
+      _BASE,
+      'blend[0].dataset.split',
+      "is 'exam', digits has train",
+    ),
+    (
+      {'blend': [_part('embed_captions', _GLYPHS)]},
+      dataclasses.replace(_BASE, channels=3),
+      'dataset',
+      'has images of 1 channels, the stage is of 3',
+    ),
+    (
+      {'blend': [_part('padded', _DIGITS)]},
+      _BASE,
+      'blend[0].text',
+      'is padded, whose padding must be that of embed_captions',
+    ),
   ],
 )
 def test_what_does_not_fit_is_named(changes, stage, key, what, tmp_path):
@@ -272,6 +427,58 @@ def test_devices_that_cannot_share_the_work_are_refused(changes, key, what):
   assert fault.value.key == key and what in fault.value.what
   # where a matrix product is shared by two, there are four to share a batch
   build(_Config, _section(batch_size=12, tensor=2), 'x').require_devices()
+
+
+def _shares(*shares, batch_size=24):
+  blend = [_part('embed_captions', _GLYPHS, share) for share in shares]
+  return build(_Config, _section(blend=blend, batch_size=batch_size), 'x').shares
+
+
+@pytest.mark.parametrize(
+  'shares, counts',
+  [
+    ((), (1,)),
+    ((0.25,), (3, 1)),
+    ((0.5, 0.25), (1, 2, 1)),
+    ((1 / 3,), (2, 1)),
+    ((1 / 3, 0.25), (5, 4, 3)),
+    # as floats add up
+    ((0.1 + 0.025, 0.375), (4, 1, 3)),
+    ((0.5, 0.375 + 1e-12), (1, 4, 3)),
+  ],
+)
+def test_shares_are_whole_images_of_the_shortest_period(shares, counts):
+  assert _shares(*shares) == counts
+
+
+@pytest.mark.parametrize(
+  'shares, message',
+  [
+    ((0.5, 0.5), 'x.blend has shares of 1 in all, must be less than 1: the rest is of dataset'),
+    ((0.75, 0.5), 'x.blend has shares of 5/4 in all, must be less than 1: the rest is of dataset'),
+    (
+      (0.01,),
+      'x.blend[0].share is 0.01, must be a fraction with a denominator of at most 64; the nearest is 1 / 64',
+    ),
+    (
+      (0.25, 0.3334),
+      'x.blend[1].share is 0.3334, must be a fraction with a denominator of at most 64; the nearest is 1 / 3',
+    ),
+    (
+      (0.2,),
+      'x.batch_size is 24, must be a multiple of 5: of each 5 images 4 are of dataset, the others of blend',
+    ),
+    (
+      (0.25, 0.0625),
+      'x.batch_size is 24, must be a multiple of 16: of each 16 images 11 are of dataset, the others of '
+      'blend',
+    ),
+  ],
+)
+def test_shares_that_cannot_be_kept_are_refused(shares, message):
+  with pytest.raises(InputError) as fault:
+    _shares(*shares)
+  assert str(fault.value) == f'config: {message}'
 
 
 def test_imagens_rates_are_the_defaults():
