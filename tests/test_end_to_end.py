@@ -126,6 +126,7 @@ def _kill_when(path, *args):
   process.wait()
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_with_the_same_shards(tmp_path):
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
   assert _run('tiny_base', whole).returncode == 0

@@ -102,7 +102,7 @@ def test_results_of_another_version_are_refused(tmp_path):
   (tmp_path / 'embed').mkdir()
   write_json(tmp_path / 'embed/config.json', _EMBED)
   write_json(tmp_path / 'embed/job.json', {'result': {}, 'origin': {'inputs': {}}, 'seconds': 1.0})
-  assert 'was made by another version of the program (format 1, here 2)' in _error(
+  assert 'was made by another version of the program (format 1, here 3)' in _error(
     _config(embed=_EMBED), tmp_path
   )
 
