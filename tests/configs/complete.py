@@ -22,6 +22,13 @@ _IF_STAGE = dict(
     pool_heads=4,
   ),
 )
+_TWO_LEVELS = dict(
+  channels=[4, 8],
+  num_res_blocks=[1, 1],
+  self_attention=[False, True],
+  text_attention=[False, True],
+  num_heads=2,
+)
 
 
 def get_config():
@@ -35,6 +42,7 @@ def get_config():
   jobs['classify_resnet'].update(loaded_size=32, title='ResNet')
   jobs['generate'].update(keep=[8, 16, 32], quality=90, image_format='jpeg')
   jobs['finetune_sr16']['crop'] = 8
+  jobs['pretrain_sr16']['stage']['network'] |= _TWO_LEVELS
   captioned = {key: jobs['pretrain_base'][key] for key in ('text', 'dataset')}
   jobs['select_base'].update(others=['pretrain_base'], choose='cas', cas=jobs['sweep_guidance']['cas'])
   jobs['finetune_base']['blend'] = [captioned | dict(share=0.25)]

@@ -8,7 +8,9 @@ from configs import quickstart
 
 _NETWORKS = {
   'unet': dict(channels=8, channel_multiples=(1,), attention_sizes=(8,), head_size=8),
-  'efficient_unet': dict(channels=(4, 8)),
+  'efficient_unet': dict(
+    channels=(4,), num_res_blocks=(1,), self_attention=(True,), text_attention=(True,), num_heads=1
+  ),
   'resnet': dict(width=4, stage_sizes=(1,)),
   'vit': dict(patch_size=16, width=8, depth=1, num_heads=1),
 }
