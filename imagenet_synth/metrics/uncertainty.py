@@ -74,10 +74,12 @@ def accuracy_difference(correct: np.ndarray, other: np.ndarray, same_seeds: bool
     varying = [correct.astype(np.float32), other.astype(np.float32)]
     of_images = correct.mean(axis=0) - other.mean(axis=0)
   rng = np.random.default_rng(_SEED)
-  noise = _image_noise(of_images, rng)
+  of_draws, of_seeds = _image_noise(of_images, rng), np.zeros(_NUM_RESAMPLES)
   for right in varying:
     if len(right) > 1:
-      noise += math.sqrt(_seed_variance(right)) * rng.standard_t(len(right) - 1, _NUM_RESAMPLES)
+      of_seeds += math.sqrt(_seed_variance(right)) * rng.standard_t(len(right) - 1, _NUM_RESAMPLES)
+  # each draw of seeds with either sign: with two seeds the tails are so long that chance would show
+  noise = np.concatenate([of_draws + of_seeds, of_draws - of_seeds])
   mean = float(of_images.mean())
   low, high = np.clip(mean + np.quantile(noise, (0.025, 0.975)), -1, 1)
   return Difference(mean, float(low), float(high), min(len(correct), len(other)) > 1)
