@@ -9,11 +9,21 @@ that its captions name. Classifiers see 8x8 pixels, where the base draws; two jo
 and 32x32.
 """
 
+from configs.quickstart import (
+  BASE,
+  ENCODER,
+  RESNET,
+  RESNET_8,
+  RESNET_16,
+  SIZES,
+  SR_16,
+  SR_32,
+  recipe,
+  sampler,
+  training,
+)
 from imagenet_synth.core.config import jobs_config
 
-CHANNELS = 1
-SIZES = (8, 16, 32)
-NUM_CLASSES = 10
 # of the classifiers that are reported, and of those by which settings are chosen
 SEEDS, FEW_SEEDS = (0, 1, 2, 3, 4), (0, 1)
 WEB = dict(name='mnist5k_web', split='train')
@@ -28,139 +38,32 @@ TEN = mnist('train', per_class=10)
 FIFTY = mnist('train')
 
 
-def sampler(num_steps, **settings):
-  return dict(num_steps=num_steps, thresholding='static', **settings)
-
-
-NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
-ENCODER = dict(random=dict(vocab_size=384, width=64, num_layers=2, num_heads=4, head_size=16, mlp_size=128))
-
-# Imagen predicts eps; what is trained for minutes instead of days does better without an estimate of
-# x_0 that is amplified at high noise
-BASE = dict(
-  size=8,
-  channels=CHANNELS,
-  prediction='v',
-  network=dict(
-    type='unet', channels=32, channel_multiples=(1, 1), num_res_blocks=1, attention_sizes=(4,), head_size=32
-  ),
-)
-SR_16 = dict(
-  size=16,
-  low_res_size=8,
-  channels=CHANNELS,
-  prediction='x0',
-  network=dict(
-    type='efficient_unet',
-    channels=(32, 64),
-    num_res_blocks=(1, 1),
-    self_attention=(False, True),
-    text_attention=(False, True),
-    num_heads=2,
-  ),
-)
-SR_32 = dict(
-  size=32,
-  low_res_size=16,
-  channels=CHANNELS,
-  prediction='x0',
-  schedule=dict(kind='linear'),
-  network=dict(
-    type='efficient_unet',
-    channels=(16, 32),
-    num_res_blocks=(1, 1),
-    self_attention=(False, False),
-    text_attention=(False, True),
-    num_heads=2,
-  ),
-)
-
 BASE_SAMPLER = sampler(24)
 SR_16_SAMPLER = sampler(8)
 SR_32_SAMPLER = sampler(4, sampler='ddim')
 
-RESNET = dict(
-  type='resnet',
-  num_classes=NUM_CLASSES,
-  block='basic',
-  width=8,
-  stage_sizes=(1, 1, 1),
-  stem='small',
-  stem_stride=2,
-)
-# the same for smaller images
-RESNET_8 = dict(RESNET, width=16, stage_sizes=(1, 1), stem_stride=1)
-RESNET_16 = dict(RESNET, stem_stride=1)
+
+def recipe_of(crop_padding):
+  return recipe(1e-2, 0.05, num_steps=200, batch_size=64, crop_padding=crop_padding)
 
 
-def recipe(num_steps, crop_padding, **more):
-  return dict(
-    optimizer=dict(
-      name='adamw', learning_rate=1e-2, schedule='cosine', warmup_steps=num_steps // 10, weight_decay=0.05
-    ),
-    num_steps=num_steps,
-    batch_size=64,
-    crop_padding=crop_padding,
-    label_smoothing=0.1,
-    **more,
-  )
-
-
-RECIPE_8, RECIPE_16, RECIPE_32 = recipe(200, 0), recipe(200, 1), recipe(200, 2)
+RECIPE_8, RECIPE_16, RECIPE_32 = recipe_of(0), recipe_of(1), recipe_of(2)
 # what can be had without a generator: stronger augmentation
-AUGMENTED = recipe(200, 1, erasing=0.25, mixup_alpha=0.2)
-
-
-def training(
-  job, optimizer, learning_rate, num_steps, batch_size, preview_sampler, checkpoint_every=None, **more
-):
-  return dict(
-    job=job,
-    optimizer=dict(
-      name=optimizer,
-      learning_rate=learning_rate,
-      schedule='cosine',
-      warmup_steps=50,
-      scale_by_parameter=False,
-    ),
-    num_steps=num_steps,
-    batch_size=batch_size,
-    checkpoint_every=checkpoint_every or num_steps,
-    ema_decay=0.99,
-    preview=dict(prompts=NAMES, columns=10, sampler=preview_sampler),
-    **more,
-  )
+AUGMENTED = dict(recipe_of(1), erasing=0.25, mixup_alpha=0.2)
 
 
 def pretraining(num_steps, batch_size, preview_sampler, stage):
-  return training(
-    'pretrain',
-    'adam',
-    3e-3,
-    num_steps,
-    batch_size,
-    preview_sampler,
-    num_steps // 4,
-    stage=stage,
-    text='embed_captions',
-    dataset=WEB,
-  )
+  job = training('pretrain', 'embed_captions', WEB, 'adam', 3e-3, num_steps, preview_sampler, stage=stage)
+  return dict(job, batch_size=batch_size)
 
 
 def finetuning(init, optimizer, num_steps, batch_size, preview_sampler):
   """Gently: an eighth of each batch is labelled images; more of these make the images of a class alike."""
-  return training(
-    'finetune',
-    optimizer,
-    3e-4,
-    num_steps,
-    batch_size,
-    preview_sampler,
-    init=init,
-    text='embed_classes',
-    dataset=TEN,
-    blend=[dict(text='embed_captions', dataset=WEB, share=7 / 8)],
+  blend = [dict(text='embed_captions', dataset=WEB, share=7 / 8)]
+  job = training(
+    'finetune', 'embed_classes', TEN, optimizer, 3e-4, num_steps, preview_sampler, init=init, blend=blend
   )
+  return dict(job, batch_size=batch_size, checkpoint_every=num_steps)
 
 
 def classify(real, mixtures, model=RESNET_8, model_recipe=RECIPE_8, size=8, seeds=SEEDS, **more):

@@ -26,6 +26,14 @@ Batch = dict[str, np.ndarray]
 
 _MAX_CACHED_BYTES = 8 * 2**30
 
+SHORTEST_SHARE = Fraction(1, 64)
+"""The smallest share of each batch, and the finest: the pattern of a batch's rows stays short by it."""
+
+
+def share_of_batch(share: float) -> Fraction:
+  """Returns a share of each batch without the error that a float has: the nearest one that is possible."""
+  return Fraction(share).limit_denominator(SHORTEST_SHARE.denominator)
+
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
   """Returns the centre square of an image, resized: uint8 [H, W, C] -> [size, size, C].

@@ -32,14 +32,17 @@ def drawn_of_each_class(labels: np.ndarray, class_names: Sequence[str], num: int
   return np.sort(np.concatenate(rows))
 
 
-def in_class_plan(labels: np.ndarray, num_classes: int) -> np.ndarray:
-  """Returns the rows with a label, in an order in which every beginning has the classes at their shares.
+def in_class_plan(labels: np.ndarray, num_classes: int, counts: Sequence[int] | None = None) -> np.ndarray:
+  """Returns rows with a label, in an order in which every beginning has the classes at their shares.
 
   Args:
     labels: int [N], the labels of all rows; a row without a label has -1.
     num_classes: how many classes there are.
+    counts: how many rows of each class are wanted, the first ones, of so many at least; all if not given.
   """
   by_class = _by_class(labels, num_classes)
+  if counts is not None:
+    by_class = [rows[:count] for rows, count in zip(by_class, counts, strict=True)]
   counts = [len(rows) for rows in by_class]
   classes, indices = class_plan(counts)
   return np.concatenate(by_class)[(np.cumsum(counts) - np.array(counts))[classes] + indices]

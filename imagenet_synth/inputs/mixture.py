@@ -2,20 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Annotated
 
 from imagenet_synth.core.config import Count, Invalid, NonNegative, Positive, Range
-from imagenet_synth.data.batches import Blend, Drawable, Images, Joined
+from imagenet_synth.data.batches import SHORTEST_SHARE, Blend, Drawable, Images, Joined, share_of_batch
 from imagenet_synth.data.source import Contents
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.inputs.scores import Keep
 
-# shares of a batch are fractions of at most so many images
-_LONGEST_PERIOD = 64
-Share = Annotated[float, Range(low=1 / _LONGEST_PERIOD, high=1 - 1 / _LONGEST_PERIOD)]
+Share = Annotated[float, Range(low=float(SHORTEST_SHARE), high=float(1 - SHORTEST_SHARE))]
 """A share of each batch."""
 
 
@@ -85,7 +82,7 @@ class Mixture:
     """Returns how many images of each so many of a batch are real and synthetic; None if it is left open."""
     if self.synthetic_share is None:
       return None
-    share = Fraction(self.synthetic_share).limit_denominator(_LONGEST_PERIOD)
+    share = share_of_batch(self.synthetic_share)
     return share.denominator - share.numerator, share.numerator
 
   @property

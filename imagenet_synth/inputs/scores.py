@@ -11,7 +11,7 @@ from imagenet_synth.core.config import Invalid, Probability, Reference
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_arrays, read_json
 from imagenet_synth.core.job_folder import JobFolder, fingerprint
-from imagenet_synth.data.class_plan import class_plan
+from imagenet_synth.data.subsets import in_class_plan
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples
 
@@ -156,12 +156,9 @@ class Keep:
         f'{self.scores} says of them, {wanted[lacking[0]]} are wanted: let more pass, or raise per_class of '
         f'{samples} (the images that are there stay) and --redo {self.scores}'
       )
-    rows = np.flatnonzero(passes)
     if num is None:
-      return rows
-    by_class = rows[np.argsort(labels[rows], kind='stable')]
-    in_order, numbers = class_plan(wanted.tolist())
-    return by_class[(np.cumsum(left) - left)[in_order] + numbers]
+      return np.flatnonzero(passes)
+    return in_class_plan(np.where(passes, labels, -1), len(wanted), wanted.tolist())
 
   def left(self, folder: JobFolder) -> dict[str, int]:
     """Returns how many images of each class pass, by its name.

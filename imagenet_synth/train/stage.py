@@ -2,10 +2,10 @@
 
 import abc
 import dataclasses
-import fractions
 import functools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.data.augment import random_part
-from imagenet_synth.data.batches import Blend, Drawable, Images, batches
+from imagenet_synth.data.batches import SHORTEST_SHARE, Blend, Drawable, Images, batches, share_of_batch
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.source import Source
@@ -41,9 +41,6 @@ from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
-
-# of a share: it keeps short the pattern in which the rows of a batch go to several data sets
-_MAX_DENOMINATOR = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,19 +68,18 @@ class Part:
   share: Annotated[float, Range(above=0, below=1)]
 
   @property
-  def fraction(self) -> fractions.Fraction:
+  def fraction(self) -> Fraction:
     """Returns the share, without the error that a float has."""
-    return fractions.Fraction(self.share).limit_denominator(_MAX_DENOMINATOR)
+    return share_of_batch(self.share)
 
   def validate(self) -> None:
     """Raises `Invalid` if the share is not such a fraction."""
     if not math.isclose(self.share, self.fraction):
-      least = fractions.Fraction(1, _MAX_DENOMINATOR)
-      near = min(max(self.fraction, least), 1 - least)
+      near = min(max(self.fraction, SHORTEST_SHARE), 1 - SHORTEST_SHARE)
       raise Invalid(
         'share',
-        f'is {self.share}, must be a fraction with a denominator of at most {_MAX_DENOMINATOR}; the nearest '
-        f'is {near.numerator} / {near.denominator}',
+        f'is {self.share}, must be a fraction with a denominator of at most {SHORTEST_SHARE.denominator}; '
+        f'the nearest is {near.numerator} / {near.denominator}',
       )
 
 

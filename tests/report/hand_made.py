@@ -66,6 +66,9 @@ def mixture(
   }
 
 
+REAL, SYNTHETIC, BOTH = mixture(600, top_1=0.75), mixture(0, 600, 0.5), mixture(600, 600, 0.875, std=0.02)
+
+
 def classify(
   name='classify',
   title='ResNet',

@@ -1,0 +1,406 @@
+"""What the report says of classifiers: rows, gains, sentences and pictures of hand-made results."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagenet_synth.report import studies
+from imagenet_synth.report.accuracy import accuracies, trios
+from imagenet_synth.report.page import Paragraph, Picture, Table
+from imagenet_synth.report.studies import classifiers, per_class, scaling
+from tests.report import hand_made
+from tests.report.hand_made import (
+  BOTH,
+  IN_EPOCHS,
+  REAL,
+  RESNET,
+  SYNTHETIC,
+  VIT,
+  blocks,
+  classify,
+  mixture,
+  points,
+  results,
+)
+
+_GENERATE = hand_made.job('generate', 'generate', {}, {})
+
+
+def _cells(section):
+  return [list(row) for row in blocks(section, Table)[0].rows]
+
+
+def test_controls_have_a_gain_but_are_no_part_of_a_trio_or_curve():
+  controls = dict(
+    control=mixture(600, top_1=0.25, num_stand_in=600), alone=mixture(0, top_1=0.25, num_stand_in=600)
+  )
+  job = classify(**controls, real=REAL, synthetic=SYNTHETIC, both=BOTH, **_growing())
+  (trio,) = trios(accuracies(results(job)))
+  assert [of.top_1[0] for of in (trio.real, trio.synthetic, trio.both)] == [75, 50, 87.5]
+  assert trio.not_finetuned is None
+  assert [(row[1], row[4]) for row in _cells(classifiers(results(job)))][-2:] == [
+    ('600 stand-in', '-50.00'),
+    ('600 real + 600 stand-in', '-50.00'),
+  ]
+  (picture,) = blocks(scaling(results(job)), Picture)
+  assert '600 real images and synthetic ones.' in picture.caption and 'stand-in' not in picture.caption
+
+
+def test_there_are_no_sections_without_classifiers():
+  nothing = results(hand_made.select(at_1=1.0))
+  assert classifiers(nothing) is scaling(nothing) is per_class(nothing) is None
+
+
+def test_a_row_for_each_mixture_real_images_first_with_its_gain_over_these():
+  section = classifiers(results(classify(both=BOTH, synthetic=SYNTHETIC, real=REAL)))
+  assert section.title == 'Classifiers on real, synthetic and both'
+  table = blocks(section, Table)[0]
+  assert table.header == ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
+  assert _cells(section) == [
+    ['ResNet', '600 real', '75.00 ± 1.00', '97.50 ± 1.00', '', '6.25 ± 1.00', '3'],
+    ['ResNet', '600 synthetic', '50.00 ± 1.00', '97.50 ± 1.00', '-25.00', '6.25 ± 1.00', '3'],
+    ['ResNet', '600 real + 600 synthetic', '87.50 ± 2.00', '97.50 ± 2.00', '+12.50', '6.25 ± 2.00', '3'],
+  ]
+  assert table.note == (
+    'Tested on 1,234 real images; mean ± standard deviation over seeds. Trained on synthetic images alone, '
+    'top-1 is the CAS. ECE: expected calibration error. All runs of a model take the same number of steps. '
+    'No interval where an earlier version of the program kept no predictions.'
+  )
+
+
+def _half(share, num):
+  """Half of the interval of a share, in points: 1.96 of its standard errors."""
+  return 196 * math.sqrt(share * (1 - share) / num)
+
+
+def _ends(text):
+  """The numbers of '+2.10 (+0.95 to +3.20)'."""
+  return [float(end) for end in re.fullmatch(r'(\S+) \((\S+) to (\S+)\)', text).groups()]
+
+
+def test_differences_have_intervals_from_the_predictions_of_all_jobs(tmp_path):
+  jobs = [
+    classify('real', path=tmp_path / 'real', num_test=1200, real=REAL),
+    classify('more', path=tmp_path / 'more', num_test=1200, both=BOTH, synthetic=SYNTHETIC),
+  ]
+  section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
+  gains = [row[4] for row in _cells(section)]
+  assert gains[0] == ''
+  for text, gain in zip(gains[1:], (-25, 12.5), strict=True):
+    half = _half(abs(gain) / 100, 1200)
+    assert _ends(text) == pytest.approx([gain, gain - half, gain + half], abs=0.1 * half)
+  assert blocks(section, Table)[0].note.endswith(
+    'the same number of steps. In brackets: the 95 % interval of the difference. Seeds and test images both '
+    'vary in it; the images are the same for both classifiers, seeds are paired where both have the same.'
+  )
+
+
+def test_there_is_no_interval_between_tests_on_different_images(tmp_path):
+  jobs = [
+    classify('real', path=tmp_path / 'real', test_split='validation', real=REAL),
+    classify('more', path=tmp_path / 'more', both=BOTH),
+  ]
+  section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
+  assert [row[4] for row in _cells(section)] == ['', '+12.50']
+  assert blocks(section, Table)[0].note.endswith(
+    'steps. No interval where the two were tested on different images.'
+  )
+
+
+def test_one_seed_is_said_to_leave_the_spread_over_seeds_unknown(tmp_path):
+  mixtures = dict(real=mixture(600, top_1=0.75, std=None), both=mixture(600, 600, 0.8, std=None))
+  job = hand_made.keep_predictions(classify(path=tmp_path, **mixtures))
+  note = blocks(classifiers(results(job)), Table)[0].note
+  assert note.endswith(
+    'Of a classifier with one seed, the spread over seeds is not known, and counts as none.'
+  )
+
+
+def test_images_are_held_against_the_same_number_of_the_same_real_ones():
+  jobs = [
+    classify('train', real=REAL, few=mixture(60, top_1=0.5), both=BOTH, more=mixture(60, 600, 0.625)),
+    classify('web', real_split='web', real=mixture(600, top_1=0.25), both=mixture(600, 600, 0.375)),
+    classify('other', real_split='other', both=mixture(600, 600, 0.375)),
+  ]
+  cells = {(row[1], row[2][:5]): row[4] for row in _cells(classifiers(results(*jobs)))}
+  assert cells['600 real + 600 synthetic', '87.50'] == '+12.50'
+  assert cells['60 real + 600 synthetic', '62.50'] == '+12.50'
+  # one of web's, and one of which there are no real images alone
+  of_others = [row[4] for row in _cells(classifiers(results(*jobs))) if row[2].startswith('37.50')]
+  assert of_others == ['+12.50', '']
+
+
+def test_one_seed_has_a_mean_alone():
+  section = classifiers(results(classify(real=mixture(600, top_1=0.75, std=None))))
+  assert _cells(section) == [['ResNet', '600 real', '75.00', '97.50', '', '6.25', '1']]
+  assert not blocks(section, Picture)
+
+
+def test_an_arrow_for_each_model_with_all_three():
+  vit = dict(title='ViT', model=VIT)
+  section = classifiers(
+    results(
+      classify(real=REAL, synthetic=SYNTHETIC, both=BOTH),
+      classify(**vit, real=mixture(600, top_1=0.25), synthetic=SYNTHETIC, both=SYNTHETIC | {'num_real': 600}),
+      classify('none', 'Without both', model={'type': 'vit'}, real=REAL, synthetic=SYNTHETIC),
+    )
+  )
+  (picture,) = blocks(section, Picture)
+  assert picture.name == 'real_vs_both'
+  assert picture.caption == 'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.'
+  assert picture.alt == (
+    'ResNet: 75.00 ± 1.00 % on real, 50.00 ± 1.00 % on synthetic, 87.50 ± 2.00 % on both, +12.50; '
+    'ViT: 25.00 ± 1.00 % on real, 50.00 ± 1.00 % on synthetic, 50.00 ± 1.00 % on both, +25.00'
+  )
+  axes = picture.image.axes[0]
+  assert [label.get_text() for label in axes.get_yticklabels()] == ['ResNet', 'ViT']
+  real, synthetic, both = (container[0].get_xydata()[:, 0].tolist() for container in axes.containers)
+  assert (real, synthetic, both) == ([75, 25], [50, 50], [87.5, 50])
+
+
+def test_a_model_of_two_sizes_has_the_size_in_its_name():
+  jobs = [classify(f'at_{size}', 'DeiT-B', size=size, model=VIT, real=REAL) for size in (224, 384)]
+  one_size = classify('other', 'ResNet', real=REAL)
+  assert [row[0] for row in _cells(classifiers(results(*jobs, one_size)))] == [
+    'DeiT-B at 224',
+    'DeiT-B at 384',
+    'ResNet',
+  ]
+
+
+def test_the_paper_s_rows_are_those_of_our_models():
+  ours = classifiers(
+    results(
+      classify(title='ResNet-50', size=224, real=REAL),
+      classify(title='DeiT-B', size=224, model=VIT, real=REAL),
+    )
+  )
+  table = blocks(ours, Table)[1]
+  assert table.header == ['The paper, ImageNet', 'Real', 'Generated', 'Real + generated']
+  assert [list(row) for row in table.rows] == [
+    ['ResNet-50 at 224', '76.39', '69.24', '78.17'],
+    ['DeiT-B at 224', '81.79', '74.55', '82.84'],
+    ['DeiT-B at 384', '83.16', '75.45', '83.75'],
+  ]
+  small = classifiers(results(classify(title='ResNet', real=REAL)))
+  assert [row[0] for row in blocks(small, Table)[1].rows] == ['ResNet-50 at 224', 'ViT-S/16 at 224']
+
+
+@pytest.mark.parametrize(
+  'recipes, end',
+  [
+    ([IN_EPOCHS], 'Training lasts so many epochs over the training set, real and synthetic images together.'),
+    (
+      [{'real_exposures': 9.0, 'batch_size': 64}],
+      'Training lasts until each real image was seen so many times, whatever is added.',
+    ),
+    ([hand_made.IN_STEPS] * 2, 'All runs of a model take the same number of steps.'),
+    ([hand_made.IN_STEPS, IN_EPOCHS], 'ECE: expected calibration error. '),
+  ],
+  ids=['epochs', 'exposures', 'steps', 'differ'],
+)
+def test_how_long_training_lasts_is_said_where_it_is_the_same_for_all(recipes, end):
+  jobs = [classify(f'of_{i}', recipe=recipe, real=REAL) for i, recipe in enumerate(recipes)]
+  assert blocks(classifiers(results(*jobs)), Table)[0].note.endswith(end)
+
+
+def _growing(size=None, start=0.75):
+  return {f'both_{n}x_{size}': mixture(600, 600 * n, start + n / 100, synthetic_size=size) for n in (1, 2, 4)}
+
+
+def test_scaling_starts_from_real_images_and_takes_finetuned_ones():
+  raw = mixture(600, 1800, finetuned=False)
+  section = scaling(results(classify(title='ResNet-50', size=224, real=REAL, raw=raw, **_growing())))
+  (picture,) = blocks(section, Picture)
+  assert picture.name == 'scaling_resnet_50_224_real_600'
+  assert picture.caption == (
+    'As Figure 6 of the paper: ResNet-50, 600 real images and synthetic ones. To real images alone, in '
+    'points, with so many synthetic ones: 600: +1.00; 1,200: +2.00; 2,400: +4.00.'
+  )
+  assert [[0, 75], [600, 76]] in [line.get_xydata().tolist() for line in picture.image.axes[0].lines]
+  assert [[600, 76], [1200, 77], [2400, 79]] in [
+    line.get_xydata().tolist() for line in picture.image.axes[0].lines
+  ]
+
+
+def test_scaling_has_a_picture_for_each_size_of_images():
+  section = scaling(results(classify(real=REAL, **_growing(16), **_growing(32, start=0.5))))
+  pictures = blocks(section, Picture)
+  assert [picture.name for picture in pictures] == [
+    f'scaling_resnet_32_real_600_{size}x{size}' for size in (16, 32)
+  ]
+  assert '600 real images and synthetic ones of 16x16.' in pictures[0].caption
+  for picture, start in zip(pictures, (75, 50), strict=True):
+    assert [[600, start + 1], [1200, start + 2], [2400, start + 4]] in [
+      line.get_xydata().tolist() for line in picture.image.axes[0].lines
+    ]
+
+
+def test_scaling_has_a_picture_for_each_set_of_real_images_with_intervals(tmp_path):
+  few = {f'few_{n}x': mixture(60, 60 * n, 0.5 + n / 20) for n in (1, 2)}
+  job = classify(path=tmp_path, num_test=1200, real=REAL, few=mixture(60, top_1=0.5), **few, **_growing())
+  pictures = blocks(scaling(results(hand_made.keep_predictions(job))), Picture)
+  assert [picture.name for picture in pictures] == ['scaling_resnet_32_real_600', 'scaling_resnet_32_real_60']
+  *_, gains = pictures[1].caption.removesuffix('.').split(' synthetic ones: ')
+  for text, gain in zip(gains.split('; '), (5, 10), strict=True):
+    num, text = text.split(': ')
+    half = _half(gain / 100, 1200)
+    assert int(num) == 12 * gain
+    assert _ends(text) == pytest.approx([gain, gain - half, gain + half], abs=0.1 * half)
+
+
+def test_scaling_has_a_picture_for_each_real_set_and_way_to_mix():
+  half = {name: of | {'synthetic_share': 0.5} for name, of in _growing(start=0.5).items()}
+  few = {f'few_{name}': of | {'num_real': 100} for name, of in _growing().items()}
+  jobs = [
+    classify(real=REAL, **_growing()),
+    classify('half', **half),
+    classify('few', few=mixture(100, top_1=0.125), **few),
+  ]
+  pictures = blocks(scaling(results(*jobs)), Picture)
+  assert [(picture.name, picture.caption.partition(': ')[2].partition('. ')[0]) for picture in pictures] == [
+    ('scaling_resnet_32_real_600', 'ResNet, 600 real images and synthetic ones'),
+    (
+      'scaling_resnet_32_real_600_half_of_each_batch',
+      'ResNet, 600 real images and synthetic ones (half of each batch)',
+    ),
+    ('scaling_resnet_32_real_100', 'ResNet, 100 real images and synthetic ones'),
+  ]
+  for picture, real, start in zip(pictures, (75, 75, 12.5), (75, 50, 75), strict=True):
+    lines = [line.get_xydata().tolist() for line in picture.image.axes[0].lines]
+    assert [[600, start + 1], [1200, start + 2], [2400, start + 4]] in lines
+    assert [[0, real], [600, start + 1]] in lines
+
+
+def test_scaling_needs_two_numbers_of_images_and_real_ones_alone():
+  assert scaling(results(classify(real=REAL, both=BOTH))) is None
+  assert scaling(results(classify(**_growing()))) is None
+
+
+def test_scaling_quotes_the_paper_s_figure_6_and_table_4():
+  section = scaling(results(classify(real=REAL, **_growing())))
+  assert section.title == 'Accuracy as synthetic data grows'
+  text = section.blocks[-1].text
+  start, at_256, at_1024 = re.split(' at (?:256x256|1024x1024) ', text)
+  assert isinstance(section.blocks[-1], Paragraph) and start == (
+    'The paper, ResNet-50 on ImageNet, 1.2M real images: at 64x64 +3.35 at 3.6M, +4.01 at 7.2M, +4.35 at '
+    '10.8M generated images; real and generated images together,'
+  )
+  assert at_256.startswith('76.39 ± 0.21 of 1.2M, 77.61 ± 0.08 of 2.4M, ') and at_256.count('±') == 10
+  assert at_1024.endswith('74.14 ± 0.13 of 10.8M, 73.7 ± 0.09 of 12.0M.') and at_1024.count('±') == 10
+
+
+@pytest.fixture
+def shown(monkeypatch):
+  """The classes whose images were asked for; the images themselves are another file's."""
+  asked = []
+
+  def sample_grid(results, classes):
+    asked.append(list(classes))
+    return Image.new('RGB', (1, 1))
+
+  monkeypatch.setattr(studies, 'sample_grid', sample_grid)
+  return asked
+
+
+def test_class_by_class_the_accuracies_of_a_trio(shown):
+  job = classify(
+    real=mixture(600, per_class=[0.5, 0.75, 1.0]), synthetic=mixture(0, 600, per_class=[0.625, 0.25, 0.75])
+  )
+  section = per_class(results(job, _GENERATE))
+  assert section.title == 'Class by class'
+  of_classes, extremes = blocks(section, Picture)
+  assert of_classes.name == 'per_class_resnet_32'
+  assert of_classes.caption == (
+    'As Figure 5 of the paper: ResNet on 600 real and on 600 synthetic images, means over seeds.'
+  )
+  # the best on real images first; a class with a WordNet id goes by its name
+  assert [label.get_text() for label in of_classes.image.axes[0].get_yticklabels()] == [
+    'robin',
+    'tench',
+    'crane',
+  ]
+  assert points(of_classes.image) == [[100, 0], [75, 1], [50, 2]]
+  assert points(of_classes.image, 1) == [[75, 0], [25, 1], [62.5, 2]]
+  (table,) = blocks(section, Table)
+  assert table.header == ['Class', 'Real (%)', 'Synthetic (%)', 'Difference']
+  assert [list(row) for row in table.rows] == [
+    ['crane', '50.00', '62.50', '+12.50'],
+    ['tench', '75.00', '25.00', '-50.00'],
+  ]
+  assert table.note == (
+    'ResNet: the classes that gain and lose most when it is trained on synthetic images. In brackets: 95 % '
+    'intervals, those of accuracies for classes with fewer than 100 test images. Each is of one class by '
+    'itself; these are the extremes of 3, some of them by chance alone.'
+  )
+  assert extremes.name == 'extremes_resnet_32' and shown == [['crane', 'n01440764']]
+  assert extremes.caption == 'Images of these classes, in the same order (ResNet).'
+
+
+def test_the_difference_on_a_class_has_an_interval_of_its_images(tmp_path, shown):
+  """Of 400 images of each class; the classes count in turns, so they are equally hard."""
+  job = classify(path=tmp_path, num_test=1200, real=REAL, synthetic=SYNTHETIC)
+  section = per_class(results(hand_made.keep_predictions(job)))
+  half = _half(0.25, 400)
+  for row in blocks(section, Table)[0].rows:
+    assert _ends(row[3]) == pytest.approx([-25, -25 - half, -25 + half], abs=0.1 * half)
+
+
+def test_five_classes_gain_and_five_lose_and_a_class_that_was_not_tested_does_neither(shown):
+  gains = np.random.default_rng(0).permutation(20) / 100
+  gains[3] = math.nan
+  job = classify(
+    class_names=[f'class {i}' for i in range(20)],
+    real=mixture(600, per_class=[0.5] * 20),
+    synthetic=mixture(0, 600, per_class=(0.5 + gains).tolist()),
+  )
+  section = per_class(results(job, _GENERATE))
+  tested = sorted((c for c in range(20) if c != 3), key=lambda c: -gains[c])
+  assert shown == [[f'class {label}' for label in tested[:5] + tested[-5:]]]
+  differences = [float(row[3]) for row in blocks(section, Table)[0].rows]
+  assert differences == sorted(differences, reverse=True) and len(differences) == 10
+
+
+def test_the_accuracy_on_a_class_of_few_test_images_has_an_interval(shown):
+  """Wilson's: of 10 images, 9 right are 60 to 98 %."""
+  few = dict(num_tested=10)
+  job = classify(
+    real=mixture(600, per_class=[0.9, 0.5, 1.0], **few),
+    synthetic=mixture(0, 600, per_class=[1.0, 0.5, 0.0], **few),
+  )
+  assert [list(row) for row in blocks(per_class(results(job, _GENERATE)), Table)[0].rows] == [
+    ['crane', '90 (60 to 98)', '100 (72 to 100)', '+10.00'],
+    ['robin', '100 (72 to 100)', '0 (0 to 28)', '-100.00'],
+  ]
+
+
+def test_class_by_class_each_model_has_pictures_of_its_own(shown):
+  vit = classify('vit', 'ViT-S/16', size=64, model=VIT, real=REAL, synthetic=SYNTHETIC)
+  section = per_class(results(classify(real=REAL, synthetic=SYNTHETIC), vit, _GENERATE))
+  assert [picture.name for picture in blocks(section, Picture)] == [
+    'per_class_resnet_32',
+    'extremes_resnet_32',
+    'per_class_vit_s_16_64',
+    'extremes_vit_s_16_64',
+  ]
+
+
+def test_without_a_generate_job_there_are_no_images_of_the_classes(shown):
+  section = per_class(results(classify(real=REAL, synthetic=SYNTHETIC)))
+  assert [picture.name for picture in blocks(section, Picture)] == ['per_class_resnet_32']
+  assert len(blocks(section, Table)) == 1 and not shown
+
+
+def test_class_by_class_needs_a_model_on_real_and_on_synthetic_images():
+  assert per_class(results(classify(real=REAL, both=BOTH))) is None
+
+
+def test_runs_of_several_jobs_are_of_one_classifier_if_network_recipe_and_size_are_the_same():
+  real, synthetic = classify('classify_real', real=REAL), classify('classify_more', synthetic=SYNTHETIC)
+  other = classify('classify_wide', model=RESNET | {'width': 16}, synthetic=SYNTHETIC)
+  assert [row[4] for row in _cells(classifiers(results(real, synthetic)))] == ['', '-25.00']
+  # nothing to compare with
+  assert [row[4] for row in _cells(classifiers(results(real, other)))] == ['', '']
