@@ -19,8 +19,8 @@ from imagenet_synth.data.tfds_source import tfds_contents, tfds_source, tfds_ver
 class DatasetConfig:
   """A split of a data set."""
 
-  # the data set: 'digits', 'glyphs', 'imagenet2012', another TFDS data set that has been prepared, or
-  # 'folder' for images as SPLIT/CLASS/FILE
+  # the data set: 'digits', 'glyphs', 'mnist5k', 'mnist5k_web', 'imagenet2012', another TFDS data set that has
+  # been prepared, or 'folder' for images as SPLIT/CLASS/FILE
   name: str
   # the part that is read, such as 'train', 'train[:90%]' or 'train[100:]'
   split: str
