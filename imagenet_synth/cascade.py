@@ -26,6 +26,9 @@ from imagenet_synth.models.registry import Network
 # from 0
 _AUGMENTATION_DRAW = 2**31 - 1
 
+NO_PROMPT = -1
+"""What stands for the row of an image's prompt in training, where the image is trained on without text."""
+
 
 class TextStates(NamedTuple):
   """What the frozen encoder made of prompts."""
@@ -170,15 +173,15 @@ class DiffusionObjective:
     Args:
       variables: of the network.
       batch: `image` uint8 [B, S, S, C], where S is the stage's size or `crop`, and `prompt` int32 [B], the
-        row of each image's prompt.
+        row of each image's prompt, or NO_PROMPT for images that are trained on without text.
       context: `text`, the states of all prompts.
       key: for times, noise, and what is dropped.
     """
     aug_key, drop_key, dropout_key, loss_key = jax.random.split(key, 4)
     x_0 = images.to_float(batch['image'])
-    text = context['text'].prompts[batch['prompt']]
-    dropped = jax.random.bernoulli(drop_key, self.text_dropout, (text.shape[0], 1, 1))
-    text = jnp.where(dropped, context['text'].null, text)
+    prompt = batch['prompt']
+    dropped = jax.random.bernoulli(drop_key, self.text_dropout, prompt.shape) | (prompt == NO_PROMPT)
+    text = jnp.where(dropped[:, None, None], context['text'].null, context['text'].prompts[prompt])
     low_res, aug_logsnr = None, None
     stage, size = self.stage, x_0.shape[1]
     if stage.low_res_size is not None:

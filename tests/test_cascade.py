@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth.cascade import (
+  NO_PROMPT,
   Cascade,
   DiffusionObjective,
   SamplerSettings,
@@ -208,11 +209,11 @@ def test_the_network_sees_the_noised_low_resolution_and_is_told_the_level(level)
   assert quartile == pytest.approx(expected, abs=0.05 * sigma + 1e-4)
 
 
-def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):
+def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None, prompt=0):
   stage = Stage(4, 3, _Formula(kind), low_res_size, prediction='x0')
   batch = {
     'image': np.full((512, 4, 4, 3), 128, np.uint8) if image is None else image,
-    'prompt': np.zeros(512, np.int32),
+    'prompt': np.full(512, prompt, np.int32),
   }
   objective = DiffusionObjective(stage, 4, text_dropout)
   variables = {'params': {'unused': jnp.ones(())}}
@@ -230,6 +231,12 @@ def test_text_is_dropped_at_its_rate(text_dropout):
   kept, dropped = (1 - 0.5 / 127.5) ** 2, (0.5 / 127.5) ** 2
   expected = (1 - text_dropout) * kept + text_dropout * dropped
   assert loss == pytest.approx(expected, abs=5 * error + 1e-5)
+
+
+@pytest.mark.parametrize('prompt, answer', [(0, 1), (1, 1), (NO_PROMPT, 0)])
+def test_an_image_that_has_no_prompt_is_trained_on_without_text(prompt, answer):
+  loss = _loss('text', 0.0, np.ones((2, 2, 4)), prompt=prompt)
+  assert loss == pytest.approx((answer - 0.5 / 127.5) ** 2, abs=1e-5)
 
 
 def test_training_noises_the_low_resolution_to_a_uniform_level():

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from imagenet_synth.cascade import (
+  NO_PROMPT,
   Cascade,
   DiffusionObjective,
   SamplerSettings,
@@ -60,12 +61,13 @@ class Preview:
 class Part:
   """Images that are trained on beside others, with prompts of their own."""
 
-  # the embed job whose prompts are the data set's captions or classes, encoded as those of the job itself
-  text: Text
   # the images
   dataset: DatasetConfig
   # their share of each batch: a fraction with a denominator of at most 64, such as 0.25 or 1 / 3
   share: Annotated[float, Range(above=0, below=1)]
+  # the embed job whose prompts are the data set's captions or classes, encoded as those of the job itself;
+  # None for images without any text, which teach what images look like and nothing of what they show
+  text: Text | None = None
 
   @property
   def fraction(self) -> Fraction:
@@ -161,7 +163,8 @@ class Training(abc.ABC):
     self._check_crop(stage)
     _check_data(self.dataset, self.text, stage, jobs, '')
     for i, part in enumerate(self.blend):
-      part.text.require_encoded_like(self.text, jobs, f'blend[{i}].text')
+      if part.text is not None:
+        part.text.require_encoded_like(self.text, jobs, f'blend[{i}].text')
       _check_data(part.dataset, part.text, stage, jobs, f'blend[{i}].')
     self.text.require_prompts(self.preview.prompts, jobs, 'preview.prompts')
     self.preview.sampler.require_variance(stage, 'preview.sampler')
@@ -182,13 +185,15 @@ class Training(abc.ABC):
       raise Invalid('crop', f'is {self.crop}, must be a multiple of {scale} up to {stage.size}')
 
 
-def _check_data(dataset: DatasetConfig, text: Text, stage: Stage, jobs: KnownJobs, section: str) -> None:
+def _check_data(dataset: DatasetConfig, text: Text | None, stage: Stage, jobs: KnownJobs, section: str) -> None:
   """Raises `Invalid` below `section` if images are known not to fit the stage, or not to have prompts."""
   contents = dataset.contents(jobs.workdir, f'{section}dataset')
   if contents.channels not in (None, stage.channels):
     raise Invalid(
       f'{section}dataset', f'has images of {contents.channels} channels, the stage is of {stage.channels}'
     )
+  if text is None:
+    return
   if contents.class_names:
     text.require_classes(contents.class_names, jobs, f'{section}text')
   elif contents.captions:
@@ -278,15 +283,22 @@ class _Inputs(NamedTuple):
 def _open_inputs(config: Training, size: int, folder: JobFolder) -> _Inputs:
   """Returns all that a stage is trained on, with images of `size`."""
   sets = [(config.text, config.dataset), *((part.text, part.dataset) for part in config.blend)]
-  texts = {name: Text(name).open(folder) for name in dict.fromkeys(text.name for text, _ in sets)}
+  texts = {text.name: text.open(folder) for text, _ in sets if text is not None}
   states, starts = join(texts)
   images = []
   for text, dataset in sets:
-    source = dataset.open(folder)
-    row = _prompt_row(source, texts[text.name], starts[text.name], str(dataset), text.name)
+    source, row = dataset.open(folder), _no_prompt
+    if text is not None:
+      row = _prompt_row(source, texts[text.name], starts[text.name], str(dataset), text.name)
     images.append(Images(source, size, row, config.cache))
   data = Blend(images, config.shares) if config.blend else images[0]
   return _Inputs(texts[config.text.name], states, images[0], data)
+
+
+def _no_prompt(example: dict[str, Any]) -> int:
+  """Returns what stands for the row of the prompt of an image that has none."""
+  del example
+  return NO_PROMPT
 
 
 def _prompt_row(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_synth.cascade import SamplerSettings, Stage, TextStates
+from imagenet_synth.cascade import NO_PROMPT, SamplerSettings, Stage, TextStates
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.errors import InputError
@@ -119,11 +119,12 @@ def _embed(path, name, text):
 
 
 def _train(path, source, stage=_BASE, blended=(), **changes):
-  """Trains on a source, of which each of `blended` has a share: (name of its text, source)."""
+  """Trains on a source, and others with a share each: (name of the text, None without, source)."""
   _embed(path, 'embed_captions', _TEXT)
   config = build(_Config, _section(**changes), 'x')
   parts = tuple(
-    Part(Text(name), _Dataset(of), share) for (name, of), share in zip(blended, (0.25, 0.125), strict=False)
+    Part(_Dataset(of), share, None if name is None else Text(name))
+    for (name, of), share in zip(blended, (0.25, 0.125), strict=False)
   )
   config = dataclasses.replace(config, dataset=_Dataset(source), blend=parts)
   folder = JobFolder(path, 'train', {'job': 'pretrain'})
@@ -281,6 +282,15 @@ def test_the_rows_of_a_batch_are_shared_out_and_point_to_their_prompts_in_the_jo
   _same(part, {name: values[[4, 7]] for name, values in seen[2].items()})
 
 
+def test_images_without_text_have_no_prompt_whatever_classes_they_are_of(fitted):
+  batches, states = fitted(_of_classes('cat', 'cat'), _BASE, [(None, _of_classes('dog', 'fox'))])
+  np.testing.assert_array_equal(states.prompts, _TEXT.states.prompts)
+  (batch,) = batches(0, 1, np.arange(8))
+  assert batch['prompt'].tolist() == [1, 1, 1, NO_PROMPT] * 2
+  greys = batch['image'][:, 0, 0, 0].tolist()
+  assert set(greys[3::4]) == {_GREYS['dog'], _GREYS['fox']} and {*greys[:3], *greys[4:7]} == {_GREYS['cat']}
+
+
 def test_without_a_blend_the_text_and_the_batches_are_those_of_the_data_set(fitted):
   batches, states = fitted(_of_classes('cat', 'dog', 'fox', 'dog', 'cat'))
   np.testing.assert_array_equal(states.prompts, _TEXT.states.prompts)
@@ -345,6 +355,7 @@ _OF_GLYPHS = dict(preview=dict(prompts=['seven'], columns=1, sampler={}))
       dataclasses.replace(_BASE, learned_variance=True),
     ),
     ({'blend': [_part('embed_classes', _DIGITS), _part('embed_captions', _GLYPHS)]}, _BASE),
+    ({'blend': [_part(None, _DIGITS)]}, _BASE),
   ],
 )
 def test_what_fits_passes(changes, stage, tmp_path):
