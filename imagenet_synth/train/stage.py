@@ -28,7 +28,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
-from imagenet_synth.data.augment import random_part
+from imagenet_synth.data.augment import Draws, random_flip, random_part
 from imagenet_synth.data.batches import SHORTEST_SHARE, Blend, Drawable, Images, batches, share_of_batch
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.picture_grid import save_grid
@@ -114,6 +114,9 @@ class Training(abc.ABC):
   cache: bool = True
   # height and width of the random part of each image that an SR stage is trained on; None for whole images
   crop: Count | None = None
+  # whether each image is mirrored left to right with probability 1/2, as DDPM was trained on CIFAR-10 (Ho et
+  # al., 2020, appendix B); not where what is shown, such as a digit, then is another thing or none
+  flip: bool = False
   # parts of a batch that are computed one after the other, in less memory
   accumulate: Count = 1
   # devices that share the parameters
@@ -185,7 +188,9 @@ class Training(abc.ABC):
       raise Invalid('crop', f'is {self.crop}, must be a multiple of {scale} up to {stage.size}')
 
 
-def _check_data(dataset: DatasetConfig, text: Text | None, stage: Stage, jobs: KnownJobs, section: str) -> None:
+def _check_data(
+  dataset: DatasetConfig, text: Text | None, stage: Stage, jobs: KnownJobs, section: str
+) -> None:
   """Raises `Invalid` below `section` if images are known not to fit the stage, or not to have prompts."""
   contents = dataset.contents(jobs.workdir, f'{section}dataset')
   if contents.channels not in (None, stage.channels):
@@ -232,12 +237,12 @@ def train_stage(
   state = restore_or_init(trainer, checkpoints, lambda: fresh(trainer))
   draw_preview = _preview_fn(config.preview, stage, inputs.text, inputs.own, folder)
   writer = make_writer(folder.path, int(state.step), config.writers)
-  crop = None if config.crop is None else functools.partial(random_part, size=config.crop)
+  augment = functools.partial(_augmented, crop=config.crop, flip=config.flip)
   state = fit(
     trainer,
     state,
     lambda start, stop, rows: batches(
-      inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, crop
+      inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, augment
     ),
     {'text': inputs.states},
     config.num_steps,
@@ -265,6 +270,12 @@ def train_stage(
   }
   checkpoints.close()
   return result
+
+
+def _augmented(batch: np.ndarray, draws: Draws, crop: int | None, flip: bool) -> np.ndarray:
+  """Returns what a stage is trained on, given images and random numbers: uint8 [B, S, S, C]."""
+  batch = batch if crop is None else random_part(batch, draws, crop)
+  return random_flip(batch, draws) if flip else batch
 
 
 class _Inputs(NamedTuple):

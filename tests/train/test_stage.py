@@ -248,9 +248,9 @@ def fitted(monkeypatch, tmp_path):
     others['writer'].close()
     raise Seen(batches, context['text'])
 
-  def see(*args):
+  def see(*args, **changes):
     with pytest.raises(Seen) as seen:
-      _train(tmp_path, *args)
+      _train(tmp_path, *args, **changes)
     return seen.value.args
 
   monkeypatch.setattr('imagenet_synth.train.stage.fit', fit)
@@ -289,6 +289,22 @@ def test_images_without_text_have_no_prompt_whatever_classes_they_are_of(fitted)
   assert batch['prompt'].tolist() == [1, 1, 1, NO_PROMPT] * 2
   greys = batch['image'][:, 0, 0, 0].tolist()
   assert set(greys[3::4]) == {_GREYS['dog'], _GREYS['fox']} and {*greys[:3], *greys[4:7]} == {_GREYS['cat']}
+
+
+@pytest.mark.parametrize('flip, share', [(False, 0), (True, 0.5)])
+def test_half_of_the_images_are_mirrored_where_that_is_wanted(flip, share, fitted):
+  image = np.zeros((4, 4, 1), np.uint8)
+  image[:, 0] = 255
+  source = _Source([dict(image=image, caption=b'a cat')])
+  batches, _ = fitted(source, num_steps=64, flip=flip)
+  seen = list(batches(0, 64, np.arange(8)))
+  flipped = np.stack([batch['image'][:, 0, -1, 0] == 255 for batch in seen])
+  assert all((batch['image'].sum((1, 2, 3)) == 4 * 255).all() for batch in seen)
+  # 512 draws; 4 standard errors
+  assert flipped.mean() == pytest.approx(share, abs=0.09 if flip else 0)
+  # a process that has some of the rows sees them alike
+  (part,) = batches(2, 3, np.array([4, 7]))
+  np.testing.assert_array_equal(part['image'], seen[2]['image'][[4, 7]])
 
 
 def test_without_a_blend_the_text_and_the_batches_are_those_of_the_data_set(fitted):
