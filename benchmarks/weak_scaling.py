@@ -53,7 +53,7 @@ def _generate(num):
   return dict(
     job='generate',
     text='embed_classes',
-    dataset=quickstart.digits('train'),
+    dataset=quickstart.FIFTY,
     per_class=num * _NUM_SHARDS * _SHARD_SIZE // quickstart.NUM_CLASSES,
     shard_size=_SHARD_SIZE,
     batch_size=_SHARD_SIZE,

@@ -13,6 +13,8 @@ from configs import quickstart
 from imagenet_synth.core.config import jobs_config
 
 LABELLED, UNLABELLED = small.images('train[:10%]'), small.images('train[10%:90%]')
+# what settings of the generator are chosen by, and what those of classifiers are
+VALIDATION, VALIDATION_OF_CLASSIFIERS = small.images('train[90%:95%]'), small.images('train[95%:]')
 SEEDS, FEW_SEEDS = (0, 1, 2), (0, 1)
 BASE_SAMPLER = quickstart.sampler(24, logvar=0.3)
 SR_SAMPLER = quickstart.sampler(12, logvar=0.3)
@@ -29,19 +31,13 @@ BASE = dict(
     num_heads=4,
   ),
 )
-RESNET = dict(small.RESNET, width=32, stem_stride=2)
+RESNET = dict(small.RESNET, stem_stride=2)
+# by `classify_choices`
+CHOSEN = dict(synthetic_share=0.5)
 
 
-def recipe(**length):
-  optimizer = quickstart.recipe(1e-2, 0.05, num_steps=1, batch_size=64)['optimizer']
-  return dict(
-    optimizer=dict(optimizer, warmup_steps=100),
-    batch_size=64,
-    crop_padding=4,
-    flip=True,
-    label_smoothing=0.1,
-    **length,
-  )
+def recipe(num_steps):
+  return dict(quickstart.recipe(1e-2, 0.05, num_steps, batch_size=64, crop_padding=4), flip=True)
 
 
 def training(job, dataset, optimizer, learning_rate, num_steps, preview_sampler, schedule, **more):
@@ -71,20 +67,37 @@ def finetuning(init, optimizer, learning_rate, num_steps, sampler):
   return dict(section, checkpoint_every=num_steps // 2)
 
 
-def classify(mixtures, how, seeds=SEEDS, **more):
+def classify(mixtures, seeds=SEEDS, test=small.TEST, **more):
   return dict(
     job='classify',
     model=RESNET,
-    recipe=how,
+    recipe=recipe(2000),
     size=32,
     real=LABELLED,
     mixtures=mixtures,
     seeds=seeds,
-    **dict(test=small.TEST) | more,
+    test=test,
+    **more,
   )
 
 
-def get_config():
+def synthetic(times, **more):
+  return dict(real=False, synthetic='generate', synthetic_times=times, **more)
+
+
+def both(times, **more):
+  return dict(synthetic(times, **more), real=True)
+
+
+REAL = dict(real=True)
+AGREES = dict(scores='score', agrees=True)
+MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=250)
+REFERENCES = dict(train=LABELLED, validation=VALIDATION)
+BASE_USE = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
+
+
+def training_of_stages():
+  """The cascade on photos without labels, and on labelled ones beside them."""
   jobs = {}
   jobs['embed_classes'] = dict(
     job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
@@ -93,5 +106,66 @@ def get_config():
   jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 3600, BASE_SAMPLER)
   jobs['pretrain_sr32'] = pretraining(small.SR_32, 2e-3, 800, SR_SAMPLER)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 5e-4, 200, SR_SAMPLER)
+  return jobs
+
+
+def choices_and_images():
+  """The base's checkpoint and guidance, by validation photos; the images, and what they are like."""
+  jobs = {}
+  jobs['classify_real'] = classify(dict(real=REAL))
+  jobs['select_base'] = dict(
+    job='select',
+    weights='finetune_base',
+    sampler=dict(BASE_SAMPLER, guidance=1.5),
+    reference=VALIDATION,
+    per_class=50,
+    **MEASURED,
+  )
+  jobs['sweep_guidance'] = dict(
+    job='sweep',
+    stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
+    grid=dict(guidance=(1.0, 1.5, 2.0, 3.0)),
+    per_class=100,
+    choose='cas',
+    cas=dict(model=dict(RESNET, stem_stride=1), recipe=recipe(600), test=VALIDATION, seeds=FEW_SEEDS),
+    references=REFERENCES,
+    **MEASURED,
+  )
+  sr_32 = dict(weights='finetune_sr32', sampler=SR_SAMPLER)
+  jobs['generate'] = dict(
+    job='generate',
+    text='embed_classes',
+    dataset=LABELLED,
+    times_real=4,
+    shard_size=1000,
+    batch_size=250,
+    stages=[BASE_USE, sr_32],
+  )
+  jobs['evaluate'] = dict(
+    job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real', references=REFERENCES
+  )
+  jobs['score'] = dict(
+    job='score', samples='generate', extractor='classify_real', real=LABELLED, size=32, batch_size=500
+  )
+  return jobs
+
+
+def studies():
+  """How synthetic images are best used, by validation photos; and what they are worth, by test photos."""
+  jobs = {}
+  shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
+  mixtures = {name: both(4, **how) for name, how in shares.items()}
+  mixtures |= {f'{name}_agrees': both(1.5, keep=AGREES, **how) for name, how in shares.items()}
+  jobs['classify_choices'] = classify(dict(real=REAL, **mixtures), FEW_SEEDS, VALIDATION_OF_CLASSIFIERS)
+  mixtures = {f'synthetic_{n}x': synthetic(n) for n in (1, 4)}
+  mixtures |= {f'both_{n}x': both(n) for n in (1, 2, 4)}
+  jobs['classify_synthetic'] = classify(dict(real=REAL, **mixtures, chosen=both(4, **CHOSEN)))
+  # fewer labels than the generator has had: 50 of each class, others with each seed
+  jobs['classify_500'] = classify(dict(real=REAL, chosen=both(40, **CHOSEN)), real_per_class=50)
+  return jobs
+
+
+def get_config():
+  jobs = training_of_stages() | choices_and_images() | studies()
   jobs['report'] = dict(job='report', title='Few labels: CIFAR-10', jobs=tuple(jobs))
   return jobs_config(jobs)

@@ -30,7 +30,9 @@ BASE = dict(
     type='unet', channels=32, channel_multiples=(1, 2), num_res_blocks=1, attention_sizes=(8,), head_size=32
   ),
 )
-SR_32 = dict(quickstart.SR_16, size=32, low_res_size=16, channels=3)
+SR_32 = dict(
+  quickstart.SR, channels=3, network=dict(quickstart.BASE['network'], text_attention=(False, True))
+)
 BASE_SAMPLER = quickstart.sampler(64, guidance=1.5)
 SR_SAMPLER = quickstart.sampler(16)
 # fewer steps than in the previews: a thousand images in minutes

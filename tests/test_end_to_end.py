@@ -115,6 +115,22 @@ def test_changed_work_is_noticed(workdir, tmp_path):
   )
 
 
+@pytest.mark.slow
+def test_the_quickstart_runs_to_its_end(tmp_path):
+  done = _run('tiny_quickstart', tmp_path)
+  assert done.returncode == 0, done.stderr[-3000:]
+  mixtures = _read(tmp_path / 'classify_ten/job.json')['result']['mixtures']
+  assert [(of['num_real'], of['num_synthetic'], of['num_stand_in']) for of in mixtures.values()] == [
+    (100, 0, 0),
+    (0, 80, 0),
+    (100, 3, 0),
+    (100, 16, 0),
+    (100, 66, 0),
+    (100, 0, 1383),
+  ]
+  assert all('to_real' in of for name, of in mixtures.items() if name != 'real')
+
+
 def _kill_when(path, *args):
   """Starts the command and sends SIGKILL as soon as `path` exists."""
   process = subprocess.Popen(_command(*args), cwd=_ROOT, env=_ENV, stderr=subprocess.DEVNULL)

@@ -1,10 +1,10 @@
-"""The quickstart, cut down to what takes seconds: the same jobs, networks too small to learn."""
+"""The protocol, cut down to what takes seconds: the same jobs, networks too small to learn."""
 
 import json
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from tests.configs import protocol
 
 _NETWORKS = {
   'unet': dict(channels=8, channel_multiples=(1,), attention_sizes=(8,), head_size=8),
@@ -20,7 +20,12 @@ _NUMBERS = dict(
 
 
 def get_config():
-  config = json.loads(quickstart.get_config().to_json_best_effort())
+  return cut_down(protocol.get_config())
+
+
+def cut_down(config):
+  """Returns a config that is as small as it can be, of one with the protocol's kinds of networks."""
+  config = json.loads(config.to_json_best_effort())
   return ConfigDict(
     {'jobs': {name: _tiny(job) for name, job in config['jobs'].items()}, 'order': config['order']}
   )
