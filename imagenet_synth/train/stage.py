@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, NamedTuple
 
@@ -298,9 +298,8 @@ def _open_inputs(config: Training, size: int, folder: JobFolder) -> _Inputs:
   states, starts = join(texts)
   images = []
   for text, dataset in sets:
-    source, row = dataset.open(folder), _no_prompt
-    if text is not None:
-      row = _prompt_row(source, texts[text.name], starts[text.name], str(dataset), text.name)
+    source = dataset.open(folder)
+    row = _no_prompt if text is None else _prompt_row(source, text, texts, starts, str(dataset))
     images.append(Images(source, size, row, config.cache))
   data = Blend(images, config.shares) if config.blend else images[0]
   return _Inputs(texts[config.text.name], states, images[0], data)
@@ -313,26 +312,27 @@ def _no_prompt(example: dict[str, Any]) -> int:
 
 
 def _prompt_row(
-  source: Source, text: EmbeddedText, start: int, what: str, of: str
+  source: Source, text: Text, texts: Mapping[str, EmbeddedText], starts: Mapping[str, int], what: str
 ) -> Callable[[dict[str, Any]], int]:
   """Returns a function that finds the row of an example's prompt: by its label, or by its caption.
 
   Args:
     source: the examples.
-    text: prompts of all of them.
-    start: the row of the first of these prompts.
+    text: whose the prompts are.
+    texts: the prompts of several embed jobs, by the jobs' names.
+    starts: the row of the first prompt of each.
     what: what the examples are called, for the message where one has no prompt.
-    of: whose the prompts are, for the message.
   """
+  known, start = texts[text.name], starts[text.name]
   if source.class_names:
-    rows_of_labels = start + label_map(source.class_names, text.class_names, what, of)
+    rows_of_labels = start + label_map(source.class_names, known.class_names, what, text.name)
     return lambda example: int(rows_of_labels[example['label']])
-  rows = text.rows
+  rows = known.rows
 
   def row_of_caption(example: dict[str, Any]) -> int:
     caption = example['caption'].decode()
     if caption not in rows:
-      raise InputError(f'{what} has the caption {caption!r}, which is not among the prompts of {of}')
+      raise InputError(f'{what} has the caption {caption!r}, which is not among the prompts of {text.name}')
     return start + rows[caption]
 
   return row_of_caption
