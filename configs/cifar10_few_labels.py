@@ -102,8 +102,8 @@ def training_of_stages():
   jobs['embed_classes'] = dict(
     job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
   )
-  jobs['pretrain_base'] = pretraining(BASE, 1e-3, 3600, BASE_SAMPLER)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 3600, BASE_SAMPLER)
+  jobs['pretrain_base'] = pretraining(BASE, 1e-3, 2800, BASE_SAMPLER)
+  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 2800, BASE_SAMPLER)
   jobs['pretrain_sr32'] = pretraining(small.SR_32, 2e-3, 800, SR_SAMPLER)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 5e-4, 200, SR_SAMPLER)
   return jobs
@@ -136,7 +136,7 @@ def choices_and_images():
     job='generate',
     text='embed_classes',
     dataset=LABELLED,
-    times_real=4,
+    times_real=2,
     shard_size=1000,
     batch_size=250,
     stages=[BASE_USE, sr_32],
@@ -154,14 +154,14 @@ def studies():
   """How synthetic images are best used, by validation photos; and what they are worth, by test photos."""
   jobs = {}
   shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
-  mixtures = {name: both(4, **how) for name, how in shares.items()}
-  mixtures |= {f'{name}_agrees': both(1.5, keep=AGREES, **how) for name, how in shares.items()}
+  mixtures = {name: both(2, **how) for name, how in shares.items()}
+  mixtures |= {f'{name}_agrees': both(1, keep=AGREES, **how) for name, how in shares.items()}
   jobs['classify_choices'] = classify(dict(real=REAL, **mixtures), FEW_SEEDS, VALIDATION_OF_CLASSIFIERS)
-  mixtures = {f'synthetic_{n}x': synthetic(n) for n in (1, 4)}
-  mixtures |= {f'both_{n}x': both(n) for n in (1, 2, 4)}
-  jobs['classify_synthetic'] = classify(dict(real=REAL, **mixtures, chosen=both(4, **CHOSEN)))
+  mixtures = {f'synthetic_{n}x': synthetic(n) for n in (1, 2)}
+  mixtures |= {f'both_{n}x': both(n) for n in (1, 2)}
+  jobs['classify_synthetic'] = classify(dict(real=REAL, **mixtures, chosen=both(2, **CHOSEN)))
   # fewer labels than the generator has had: 50 of each class, others with each seed
-  jobs['classify_500'] = classify(dict(real=REAL, chosen=both(40, **CHOSEN)), real_per_class=50)
+  jobs['classify_500'] = classify(dict(real=REAL, chosen=both(20, **CHOSEN)), real_per_class=50)
   return jobs
 
 
