@@ -31,6 +31,7 @@ BASE = dict(
     num_heads=4,
   ),
 )
+SR_32 = dict(small.SR_32, prediction='v', schedule=dict(kind='linear'))
 RESNET = dict(small.RESNET, stem_stride=2)
 # by `classify_choices`
 CHOSEN = dict(synthetic_share=0.5)
@@ -103,8 +104,8 @@ def training_of_stages():
     job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
   )
   jobs['pretrain_base'] = pretraining(BASE, 1e-3, 2800, BASE_SAMPLER)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 2800, BASE_SAMPLER)
-  jobs['pretrain_sr32'] = pretraining(small.SR_32, 2e-3, 800, SR_SAMPLER)
+  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 2400, BASE_SAMPLER)
+  jobs['pretrain_sr32'] = pretraining(SR_32, 2e-3, 600, SR_SAMPLER)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 5e-4, 200, SR_SAMPLER)
   return jobs
 

@@ -31,7 +31,11 @@ BASE = dict(
   ),
 )
 SR_32 = dict(
-  quickstart.SR, channels=3, network=dict(quickstart.BASE['network'], text_attention=(False, True))
+  size=32,
+  low_res_size=16,
+  channels=3,
+  prediction='x0',
+  network=dict(quickstart.BASE['network'], text_attention=(False, True)),
 )
 BASE_SAMPLER = quickstart.sampler(64, guidance=1.5)
 SR_SAMPLER = quickstart.sampler(16)

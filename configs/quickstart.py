@@ -57,7 +57,8 @@ SR = dict(
   size=32,
   low_res_size=16,
   channels=CHANNELS,
-  prediction='x0',
+  prediction='v',
+  schedule=dict(kind='linear'),
   network=dict(
     type='efficient_unet',
     channels=(16, 32),
@@ -68,7 +69,7 @@ SR = dict(
   ),
 )
 BASE_SAMPLER = sampler(20)
-SR_SAMPLER = sampler(4, sampler='ddim')
+SR_SAMPLER = sampler(8)
 
 RESNET = dict(
   type='resnet',
@@ -134,9 +135,10 @@ def finetuning(init, optimizer, num_steps, preview_sampler, **more):
   return section | dict(checkpoint_every=num_steps) | more
 
 
-def classify(real, mixtures, model=RESNET_8, model_recipe=RECIPE_8, size=8, seeds=SEEDS, **more):
+def classify(title, real, mixtures, model=RESNET_8, model_recipe=RECIPE_8, size=8, seeds=SEEDS, **more):
   return dict(
     job='classify',
+    title=title,
     model=model,
     recipe=model_recipe,
     size=size,
@@ -159,6 +161,7 @@ def both(num=None, samples='generate', **more):
   return synthetic(num, samples, synthetic_share=0.5, **more) | REAL
 
 
+TEN_TITLE = 'ResNet, 10 a class'
 CORPUS = dict(real=True, stand_in=NAMED_WEB, synthetic_share=0.5)
 
 MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=200, per_class=40)
@@ -190,7 +193,9 @@ def training_of_stages():
 def choice_of_checkpoints_and_settings():
   """The extractor; the best checkpoint of the base and its best sampler settings, on validation images."""
   jobs = {}
-  jobs['classify_real'] = classify(FIFTY, dict(real=REAL), RESNET, RECIPE_32, 32, seeds=(0,))
+  jobs['classify_real'] = classify(
+    'ResNet, 50 a class', FIFTY, dict(real=REAL), RESNET, RECIPE_32, 32, seeds=(0,)
+  )
   jobs['select_base'] = dict(
     job='select',
     weights='finetune_base',
@@ -204,7 +209,7 @@ def choice_of_checkpoints_and_settings():
   jobs['sweep_guidance'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
-    grid=dict(guidance=(1.0, 1.5, 2.0, 4.0)),
+    grid=dict(guidance=(1.0, 1.5, 2.0, 4.0, 8.0)),
     choose='cas',
     cas=CAS,
     references=REFERENCES,
@@ -214,7 +219,8 @@ def choice_of_checkpoints_and_settings():
     job='sweep',
     stages=[BASE_USE, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
     grid=dict(noise_augmentation=(0.0, 0.1, 0.3)),
-    choose='fid_validation',
+    choose='cas',
+    cas=dict(CAS, model=RESNET, recipe=RECIPE_32),
     references=REFERENCES,
     **MEASURED,
   )
@@ -246,6 +252,7 @@ def studies():
   """What the data sets are worth to classifiers."""
   jobs = {}
   jobs['classify_ten'] = classify(
+    TEN_TITLE,
     TEN,
     dict(
       real=REAL,
@@ -254,15 +261,20 @@ def studies():
       corpus=CORPUS,
     ),
   )
-  jobs['classify_ten_augmented'] = classify(TEN, dict(real=REAL), model_recipe=AUGMENTED)
-  jobs['classify_fifty'] = classify(FIFTY, dict(real=REAL, both=both(), corpus=CORPUS))
+  jobs['classify_ten_augmented'] = classify(
+    f'{TEN_TITLE}, stronger augmentation', TEN, dict(real=REAL), model_recipe=AUGMENTED
+  )
+  jobs['classify_fifty'] = classify('ResNet, 50 a class', FIFTY, dict(real=REAL, both=both(), corpus=CORPUS))
   # ten images of each class, others with each seed, most of which the generator has not seen
   jobs['classify_not_finetuned'] = classify(
-    FIFTY, dict(real=REAL, both=both(samples='generate_not_finetuned')), real_per_class=10
+    'ResNet, 10 others a class',
+    FIFTY,
+    dict(real=REAL, both=both(samples='generate_not_finetuned')),
+    real_per_class=10,
   )
   for size, model, model_recipe in ((16, RESNET_16, RECIPE_16), (32, RESNET, RECIPE_32)):
     jobs[f'classify_ten_at_{size}'] = classify(
-      TEN, dict(real=REAL, synthetic=synthetic(), both=both()), model, model_recipe, size
+      TEN_TITLE, TEN, dict(real=REAL, synthetic=synthetic(), both=both()), model, model_recipe, size
     )
   return jobs
 
