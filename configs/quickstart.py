@@ -157,8 +157,8 @@ def synthetic(num=None, samples='generate', **more):
   return dict(real=False, synthetic=samples, synthetic_num=num, **more)
 
 
-def both(num=None, samples='generate', **more):
-  return synthetic(num, samples, synthetic_share=0.5, **more) | REAL
+def both(num=None, samples='generate', share=0.5):
+  return synthetic(num, samples, synthetic_share=share) | REAL
 
 
 TEN_TITLE = 'ResNet, 10 a class'
@@ -264,7 +264,9 @@ def studies():
   jobs['classify_ten_augmented'] = classify(
     f'{TEN_TITLE}, stronger augmentation', TEN, dict(real=REAL), model_recipe=AUGMENTED
   )
-  jobs['classify_fifty'] = classify('ResNet, 50 a class', FIFTY, dict(real=REAL, both=both(), corpus=CORPUS))
+  jobs['classify_fifty'] = classify(
+    'ResNet, 50 a class', FIFTY, dict(real=REAL, both=both(), both_quarter=both(share=0.25), corpus=CORPUS)
+  )
   # ten images of each class, others with each seed, most of which the generator has not seen
   jobs['classify_not_finetuned'] = classify(
     'ResNet, 10 others a class',
