@@ -43,7 +43,7 @@ def recipe(num_steps):
 
 def training(job, dataset, optimizer, learning_rate, num_steps, preview_sampler, schedule, **more):
   section = quickstart.training(
-    job, 'embed_classes', dataset, optimizer, learning_rate, num_steps, preview_sampler, **more
+    job, 'embed_classes', dataset, optimizer, learning_rate, num_steps, preview_sampler, 64, **more
   )
   section['optimizer'].update(schedule=schedule)
   section['preview'].update(prompts=small.PREVIEW)
@@ -72,7 +72,7 @@ def classify(mixtures, seeds=SEEDS, test=small.TEST, **more):
   return dict(
     job='classify',
     model=RESNET,
-    recipe=recipe(2000),
+    recipe=recipe(1600),
     size=32,
     real=LABELLED,
     mixtures=mixtures,
@@ -104,7 +104,7 @@ def training_of_stages():
     job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
   )
   jobs['pretrain_base'] = pretraining(BASE, 1e-3, 2800, BASE_SAMPLER)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 2400, BASE_SAMPLER)
+  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 2200, BASE_SAMPLER)
   jobs['pretrain_sr32'] = pretraining(SR_32, 2e-3, 600, SR_SAMPLER)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 5e-4, 200, SR_SAMPLER)
   return jobs
@@ -156,8 +156,8 @@ def studies():
   jobs = {}
   shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
   mixtures = {name: both(2, **how) for name, how in shares.items()}
-  mixtures |= {f'{name}_agrees': both(1, keep=AGREES, **how) for name, how in shares.items()}
-  jobs['classify_choices'] = classify(dict(real=REAL, **mixtures), FEW_SEEDS, VALIDATION_OF_CLASSIFIERS)
+  mixtures['share_50_agrees'] = both(1, keep=AGREES, synthetic_share=0.5)
+  jobs['classify_choices'] = classify(mixtures, FEW_SEEDS, VALIDATION_OF_CLASSIFIERS)
   mixtures = {f'synthetic_{n}x': synthetic(n) for n in (1, 2)}
   mixtures |= {f'both_{n}x': both(n) for n in (1, 2)}
   jobs['classify_synthetic'] = classify(dict(real=REAL, **mixtures, chosen=both(2, **CHOSEN)))

@@ -46,7 +46,7 @@ RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1500, batch_size=64, crop_
 
 
 def training(job, text, optimizer, num_steps, preview_sampler, prompts=PREVIEW, **more):
-  section = quickstart.training(job, text, TRAIN, optimizer, 2e-3, num_steps, preview_sampler, **more)
+  section = quickstart.training(job, text, TRAIN, optimizer, 2e-3, num_steps, preview_sampler, 64, **more)
   section['preview'].update(prompts=prompts)
   return section
 

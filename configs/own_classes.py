@@ -62,7 +62,7 @@ def get_config(argument=''):
   max_length = -(-max(len(prompt.encode()) + 1 for prompt in long_prompts) // 8) * 8
 
   def training(job, text, optimizer, num_steps, sampler, previewed, **more):
-    section = quickstart.training(job, text, train, optimizer, 2e-3, num_steps, sampler, **more)
+    section = quickstart.training(job, text, train, optimizer, 2e-3, num_steps, sampler, 64, **more)
     section['preview'].update(prompts=previewed[:NUM_PREVIEWED], columns=6)
     return section
 

@@ -68,7 +68,7 @@ SR = dict(
     num_heads=2,
   ),
 )
-BASE_SAMPLER = sampler(20)
+BASE_SAMPLER = sampler(16)
 SR_SAMPLER = sampler(8)
 
 RESNET = dict(
@@ -101,12 +101,12 @@ def recipe(learning_rate, weight_decay, num_steps, batch_size, crop_padding=2):
   )
 
 
-RECIPE_8, RECIPE_16, RECIPE_32 = (recipe(1e-2, 0.05, 200, 64, crop_padding=shift) for shift in (0, 1, 2))
+RECIPE_8, RECIPE_16, RECIPE_32 = (recipe(1e-2, 0.05, 150, 64, crop_padding=shift) for shift in (0, 1, 2))
 # what can be had without a generator: stronger augmentation
-AUGMENTED = dict(recipe(1e-2, 0.05, 200, 64, crop_padding=1), erasing=0.25, mixup_alpha=0.2)
+AUGMENTED = dict(recipe(1e-2, 0.05, 150, 64, crop_padding=1), erasing=0.25, mixup_alpha=0.2)
 
 
-def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sampler, **more):
+def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sampler, batch_size=32, **more):
   return dict(
     job=job,
     text=text,
@@ -119,20 +119,21 @@ def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sa
       scale_by_parameter=False,
     ),
     num_steps=num_steps,
+    batch_size=batch_size,
     checkpoint_every=num_steps // 4,
     ema_decay=0.99,
     preview=dict(prompts=NAMES, columns=10, sampler=preview_sampler),
-    **dict(batch_size=64) | more,
+    **more,
   )
 
 
-def finetuning(init, optimizer, num_steps, preview_sampler, **more):
+def finetuning(init, optimizer, num_steps, preview_sampler):
   """Gently: an eighth of each batch is labelled images; more of these make the images of a class alike."""
   blend = [dict(text='embed_captions', dataset=WEB, share=7 / 8)]
   section = training(
     'finetune', 'embed_classes', TEN, optimizer, 3e-4, num_steps, preview_sampler, init=init, blend=blend
   )
-  return section | dict(checkpoint_every=num_steps) | more
+  return dict(section, checkpoint_every=num_steps)
 
 
 def classify(title, real, mixtures, model=RESNET_8, model_recipe=RECIPE_8, size=8, seeds=SEEDS, **more):
@@ -164,7 +165,7 @@ def both(num=None, samples='generate', share=0.5):
 TEN_TITLE = 'ResNet, 10 a class'
 CORPUS = dict(real=True, stand_in=NAMED_WEB, synthetic_share=0.5)
 
-MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=200, per_class=40)
+MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=100, per_class=30)
 REFERENCES = dict(train=FIFTY, validation=VALIDATION)
 CAS = dict(model=RESNET_16, recipe=RECIPE_16, test=VALIDATION, seeds=FEW_SEEDS)
 # the base as later jobs draw it
@@ -183,10 +184,10 @@ def training_of_stages():
   """The text-to-image cascade, and its fine-tuning on class names."""
   jobs = {}
   of_captions = ('pretrain', 'embed_captions', WEB, 'adam', 3e-3)
-  jobs['pretrain_base'] = training(*of_captions, 1800, BASE_SAMPLER, stage=BASE)
-  jobs['pretrain_sr32'] = training(*of_captions, 300, SR_SAMPLER, stage=SR, batch_size=32)
+  jobs['pretrain_base'] = training(*of_captions, 2000, BASE_SAMPLER, stage=BASE)
+  jobs['pretrain_sr32'] = training(*of_captions, 300, SR_SAMPLER, stage=SR)
   jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 200, BASE_SAMPLER)
-  jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 100, SR_SAMPLER, batch_size=32)
+  jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 100, SR_SAMPLER)
   return jobs
 
 
@@ -218,7 +219,7 @@ def choice_of_checkpoints_and_settings():
   jobs['sweep_sr32'] = dict(
     job='sweep',
     stages=[BASE_USE, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
-    grid=dict(noise_augmentation=(0.0, 0.1, 0.3)),
+    grid=dict(noise_augmentation=(0.0, 0.1)),
     choose='cas',
     cas=dict(CAS, model=RESNET, recipe=RECIPE_32),
     references=REFERENCES,
