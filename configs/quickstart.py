@@ -106,7 +106,7 @@ RECIPE_8, RECIPE_16, RECIPE_32 = (recipe(1e-2, 0.05, 150, 64, crop_padding=shift
 AUGMENTED = dict(recipe(1e-2, 0.05, 150, 64, crop_padding=1), erasing=0.25, mixup_alpha=0.2)
 
 
-def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sampler, batch_size=32, **more):
+def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sampler, batch_size, **more):
   return dict(
     job=job,
     text=text,
@@ -127,11 +127,20 @@ def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sa
   )
 
 
-def finetuning(init, optimizer, num_steps, preview_sampler):
+def finetuning(init, optimizer, num_steps, preview_sampler, batch_size):
   """Gently: an eighth of each batch is labelled images; more of these make the images of a class alike."""
   blend = [dict(text='embed_captions', dataset=WEB, share=7 / 8)]
   section = training(
-    'finetune', 'embed_classes', TEN, optimizer, 3e-4, num_steps, preview_sampler, init=init, blend=blend
+    'finetune',
+    'embed_classes',
+    TEN,
+    optimizer,
+    3e-4,
+    num_steps,
+    preview_sampler,
+    batch_size,
+    init=init,
+    blend=blend,
   )
   return dict(section, checkpoint_every=num_steps)
 
@@ -184,15 +193,15 @@ def training_of_stages():
   """The text-to-image cascade, and its fine-tuning on class names."""
   jobs = {}
   of_captions = ('pretrain', 'embed_captions', WEB, 'adam', 3e-3)
-  jobs['pretrain_base'] = training(*of_captions, 2000, BASE_SAMPLER, stage=BASE)
-  jobs['pretrain_sr32'] = training(*of_captions, 300, SR_SAMPLER, stage=SR)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 200, BASE_SAMPLER)
-  jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 100, SR_SAMPLER)
+  jobs['pretrain_base'] = training(*of_captions, 1600, BASE_SAMPLER, 64, stage=BASE)
+  jobs['pretrain_sr32'] = training(*of_captions, 250, SR_SAMPLER, 32, stage=SR)
+  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 100, BASE_SAMPLER, 64)
+  jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 100, SR_SAMPLER, 32)
   return jobs
 
 
 def choice_of_checkpoints_and_settings():
-  """The extractor; the best checkpoint of the base and its best sampler settings, on validation images."""
+  """The extractor; the best checkpoint of the base and its best guidance, on validation images."""
   jobs = {}
   jobs['classify_real'] = classify(
     'ResNet, 50 a class', FIFTY, dict(real=REAL), RESNET, RECIPE_32, 32, seeds=(0,)
@@ -203,25 +212,14 @@ def choice_of_checkpoints_and_settings():
     others=('pretrain_base',),
     sampler=dict(BASE_SAMPLER, guidance=1.5),
     reference=VALIDATION,
-    choose='cas',
-    cas=CAS,
     **MEASURED,
   )
   jobs['sweep_guidance'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
-    grid=dict(guidance=(1.0, 1.5, 2.0, 4.0, 8.0)),
+    grid=dict(guidance=(1.0, 2.0, 4.0, 8.0)),
     choose='cas',
     cas=CAS,
-    references=REFERENCES,
-    **MEASURED,
-  )
-  jobs['sweep_sr32'] = dict(
-    job='sweep',
-    stages=[BASE_USE, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
-    grid=dict(noise_augmentation=(0.0, 0.1)),
-    choose='cas',
-    cas=dict(CAS, model=RESNET, recipe=RECIPE_32),
     references=REFERENCES,
     **MEASURED,
   )
@@ -231,7 +229,7 @@ def choice_of_checkpoints_and_settings():
 def data_sets():
   """What is generated, how good it is, and what a classifier thinks of each image."""
   jobs = {}
-  sr_32 = dict(weights='finetune_sr32', sampler=SR_SAMPLER, tuned_by='sweep_sr32')
+  sr_32 = dict(weights='finetune_sr32', sampler=SR_SAMPLER)
   shards = dict(text='embed_classes', dataset=FIFTY, shard_size=500, batch_size=250)
   jobs['generate'] = dict(job='generate', per_class=200, stages=[BASE_USE, sr_32], **shards)
   jobs['generate_not_finetuned'] = dict(
