@@ -16,8 +16,8 @@ LABELLED, UNLABELLED = small.images('train[:10%]'), small.images('train[10%:90%]
 # what settings of the generator are chosen by, and what those of classifiers are
 VALIDATION, VALIDATION_OF_CLASSIFIERS = small.images('train[90%:95%]'), small.images('train[95%:]')
 SEEDS, FEW_SEEDS = (0, 1, 2), (0, 1)
-BASE_SAMPLER = quickstart.sampler(24, logvar=0.3)
-SR_SAMPLER = quickstart.sampler(12, logvar=0.3)
+BASE_SAMPLER = quickstart.sampler(16, logvar=0.3)
+SR_SAMPLER = quickstart.sampler(8, logvar=0.3)
 
 # its first level is at half the size, where four blocks cost what one would cost before it
 BASE = dict(
@@ -104,9 +104,9 @@ def training_of_stages():
     job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
   )
   jobs['pretrain_base'] = pretraining(BASE, 1e-3, 2800, BASE_SAMPLER)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 2200, BASE_SAMPLER)
-  jobs['pretrain_sr32'] = pretraining(SR_32, 2e-3, 600, SR_SAMPLER)
-  jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 5e-4, 200, SR_SAMPLER)
+  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 1600, BASE_SAMPLER)
+  jobs['pretrain_sr32'] = pretraining(SR_32, 2e-3, 400, SR_SAMPLER)
+  jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 5e-4, 100, SR_SAMPLER)
   return jobs
 
 
@@ -126,7 +126,7 @@ def choices_and_images():
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
     grid=dict(guidance=(1.0, 1.5, 2.0, 3.0)),
-    per_class=100,
+    per_class=50,
     choose='cas',
     cas=dict(model=dict(RESNET, stem_stride=1), recipe=recipe(600), test=VALIDATION, seeds=FEW_SEEDS),
     references=REFERENCES,
