@@ -57,7 +57,7 @@ SR = dict(
   size=32,
   low_res_size=16,
   channels=CHANNELS,
-  prediction='v',
+  prediction='x0',
   schedule=dict(kind='linear'),
   network=dict(
     type='efficient_unet',
@@ -69,7 +69,7 @@ SR = dict(
   ),
 )
 BASE_SAMPLER = sampler(16)
-SR_SAMPLER = sampler(8)
+SR_SAMPLER = sampler(4, sampler='ddim')
 
 RESNET = dict(
   type='resnet',
@@ -194,7 +194,7 @@ def training_of_stages():
   jobs = {}
   of_captions = ('pretrain', 'embed_captions', WEB, 'adam', 3e-3)
   jobs['pretrain_base'] = training(*of_captions, 1600, BASE_SAMPLER, 64, stage=BASE)
-  jobs['pretrain_sr32'] = training(*of_captions, 250, SR_SAMPLER, 32, stage=SR)
+  jobs['pretrain_sr32'] = training(*of_captions, 300, SR_SAMPLER, 32, stage=SR)
   jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 100, BASE_SAMPLER, 64)
   jobs['finetune_sr32'] = finetuning('pretrain_sr32', 'adam', 100, SR_SAMPLER, 32)
   return jobs
@@ -227,7 +227,7 @@ def choice_of_checkpoints_and_settings():
 
 
 def data_sets():
-  """What is generated, how good it is, and what a classifier thinks of each image."""
+  """What is generated, and how good it is."""
   jobs = {}
   sr_32 = dict(weights='finetune_sr32', sampler=SR_SAMPLER)
   shards = dict(text='embed_classes', dataset=FIFTY, shard_size=500, batch_size=250)
@@ -240,9 +240,6 @@ def data_sets():
   )
   jobs['evaluate'] = dict(
     job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real', references=REFERENCES
-  )
-  jobs['score'] = dict(
-    job='score', samples='generate', extractor='classify_real', real=FIFTY, size=32, batch_size=500
   )
   return jobs
 
@@ -265,6 +262,9 @@ def studies():
   )
   jobs['classify_fifty'] = classify(
     'ResNet, 50 a class', FIFTY, dict(real=REAL, both=both(), both_quarter=both(share=0.25), corpus=CORPUS)
+  )
+  jobs['score'] = dict(
+    job='score', samples='generate', extractor='classify_fifty', real=FIFTY, size=16, batch_size=500
   )
   # ten images of each class, others with each seed, most of which the generator has not seen
   jobs['classify_not_finetuned'] = classify(
