@@ -61,7 +61,7 @@ def trials_of(tmp_path):
     text = TextStates(np.zeros((10, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     labels, indices = np.arange(_NUM) % 10, np.arange(_NUM) // 10
     samples = _MadeUp((), text, 7, labels, indices, 8, folder.path)
-    references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL]), {})}
+    references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL], len(_REAL)), {})}
     stage = SimpleNamespace(size=2)
     return Trials(
       folder, stage, settings, lambda trial: None, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas
