@@ -6,11 +6,12 @@ one that cannot be its own, it is made by reading the shard once. So a data set 
 reading as many files of a few KB; a look at each of its records would take hours on a network disk.
 """
 
+import collections
 import pathlib
 import struct
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -19,6 +20,8 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.core.progress import progress, say_once
 from imagenet_synth.data import tfrecord
+
+T = TypeVar('T')
 
 LABEL, INDEX = 'image/class/label', 'index'
 """The features of a record that its shard's index has, too."""
@@ -68,21 +71,33 @@ def load_indices(shards: Sequence[pathlib.Path]) -> Iterator[tuple[int, ShardInd
     InputError: a shard is missing; or one without an index is damaged, or not of a generate job.
   """
   missing = []
-  pool = ThreadPoolExecutor(_NUM_READERS)
-  try:
-    for number, index in enumerate(pool.map(_read, shards)):
+  with ThreadPoolExecutor(_NUM_READERS) as pool:
+    for number, index in enumerate(_ahead(pool, _read, shards)):
       if index is None:
         missing.append(number)
       else:
         yield number, index
     if missing:
       with progress(len(missing), f'index of {shards[missing[0]].parent}', unit='shard') as bar:
-        for number, index in zip(missing, pool.map(_make, [shards[number] for number in missing])):
+        for number, index in zip(missing, _ahead(pool, _make, [shards[number] for number in missing])):
           yield number, index
           bar.update()
-  finally:
-    # whoever is stopped does not wait for what has not been begun
-    pool.shutdown(cancel_futures=True)
+
+
+def _ahead(
+  pool: ThreadPoolExecutor, fn: Callable[[pathlib.Path], T], shards: Iterable[pathlib.Path]
+) -> Iterator[T]:
+  """Yields what a function returns for each shard, in order; not many are begun before they are asked for.
+
+  So little is in memory, and whoever is stopped waits for what was begun alone.
+  """
+  pending: collections.deque[Future[T]] = collections.deque()
+  for shard in shards:
+    pending.append(pool.submit(fn, shard))
+    if len(pending) > 2 * _NUM_READERS:
+      yield pending.popleft().result()
+  while pending:
+    yield pending.popleft().result()
 
 
 def missing_shard(shard: pathlib.Path) -> InputError:
