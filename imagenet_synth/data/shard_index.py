@@ -112,11 +112,13 @@ def _read(shard: pathlib.Path) -> ShardIndex | None:
   except FileNotFoundError:
     raise missing_shard(shard) from None
   try:
-    index = _parsed(index_path(shard).read_bytes())
+    written = _parsed(index_path(shard).read_bytes())
   except FileNotFoundError:
-    index = _in_memory.get(shard)
-  is_own = index is not None and (int(index.ends[-1]) if len(index.ends) else 0) == size
-  return index if is_own else None
+    written = None
+  for index in (written, _in_memory.get(shard)):
+    if index is not None and (int(index.ends[-1]) if len(index.ends) else 0) == size:
+      return index
+  return None
 
 
 def _parsed(data: bytes) -> ShardIndex | None:

@@ -85,17 +85,20 @@ def test_a_writer_that_is_killed_leaves_no_index_of_the_shard_before(shard, monk
   assert _load(shard).indices.tolist() == [1, 0, 0]
 
 
-def test_where_nothing_can_be_written_an_index_is_kept_in_memory(shard, monkeypatch, capsys):
+@pytest.mark.parametrize('is_damaged', [True, False])
+def test_where_nothing_can_be_written_an_index_is_kept_in_memory(is_damaged, shard, monkeypatch, capsys):
   def write(path, data):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
   index_path(shard).unlink()
+  if is_damaged:
+    index_path(shard).write_bytes(b'no index')
   monkeypatch.setattr(shard_index, 'write_atomic', write)
   first = _load(shard)
   assert (
     f'{shard.parent}: indices of shards are kept in memory, not written (Read-only' in capsys.readouterr().err
   )
-  assert not index_path(shard).exists()
+  assert index_path(shard).exists() == is_damaged
   with monkeypatch.context() as patch:
     _no_reading(patch)
     np.testing.assert_array_equal(_load(shard), first)
