@@ -49,7 +49,7 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
   {len(manifest['class_names']):,} classes. None of them is a photo: all were drawn by a diffusion model.
 - Plan: {manifest['plan']}. Seed {manifest['seed']}.
 - Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in
-  `manifest.json`.
+  `manifest.json`. The `*.index` beside a shard says where its records are, and can be made anew.
 - TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`.
 - Made by job `{origin['job']}`, configuration `{origin['config_hash']}`, code `{origin['revision']}`.
 

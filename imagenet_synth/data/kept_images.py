@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from imagenet_synth.core.files import read_json, write_json
 from imagenet_synth.data.records import Record, ShardSource
 
@@ -49,15 +51,10 @@ class KeptImages:
 
   def __init__(self, path: pathlib.Path):
     self._path = path / 'previous'
-    self._sources: dict[int, ShardSource] = {}
-    # (class, index within it) -> size -> number in its source
-    self._places: dict[tuple[str, int], dict[int, int]] = {}
+    # by their size
+    self._sets: dict[int, _KeptSet] = {}
     for folder in sorted(self._path.iterdir()) if self._path.is_dir() else ():
-      size = int(folder.name)
-      self._sources[size] = ShardSource(sorted(folder.glob('*.tfrecord')))
-      for number in range(len(self._sources[size])):
-        place = _place(self._sources[size].fields(number))
-        self._places.setdefault(place, {})[size] = number
+      self._sets[int(folder.name)] = _KeptSet(ShardSource(sorted(folder.glob('*.tfrecord'))))
 
   def find(self, wanted: Mapping[str, Any], sizes: Iterable[int]) -> dict[int, Record] | None:
     """Returns the record of each size of an image that would be drawn so; None if not all are there.
@@ -66,12 +63,12 @@ class KeptImages:
       wanted: the fields of `Record` but the image.
       sizes: heights of the images.
     """
-    places, records = self._places.get(_place(wanted), {}), {}
+    records = {}
+    if not self._sets.keys() >= set(sizes):
+      return None
     for size in sizes:
-      if size not in places:
-        return None
-      example = self._sources[size][places[size]]
-      if _drawn_by(example) != _drawn_by(wanted):
+      example = self._sets[size].find(wanted)
+      if example is None or _drawn_by(example) != _drawn_by(wanted):
         return None
       records[size] = Record(example['image'], encoded=example['encoded'], **wanted)
     return records
@@ -81,11 +78,44 @@ class KeptImages:
     shutil.rmtree(self._path, ignore_errors=True)
 
 
-def _place(fields: Mapping[str, Any]) -> tuple[str, int]:
-  """Returns what an image is of; its label is left out, as it changes when classes are added."""
-  return fields['wnid'] or fields['class_name'], fields['index']
+class _KeptSet:
+  """The images of one size: 16 bytes of memory for each, and one of each class is read to know its name."""
+
+  def __init__(self, source: ShardSource):
+    self._source = source
+    labels, indices = source.places()
+    keys = _key(labels, indices)
+    # the images in the order of their keys
+    self._rows = np.argsort(keys, kind='stable')
+    self._keys = keys[self._rows]
+    first_labels, firsts = np.unique(labels, return_index=True)
+    named = zip(first_labels.tolist(), firsts.tolist())
+    self._labels = {_class_id(source.fields(row)): label for label, row in named}
+
+  def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the example of the same class and number within it; None if there is none."""
+    # not the label that is wanted: it changes when classes are added
+    label = self._labels.get(_class_id(wanted))
+    if label is None:
+      return None
+    key = _key(label, wanted['index'])
+    place = int(np.searchsorted(self._keys, key))
+    if place == len(self._keys) or self._keys[place] != key:
+      return None
+    return self._source[int(self._rows[place])]
+
+
+def _key(labels: Any, indices: Any) -> Any:
+  """Returns one number, int64, for a label and a number within the class, of one image or of each."""
+  return np.asarray(labels, np.int64) << 32 | indices
+
+
+def _class_id(fields: Mapping[str, Any]) -> str:
+  """Returns what names an image's class."""
+  return fields['wnid'] or fields['class_name']
 
 
 def _drawn_by(fields: Mapping[str, Any]) -> str:
-  """Returns all that an image is a function of, besides what it is of."""
-  return json.dumps([fields[name] for name in ('seed', 'prompt', 'stages')], sort_keys=True)
+  """Returns all that an image is a function of, and what it is of."""
+  of = [fields[name] for name in ('index', 'seed', 'prompt', 'stages')]
+  return json.dumps([_class_id(fields), *of], sort_keys=True)

@@ -1,28 +1,26 @@
-"""Generated images in TFRecord shards: a shard is written as a whole, and read in any order.
+"""Generated images in TFRecord shards: a shard is written as a whole, and read in any order."""
 
-A TFRecord file is a sequence of [uint64 length, masked crc32c of it, bytes, masked crc32c of them];
-the bytes are a serialized tf.train.Example.
-"""
-
+import functools
 import hashlib
 import io
 import json
 import os
 import pathlib
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-import google_crc32c
 import numpy as np
 from tensorflow.core.example import example_pb2, feature_pb2
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
+from imagenet_synth.data import shard_index, tfrecord
 from imagenet_synth.data.decode import as_picture, decode_image
+from imagenet_synth.data.shard_index import ShardIndex, index_path, missing_shard
 from imagenet_synth.data.source import Examples
 
-_HEADER, _FOOTER = struct.Struct('<QI'), struct.Struct('<I')
+# of one source: the usual limit of a process is 1,024 files, that of some systems 256
+_MAX_OPEN_FILES = 64
 
 
 class Record(NamedTuple):
@@ -58,10 +56,10 @@ class Field(NamedTuple):
 
 
 FIELDS = {
-  'label': Field('image/class/label', 'int'),
+  'label': Field(shard_index.LABEL, 'int'),
   'class_name': Field('image/class/text', 'text'),
   'wnid': Field('image/class/synset', 'text'),
-  'index': Field('index', 'int'),
+  'index': Field(shard_index.INDEX, 'int'),
   'seed': Field('seed', 'int'),
   'prompt': Field('prompt', 'text'),
   'stages': Field('stages', 'json'),
@@ -81,7 +79,7 @@ def write_shard(
   quality: int = 95,
   keep_hash: bool = False,
 ) -> None:
-  """Writes a shard atomically; equal records give equal bytes.
+  """Writes a shard atomically, and its index beside it; equal records give equal bytes.
 
   Args:
     path: the shard's file; its folder is made if it is not there.
@@ -91,12 +89,14 @@ def write_shard(
     keep_hash: write the shard's hash beside it as well, for `shard_hash`.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  file = io.BytesIO()
+  file, places = io.BytesIO(), []
   for record in records:
-    data = _encode(record, image_format, quality)
-    length = struct.pack('<Q', len(data))
-    file.write(length + _FOOTER.pack(_masked_crc(length)) + data + _FOOTER.pack(_masked_crc(data)))
+    file.write(tfrecord.framed(_encode(record, image_format, quality)))
+    places.append((file.tell(), record.label, record.index))
+  # first: a process that is killed meanwhile must not leave the index of the shard that was there before
+  index_path(path).unlink(missing_ok=True)
   write_atomic(path, file.getvalue())
+  shard_index.write_index(path, ShardIndex.of(places))
   if keep_hash:
     _keep_hash(path, file.getvalue())
 
@@ -123,24 +123,27 @@ def _keep_hash(path: pathlib.Path, data: bytes) -> None:
 class ShardSource(Examples):
   """Random access to the images of shards, one shard after the other; each read checks the record's CRC.
 
+  It takes 8 bytes of memory a record and keeps 64 files open at most, however many shards there are. Threads
+  can read at the same time.
+
   Raises:
-    InputError: a shard is cut short or altered; the message names it and the record.
+    InputError: a shard is missing, cut short or altered; the message names it and the record.
   """
 
   def __init__(self, paths: Sequence[pathlib.Path]):
-    self._files = [(path, os.open(path, os.O_RDONLY)) for path in paths]
-    self._places = [
-      (path, fd, number, start, length)
-      for path, fd in self._files
-      for number, (start, length) in enumerate(_offsets(path, fd))
-    ]
-
-  def __del__(self) -> None:
-    for _, fd in getattr(self, '_files', ()):
-      os.close(fd)
+    self._paths = list(paths)
+    # where each record ends, shard by shard
+    self._ends = [np.zeros(0, '<u8')] * len(self._paths)
+    for shard, index in shard_index.load_indices(self._paths):
+      # a copy, as a view would keep the other columns
+      self._ends[shard] = index.ends.copy()
+    # the number of the first record of each shard, and behind the last one of how many there are
+    self._firsts = np.cumsum([0, *map(len, self._ends)])
+    # a file that others take the place of is closed when the last thread that reads it lets it go
+    self._opened = functools.lru_cache(_MAX_OPEN_FILES)(_OpenFile)
 
   def __len__(self) -> int:
-    return len(self._places)
+    return int(self._firsts[-1])
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns an image and what is known of it: the fields of `Record`, and `encoded`, the image's file."""
@@ -153,16 +156,57 @@ class ShardSource(Examples):
     """Returns what is known of an image, without decoding it: the `FIELDS` of its record."""
     return _fields(self._read(index)[0])
 
-  def _read(self, index: int) -> tuple[Mapping[str, feature_pb2.Feature], str]:
+  def places(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the label of each image and its number within its class: int32 [N] each.
+
+    No image is read for it, but the index of each shard.
+    """
+    labels, indices = np.empty(len(self), np.int32), np.empty(len(self), np.int32)
+    for shard, index in shard_index.load_indices(self._paths):
+      rows = slice(self._firsts[shard], self._firsts[shard + 1])
+      labels[rows], indices[rows] = index.labels, index.indices
+    return labels, indices
+
+  def _read(self, index: int) -> tuple[tfrecord.Features, str]:
     """Returns the features of a record, and where it is, for messages."""
-    path, fd, number, start, length = self._places[index]
-    data = os.pread(fd, length + _FOOTER.size, start)
-    if _FOOTER.unpack(data[length:])[0] != _masked_crc(data[:length]):
-      raise _damaged(path, number, 'its bytes do not match their CRC')
-    return example_pb2.Example.FromString(data[:length]).features.feature, f'{path}: record {number}'
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    shard = int(np.searchsorted(self._firsts, index, side='right')) - 1
+    number, path, ends = index - int(self._firsts[shard]), self._paths[shard], self._ends[shard]
+    start, end = int(ends[number - 1]) if number else 0, int(ends[number])
+    # the record whole, in one answer of the disk
+    record = self._opened(path).read(start, end - start)
+    try:
+      return tfrecord.features(record, path, number), f'{path}: record {number}'
+    except InputError:
+      # what is wrong is told by the shard alone, as its index may be that of another one
+      for _ in tfrecord.records(path):
+        pass
+      raise InputError(
+        f'{index_path(path)} is of another shard than the one there now; delete it and run again'
+      ) from None
 
 
-def _fields(features: Mapping[str, feature_pb2.Feature]) -> dict[str, Any]:
+class _OpenFile:
+  """A file that is open until nobody has a use for it."""
+
+  def __init__(self, path: pathlib.Path):
+    self._fd = -1
+    try:
+      self._fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+      raise missing_shard(path) from None
+
+  def __del__(self) -> None:
+    if self._fd >= 0:
+      os.close(self._fd)
+
+  def read(self, start: int, length: int) -> bytes:
+    """Returns bytes of the file, fewer where it ends."""
+    return os.pread(self._fd, length, start)
+
+
+def _fields(features: tfrecord.Features) -> dict[str, Any]:
   return {name: _value(features[field.feature], field.kind) for name, field in FIELDS.items()}
 
 
@@ -172,33 +216,6 @@ def _value(feature: feature_pb2.Feature, kind: str) -> Any:
     return feature.int64_list.value[0]
   text = feature.bytes_list.value[0].decode()
   return json.loads(text) if kind == 'json' else text
-
-
-def _offsets(path: pathlib.Path, fd: int) -> Iterator[tuple[int, int]]:
-  """Yields where the bytes of each record start, and how many they are."""
-  size, position, number = os.fstat(fd).st_size, 0, 0
-  while position < size:
-    header = os.pread(fd, _HEADER.size, position)
-    if len(header) < _HEADER.size:
-      raise _damaged(path, number, 'the file ends within it')
-    length, crc = _HEADER.unpack(header)
-    if crc != _masked_crc(header[:8]):
-      raise _damaged(path, number, 'its length does not match its CRC')
-    start = position + _HEADER.size
-    position, number = start + length + _FOOTER.size, number + 1
-    if position > size:
-      raise _damaged(path, number - 1, 'the file ends within it')
-    yield start, length
-
-
-def _damaged(path: pathlib.Path, number: int, what: str) -> InputError:
-  return InputError(f'{path}: record {number} is damaged ({what}); delete the shard and run generate again')
-
-
-def _masked_crc(data: bytes) -> int:
-  """Returns the CRC32C of some bytes as TFRecord files store it: rotated, a constant added."""
-  crc = google_crc32c.value(data)
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _encode(record: Record, image_format: str, quality: int) -> bytes:

@@ -9,6 +9,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data.records import ShardSource, hash_path
+from imagenet_synth.data.shard_index import index_path
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 
 
@@ -61,6 +62,7 @@ def repair(folder: pathlib.Path, faults: list[Fault]) -> None:
   for fault in faults:
     fault.path.unlink(missing_ok=True)
     hash_path(fault.path).unlink(missing_ok=True)
+    index_path(fault.path).unlink(missing_ok=True)
   if faults:
     (folder / 'job.json').unlink(missing_ok=True)
     (folder / 'manifest.json').unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from imagenet_synth.data.batches import Images
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.metrics import frechet
 from imagenet_synth.metrics.frechet import Moments
-from imagenet_synth.metrics.logits import inception_score
+from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
 from imagenet_synth.metrics.manifold import precision_recall
 
 # images in memory at a time
@@ -21,6 +21,11 @@ _BATCH = 2048
 _NEAREST = 3
 # samples that precision and recall are of (Kynkäänniemi et al., 2019: 50K)
 _MANIFOLD = 10_000
+# of the draws by which images are divided
+_SEED = 0
+
+NUM_SPLITS = 10
+"""Parts of a set over which the Inception Score's mean and deviation are taken, where no config says it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +34,11 @@ class Observed:
 
   # the moments of the features of two random halves of the set
   halves: tuple[Moments, Moments]
-  # the features of the first images, as many as precision and recall are of, [n, D]; None where only moments
-  # are known
+  # the features of images drawn at random, as many as precision and recall are of, in random order, [n, D];
+  # None where only moments are known
   features: np.ndarray | None
-  # the logits of all images, [N, K]; None where only moments are known
-  logits: np.ndarray | None
+  # sums over the predictions of random parts of the set; None where only moments are known
+  predictions: SplitSums | None
 
   @functools.cached_property
   def moments(self) -> Moments:
@@ -51,24 +56,45 @@ class ReferenceSet(NamedTuple):
   described: dict[str, Any]
 
 
-def observe(extractor: Extractor, pictures: Iterable[np.ndarray]) -> Observed:
-  """Returns what the extractor says of images, in batches uint8 [n, S, S, C]; only one is in memory."""
+def observe(
+  extractor: Extractor, pictures: Iterable[np.ndarray], num_images: int, num_splits: int = NUM_SPLITS
+) -> Observed:
+  """Returns what the extractor says of images.
+
+  They may come in any order, such as class by class: chance decides which are in which half, in which split
+  of the Inception Score, and among those that precision and recall are of. It decides alike for all sets of
+  as many images.
+
+  Args:
+    extractor: the network.
+    pictures: batches uint8 [n, S, S, C]; only one is in memory.
+    num_images: how many images there are in all.
+    num_splits: parts of the set over which the Inception Score's mean and deviation are taken; of fewer
+      images, each is a part.
+  """
   halves: tuple[Moments, Moments] | None = None
-  kept, logits, num = [], [], 0
-  # at random, not every other image: sets can go through the classes in a cycle
-  rng = np.random.default_rng(0)
+  # the place of each image in a random order
+  places = np.random.default_rng(_SEED).permutation(np.arange(num_images, dtype=np.int32))
+  start, num_splits = 0, min(num_splits, num_images)
+  rng = np.random.default_rng(_SEED)
   for batch in pictures:
     outputs = extractor.forward(batch)
-    features = np.asarray(outputs.features)
-    zero = Moments.zero(features.shape[1])
-    first, second = halves or (zero, zero)
+    features, logits = np.asarray(outputs.features), np.asarray(outputs.logits)
+    if halves is None:
+      zero = Moments.zero(features.shape[1])
+      halves = zero, zero
+      kept = np.zeros((min(_MANIFOLD, num_images), features.shape[1]), features.dtype)
+      sums = SplitSums.zero(num_splits, logits.shape[1])
     is_first = rng.random(len(batch)) < 0.5
-    halves = frechet.update(first, features[is_first]), frechet.update(second, features[~is_first])
-    kept.append(features[: max(_MANIFOLD - num, 0)])
-    logits.append(np.asarray(outputs.logits))
-    num += len(batch)
+    halves = frechet.update(halves[0], features[is_first]), frechet.update(halves[1], features[~is_first])
+    place = places[start : start + len(batch)]
+    is_kept = place < len(kept)
+    kept[place[is_kept]] = features[is_kept]
+    sums = add_predictions(sums, logits, splits_of(place, num_images, num_splits))
+    start += len(batch)
   assert halves is not None, 'there are no images'
-  return Observed(halves, np.concatenate(kept), np.concatenate(logits))
+  assert start == num_images, f'there are {start} images, not {num_images}'
+  return Observed(halves, kept, sums)
 
 
 def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
@@ -80,24 +106,19 @@ def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
       bar.update(len(pictures))
 
 
-def measure(
-  observed: Observed, references: Mapping[str, ReferenceSet], num_splits: int = 10
-) -> dict[str, Any]:
+def measure(observed: Observed, references: Mapping[str, ReferenceSet]) -> dict[str, Any]:
   """Returns the figures of a set of images, as JSON holds them.
 
   Args:
-    observed: what an extractor says of them. They must be in random order, or go through the classes in a
-      cycle, as each split of the Inception Score must have all classes.
+    observed: what an extractor says of them.
     references: what the images are compared with; features of the first one must be known.
-    num_splits: parts of the set over which the Inception Score's mean and deviation are taken.
 
   Returns:
     fid_NAME for each reference; precision and recall against the first, of `num_manifold` images each; `is`
     and `is_std`, the Inception Score; num_samples; and a `warning` if these are few.
   """
-  assert observed.logits is not None and observed.features is not None
-  # of very few images: as many splits as there are, and no manifold
-  mean, std = inception_score(observed.logits, min(num_splits, len(observed.logits)))
+  assert observed.predictions is not None and observed.features is not None
+  mean, std = inception_score(observed.predictions)
   result: dict[str, Any] = {
     f'fid_{name}': frechet.frechet_distance(observed.moments, real.observed.moments)
     for name, real in references.items()
@@ -105,6 +126,7 @@ def measure(
   real_features = next(iter(references.values())).observed.features
   assert real_features is not None
   num = min(len(real_features), len(observed.features))
+  # of very few images there is no manifold
   if num > _NEAREST:
     result |= precision_recall(real_features[:num], observed.features[:num], _NEAREST)._asdict()
   result |= {'is': mean, 'is_std': std, 'num_samples': observed.moments.count, 'num_manifold': num}

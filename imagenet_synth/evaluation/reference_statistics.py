@@ -12,15 +12,12 @@ from imagenet_synth.core.files import json_hash, read_arrays, tree_hash, write_a
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.evaluation.extractors import Extractor
-from imagenet_synth.evaluation.measuring import Observed, ReferenceSet, in_batches, observe
+from imagenet_synth.evaluation.measuring import NUM_SPLITS, Observed, ReferenceSet, in_batches, observe
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.metrics import frechet
 from imagenet_synth.metrics.frechet import Moments
-
-# logits that are kept of a split: those of all training images would take gigabytes, and no one asks for
-# their Inception Score
-_REAL_LOGITS = 50_000
+from imagenet_synth.metrics.logits import SplitSums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,42 +56,44 @@ def observed_references(
   extractor: Extractor,
   size: int,
   folder: JobFolder,
+  num_splits: int = NUM_SPLITS,
 ) -> dict[str, ReferenceSet]:
   """Returns each of them by its name, the main one first.
 
-  Images of the splits are brought to `size` first, as the generated ones are.
+  Images of the splits are brought to `size` first, as the generated ones are; `num_splits` is that of their
+  Inception Score.
   """
   main = main_reference(references)
   names = [main, *(name for name in sorted(references) if name != main)]
-  splits = {name: observe_real(extractor, references[name], size, folder) for name in names}
+  splits = {name: observe_real(extractor, references[name], size, folder, num_splits) for name in names}
   return splits | {name: _read(of) for name, of in statistics.items()}
 
 
-def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int, folder: JobFolder) -> ReferenceSet:
+def observe_real(
+  extractor: Extractor, dataset: DatasetConfig, size: int, folder: JobFolder, num_splits: int = NUM_SPLITS
+) -> ReferenceSet:
   """Returns the images of a split, brought to `size`, as a reference.
 
   What the extractor says of them is kept in WORKDIR/references, for all jobs.
   """
   source = dataset.open(folder)
   about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
-  path = folder.workdir / 'references' / f'{json_hash([extractor.described, about])}.npz'
+  path = folder.workdir / 'references' / f'{json_hash([extractor.described, about, num_splits])}.npz'
   if not path.exists():
     data = Images(source, size, lambda example: 0, cache=False)
-    observed = observe(extractor, in_batches(data, f'{folder.name} {dataset.split} {size}x{size}'))
-    assert observed.features is not None and observed.logits is not None
+    batches = in_batches(data, f'{folder.name} {dataset.split} {size}x{size}')
+    observed = observe(extractor, batches, len(data), num_splits)
+    assert observed.features is not None and observed.predictions is not None
     halves = {
       f'{field.name}_{i}': getattr(half, field.name)
       for i, half in enumerate(observed.halves)
       for field in dataclasses.fields(Moments)
     }
     write_arrays(
-      path,
-      **halves,
-      features=observed.features,
-      logits=observed.logits[:_REAL_LOGITS],
-      floor=_floor(observed),
+      path, **halves, **observed.predictions._asdict(), features=observed.features, floor=_floor(observed)
     )
   kept = read_arrays(path)
+  predictions = SplitSums(*(kept[name] for name in SplitSums._fields))
 
   def half(i: int) -> Moments:
     return Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}'])
@@ -102,7 +101,7 @@ def observe_real(extractor: Extractor, dataset: DatasetConfig, size: int, folder
   about |= {'resize': 'centre square, antialiased bilinear', 'rounding': 'uint8'}
   if np.isfinite(kept['floor']):
     about['floor'] = float(kept['floor'])
-  return _described(Observed((half(0), half(1)), kept['features'], kept['logits']), about)
+  return _described(Observed((half(0), half(1)), kept['features'], predictions), about)
 
 
 def _floor(observed: Observed) -> float:

@@ -109,7 +109,7 @@ class Trials:
     shown = np.stack([source[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(source)))])
     save_grid(path / 'samples.png', shown, _COLUMNS)
     data = Images(source, size, lambda example: example['label'], cache=False)
-    observed = observe(self.extractor, in_batches(data, f'{path.name} measured'))
+    observed = observe(self.extractor, in_batches(data, f'{path.name} measured'), len(data))
     metrics = {**trial, **measure(observed, self.references)}
     if self.cas:
       names = self.class_names

@@ -19,6 +19,7 @@ from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
+from imagenet_synth.data.records import ShardSource
 from imagenet_synth.data.source import Contents, Examples
 from imagenet_synth.data.subsets import drawn_of_each_class, in_class_plan
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
@@ -229,6 +230,8 @@ class _Runs:
     self.model = for_classes(config.model, len(self.class_names), 'model')
     self._test_map = self._map(self.test.class_names, str(config.test))
     self._real_parts = self._parts_of_seeds()
+    # of the generate job of this name, at this size: mixtures of the same images share what is open
+    self._opened: dict[tuple[str, int], ShardSource] = {}
     self._added = {name: self._added_parts(mixture) for name, mixture in config.mixtures.items()}
 
   def path(self, mixture: str, seed: int) -> pathlib.Path:
@@ -346,7 +349,10 @@ class _Runs:
       rows = in_class_plan(source.labels(), len(names))
     else:
       samples = mixture.added.open(self._folder)
-      source = samples.images(min(mixture.large_enough(samples.sizes, self._config.images_size)))
+      size = min(mixture.large_enough(samples.sizes, self._config.images_size))
+      if (mixture.added.name, size) not in self._opened:
+        self._opened[mixture.added.name, size] = samples.images(size)
+      source = self._opened[mixture.added.name, size]
       names, rows = samples.class_names, range(samples.num_images)
     wanted = mixture.num_wanted(self._num_real)
     if mixture.keep is not None:

@@ -12,7 +12,14 @@ from imagenet_synth.data.batches import Images
 from imagenet_synth.data.foreign_images import open_images
 from imagenet_synth.data.source import Examples
 from imagenet_synth.evaluation.extractors import ExtractorReference
-from imagenet_synth.evaluation.measuring import ReferenceSet, in_batches, measure, observe, provenance
+from imagenet_synth.evaluation.measuring import (
+  NUM_SPLITS,
+  ReferenceSet,
+  in_batches,
+  measure,
+  observe,
+  provenance,
+)
 from imagenet_synth.evaluation.reference_statistics import (
   References,
   Statistics,
@@ -41,7 +48,7 @@ class Config:
   # images that were made elsewhere: shards, files or ADM's npz, see `data.foreign_images`
   path: str | None = None
   # parts of the images over which the Inception Score's mean and deviation are taken
-  num_splits: Count = 10
+  num_splits: Count = NUM_SPLITS
 
   def validate(self) -> None:
     """Raises `Invalid` unless exactly one of `samples` and `path` is given."""
@@ -70,12 +77,15 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   sizes = {}
   with progress(len(config.sizes), folder.name, unit='size') as bar:
     for size in config.sizes:
-      references = observed_references(config.references, config.statistics, extractor, size, folder)
+      references = observed_references(
+        config.references, config.statistics, extractor, size, folder, config.num_splits
+      )
       data = Images(_images(config, size, folder), size, lambda example: 0, cache=False)
-      observed = observe(extractor, in_batches(data, f'{folder.name} {size}x{size}'))
+      batches = in_batches(data, f'{folder.name} {size}x{size}')
+      observed = observe(extractor, batches, len(data), config.num_splits)
       observed.moments.save(folder.path / f'statistics_{size}.npz')
       sizes[size] = {
-        **measure(observed, references, config.num_splits),
+        **measure(observed, references),
         'real': _real(references, config),
         **provenance(extractor, references),
       }
@@ -95,9 +105,7 @@ def _real(references: Mapping[str, ReferenceSet], config: Config) -> dict[str, d
   """Returns what the other real splits get against the main one, by name: no generator need do better."""
   main, *others = references
   others = [name for name in others if name in config.references]
-  return {
-    name: measure(references[name].observed, {main: references[main]}, config.num_splits) for name in others
-  }
+  return {name: measure(references[name].observed, {main: references[main]}) for name in others}
 
 
 def _in_words(size: int, figures: Mapping[str, Any]) -> str:

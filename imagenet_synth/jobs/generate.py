@@ -23,6 +23,7 @@ from imagenet_synth.data import dataset_card, tfds_metadata
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
 from imagenet_synth.data.records import Record, shard_hash, write_shard
+from imagenet_synth.data.shard_index import load_indices
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
@@ -138,6 +139,9 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   manifest = {'origin': folder.origin, **plan, 'shards': hashes}
   if is_first():
     for size in sizes:
+      # those that a kill has left out are made: whoever reads the data set may not be able to write there
+      for _ in load_indices([shard.files[size] for shard in shards]):
+        pass
       lengths = [len(shard) for shard in shards]
       channels = stages[0].stage.channels
       tfds_metadata.write(folder.path / str(size), lengths, channels, text.class_names)

@@ -134,9 +134,7 @@ class _Scorer:
   def table(self, shard: pathlib.Path) -> ScoreTable:
     """Returns the scores of the images of a shard."""
     source = ShardSource([shard])
-    fields = [source.fields(row) for row in range(len(source))]
-    labels = np.array([of['label'] for of in fields], np.int32)
-    indices = np.array([of['index'] for of in fields], np.int32)
+    labels, indices = source.places()
     parts, features = [], []
     for rows, pictures in Ahead(self._batches(source)):
       outputs = self._forward(pictures)

@@ -2,11 +2,12 @@
 
 Everything takes logits [N, K] of any float type; log-probabilities are logits too (log-softmax
 leaves them as they are). Sums are in float64 and over blocks of rows, so that `logits` may be a
-memory map larger than memory. Accuracies are fractions in [0, 1]. Logits that are not [N, K] or not
-finite, and labels that do not fit them, raise InputError.
+memory map larger than memory; those of the Inception Score are streamed. Accuracies are fractions
+in [0, 1]. Logits that are not [N, K] or not finite, and labels that do not fit them, raise InputError.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,33 +18,62 @@ _BLOCK_ROWS = 8192
 _LOG_ZERO = -800.0
 
 
-def inception_score(logits: np.ndarray, num_splits: int = 10) -> tuple[float, float]:
-  """Returns mean and standard deviation over splits of exp(E_x KL(p(y|x) || p(y))), of logits [N, K].
+class SplitSums(NamedTuple):
+  """Sums over the predictions seen so far in S parts of a set, of which the Inception Score is made."""
 
-  Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. As in the authors'
-  code the splits are contiguous, split i holding rows floor(i N / n) to floor((i + 1) N / n), and
-  the deviation is the population one (ddof 0). If N is not divisible every row still counts and
-  sizes differ by one. p(y) is each split's own, so rows must be in random order of class: samples
-  sorted by class score about 1.
-  """
+  # how many predictions they are of, int64 [S]
+  num: np.ndarray
+  # of the probabilities, float64 [S, K]
+  probs: np.ndarray
+  # of the entropies in nats, float64 [S]
+  entropy: np.ndarray
+
+  @classmethod
+  def zero(cls, num_splits: int, num_classes: int) -> 'SplitSums':
+    """Returns the sums of no prediction at all, which a stream starts from."""
+    return cls(np.zeros(num_splits, int), np.zeros((num_splits, num_classes)), np.zeros(num_splits))
+
+
+def add_predictions(sums: SplitSums, logits: np.ndarray, splits: np.ndarray) -> SplitSums:
+  """Returns the sums of the predictions seen so far and of `logits` [N, K], of `splits` int [N]."""
   logits = _checked(logits)
-  if not 1 <= num_splits <= len(logits):
-    raise InputError(f'inception score of {len(logits)} samples cannot have {num_splits} splits')
-  bounds = [i * len(logits) // num_splits for i in range(num_splits + 1)]
-  scores = [_split_score(logits[start:end]) for start, end in zip(bounds[:-1], bounds[1:])]
-  return float(np.mean(scores)), float(np.std(scores))
+  num, probs, entropy = sums
+  for rows, log_probs in _log_prob_blocks(logits):
+    is_of = (splits[rows] == np.arange(len(num))[:, None]).astype(np.float64)
+    num = num + is_of.sum(axis=1).astype(int)
+    probs = probs + is_of @ np.exp(log_probs)
+    entropy = entropy + is_of @ _entropy(log_probs)
+  return SplitSums(num, probs, entropy)
 
 
-def _split_score(logits: np.ndarray) -> float:
-  """Returns the score of one split: the mean KL is the marginal's entropy less the mean entropy."""
-  sum_probs, sum_entropy = np.zeros(logits.shape[1]), 0.0
-  for _, log_probs in _log_prob_blocks(logits):
-    sum_probs += np.exp(log_probs).sum(axis=0)
-    sum_entropy += _entropy(log_probs).sum()
-  marginal = sum_probs / len(logits)
+def splits_of(places: np.ndarray, num: int, num_splits: int) -> np.ndarray:
+  """Returns the split of each place in an order of `num` samples: int [n], for places int [n].
+
+  Split i holds places floor(i N / n) to floor((i + 1) N / n), as in the code of Salimans et al.: if N is not
+  divisible every sample still counts and sizes differ by one.
+  """
+  ends = [(i + 1) * num // num_splits for i in range(num_splits)]
+  return np.searchsorted(ends, places, side='right')
+
+
+def inception_score(sums: SplitSums) -> tuple[float, float]:
+  """Returns mean and standard deviation over splits of exp(E_x KL(p(y|x) || p(y))).
+
+  Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. As in the authors' code the
+  deviation is the population one (ddof 0). p(y) is each split's own, so splits must be drawn at random:
+  of samples sorted by class, contiguous splits score about 1. The mean KL is the entropy of p(y) less the
+  mean entropy.
+
+  Raises:
+    InputError: a split has no samples.
+  """
+  if not sums.num.all():
+    raise InputError(f'inception score of {sums.num.sum()} samples cannot have {len(sums.num)} splits')
+  marginal = sums.probs / sums.num[:, None]
   log_marginal = np.log(np.maximum(marginal, np.exp(_LOG_ZERO / 2)))
-  marginal_entropy = -(marginal * log_marginal).sum()
-  return float(np.exp(marginal_entropy - sum_entropy / len(logits)))
+  marginal_entropy = -(marginal * log_marginal).sum(axis=1)
+  scores = np.exp(marginal_entropy - sums.entropy / sums.num)
+  return float(np.mean(scores)), float(np.std(scores))
 
 
 def _entropy(log_probs: np.ndarray) -> np.ndarray:

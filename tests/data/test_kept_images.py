@@ -28,7 +28,11 @@ def _write(path, sizes=(2, 4), **changes):
 
 
 def _names(path):
-  return {str(file.relative_to(path)) for file in path.rglob('*') if file.is_file()}
+  """All files but the indices of shards, which are with each."""
+  files = {str(file.relative_to(path)) for file in path.rglob('*') if file.is_file()}
+  indices = {f'{file}.index' for file in files if file.endswith('.tfrecord')}
+  assert indices <= files
+  return files - indices
 
 
 def test_shards_of_the_same_plan_stay(tmp_path):
@@ -104,3 +108,30 @@ def test_what_was_set_aside_is_deleted_when_it_is_not_needed_anymore(kept):
   KeptImages(kept).delete()
   assert _names(kept) == {'plan.json'}
   KeptImages(kept).delete()
+
+
+def test_images_are_found_by_the_indices_and_one_record_of_each_class(tmp_path, monkeypatch):
+  """Classes go by their names: 'dog' has another label now."""
+  set_aside(tmp_path, {'counts': [3, 3]})
+  names, rng = ('cat', 'dog'), np.random.default_rng(0)
+  places = [(label, index) for label in range(2) for index in range(3)]
+  for number, rows in enumerate(np.split(rng.permutation(6), 2)):
+    records = [
+      Record(
+        np.full((2, 2, 3), 40 * row, np.uint8),
+        **{**_FIELDS, 'label': places[row][0], 'class_name': names[places[row][0]], 'index': places[row][1]},
+      )
+      for row in rows.tolist()
+    ]
+    write_shard(tmp_path / '2' / shard_name(number, 2), records)
+  set_aside(tmp_path, {'counts': [4, 4, 4]})
+  read = []
+  fields = ShardSource.fields
+  monkeypatch.setattr(ShardSource, 'fields', lambda self, index: read.append(index) or fields(self, index))
+  images = KeptImages(tmp_path)
+  assert len(read) == 2
+  for row, (label, index) in enumerate(places):
+    wanted = {**_FIELDS, 'label': label + 5, 'class_name': names[label], 'index': index}
+    assert (images.find(wanted, [2])[2].image == 40 * row).all()
+  for wanted in ({'index': 3}, {'class_name': 'emu'}):
+    assert images.find({**_FIELDS, **wanted}, [2]) is None

@@ -1,6 +1,9 @@
 """Shards read back as written, by us and by TensorFlow; damage never goes unnoticed."""
 
 import hashlib
+import os
+import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
@@ -8,7 +11,10 @@ import pytest
 import tensorflow as tf
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.data import records as records_module
+from imagenet_synth.data import shard_index
 from imagenet_synth.data.records import Record, ShardSource, shard_hash, shard_name, write_shard
+from imagenet_synth.data.shard_index import index_path
 
 
 def _records(num, channels, size=4):
@@ -93,7 +99,8 @@ def test_equal_records_give_equal_bytes(tmp_path):
   for name in ('a', 'b'):
     write_shard(tmp_path / name, _records(3, 1))
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
+  assert (tmp_path / 'a.index').read_bytes() == (tmp_path / 'b.index').read_bytes()
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'a.index', 'b', 'b.index']
 
 
 def _read_all(path):
@@ -101,11 +108,14 @@ def _read_all(path):
   return [source[i] for i in range(len(source))]
 
 
-def test_every_flipped_byte_is_noticed(tmp_path):
+@pytest.mark.parametrize('has_index', [True, False])
+def test_every_flipped_byte_is_noticed(has_index, tmp_path):
   path = tmp_path / 'shard'
   write_shard(path, _records(2, 1, size=2))
   whole = path.read_bytes()
   for place in range(len(whole)):
+    if not has_index:
+      index_path(path).unlink(missing_ok=True)
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
     with pytest.raises(InputError, match=rf'{path}: record [01] is damaged'):
       _read_all(path)
@@ -131,3 +141,78 @@ def test_no_shards_hold_no_records(tmp_path):
   assert len(ShardSource([])) == 0
   write_shard(tmp_path / 'shard', [])
   assert len(ShardSource([tmp_path / 'shard'])) == 0
+
+
+def test_a_shard_that_is_missing_is_named_when_the_source_is_opened_and_later(tmp_path, monkeypatch):
+  monkeypatch.setattr(records_module, '_MAX_OPEN_FILES', 1)
+  paths = [tmp_path / name for name in ('a', 'b')]
+  for path in paths:
+    write_shard(path, _records(1, 1))
+  source = ShardSource(paths)
+  source[0], source[1]
+  paths[0].unlink()
+  for read in (lambda: source[0], lambda: ShardSource(paths)):
+    with pytest.raises(InputError, match=f'^{paths[0]} is missing; --verify --repair'):
+      read()
+  with pytest.raises(IndexError):
+    source[2]
+
+
+def test_an_index_of_another_shard_of_the_same_length_is_named(tmp_path):
+  """Nothing but reading can tell: it is whole and fits the size of the file."""
+  a, b = tmp_path / 'a', tmp_path / 'b'
+  some = _records(2, 1)
+  write_shard(a, [some[0]._replace(prompt='a'), some[1]._replace(prompt='a longer one')])
+  write_shard(b, [some[0]._replace(prompt='a longer one'), some[1]._replace(prompt='a')])
+  index_path(a).write_bytes(index_path(b).read_bytes())
+  with pytest.raises(InputError, match=f'^{index_path(a)} is of another shard .*; delete it and run again$'):
+    _read_all(a)
+  index_path(a).unlink()
+  assert [example['prompt'] for example in _read_all(a)] == ['a', 'a longer one']
+
+
+def test_a_shard_that_is_cut_off_while_it_is_read_is_named(tmp_path):
+  path = tmp_path / 'shard'
+  write_shard(path, _records(2, 1))
+  source = ShardSource([path])
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(InputError, match=f'{path}: record 1 is damaged .the file ends within it.'):
+    source[1]
+
+
+def _num_open_files():
+  return len(os.listdir('/dev/fd'))
+
+
+@pytest.fixture
+def limited_files():
+  """The limit of open files is 40 above those that are open."""
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (_num_open_files() + 40, limits[1]))
+  yield
+  resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_many_more_shards_than_files_may_be_open_are_read_by_threads(limited_files, tmp_path, monkeypatch):
+  monkeypatch.setattr(records_module, '_MAX_OPEN_FILES', 8)
+  monkeypatch.setattr(shard_index, '_NUM_READERS', 8)
+  some = _records(300, 1, size=1)
+  paths = [tmp_path / shard_name(shard, 100) for shard in range(100)]
+  for shard, path in enumerate(paths):
+    write_shard(path, some[3 * shard : 3 * shard + 3])
+  index_path(paths[50]).unlink()
+  before = _num_open_files()
+  source = ShardSource(paths)
+  order = np.random.default_rng(0).permutation(np.tile(np.arange(300), 5)).tolist()
+  with ThreadPoolExecutor(8) as pool:
+    for index, example in zip(order, pool.map(source.__getitem__, order), strict=True):
+      assert example['index'] == index
+      np.testing.assert_array_equal(example['image'], some[index].image)
+  assert _num_open_files() == before + 8
+  labels, indices = source.places()
+  assert labels.dtype == indices.dtype == np.int32
+  np.testing.assert_array_equal(indices, np.arange(300))
+  np.testing.assert_array_equal(labels, np.arange(300) % 3)
+  # what a source has open goes with it
+  del source
+  assert _num_open_files() == before

@@ -52,7 +52,7 @@ def test_shards_that_are_as_planned_have_no_faults(shards, tmp_path):
   before = _names(tmp_path)
   assert verify(tmp_path) == [] and num_shards(tmp_path) == 4
   repair(tmp_path, [])
-  assert _names(tmp_path) == before and len(before) == 10
+  assert _names(tmp_path) == before and len(before) == 14
 
 
 @pytest.mark.parametrize('look', [verify, num_shards])
@@ -123,5 +123,5 @@ def test_repair_leaves_what_is_whole_and_lets_generate_make_the_rest(shards, tmp
   repair(tmp_path, verify(tmp_path))
   gone = {'manifest.json', 'job.json'}
   for path in (missing, altered):
-    gone |= {f'{path.parent.name}/{path.name}', f'{path.parent.name}/{path.name}.sha256'}
+    gone |= {f'{path.parent.name}/{path.name}{suffix}' for suffix in ('', '.sha256', '.index')}
   assert before - _names(tmp_path) == gone and _names(tmp_path) <= before

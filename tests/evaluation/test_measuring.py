@@ -14,7 +14,9 @@ from imagenet_synth.evaluation.measuring import (
   observe,
   provenance,
 )
+from imagenet_synth.metrics import frechet
 from imagenet_synth.metrics.frechet import Moments
+from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
 from imagenet_synth.models.outputs import Outputs
 
 _NUM_FEATURES = 4
@@ -33,16 +35,19 @@ def _pictures(num, seed=0, low=0):
   return np.random.default_rng(seed).integers(low, 256, (num, 2, 2, 1), np.uint8)
 
 
-def _reference(num, **how):
-  pictures = _pictures(num, **how)
-  return ReferenceSet(observe(_EXTRACTOR, [pictures]), {'num_images': num})
+def _observed(batches, num_splits=10):
+  return observe(_EXTRACTOR, batches, sum(map(len, batches)), num_splits)
+
+
+def _reference(num, num_splits=10, **how):
+  return ReferenceSet(_observed([_pictures(num, **how)], num_splits), {'num_images': num})
 
 
 def test_moments_are_those_of_all_images_however_they_are_cut_into_batches():
   pictures = _pictures(101)
   features = pictures.reshape(101, -1).astype(np.float64)
   for batches in ([pictures], [pictures[:40], pictures[40:41], pictures[41:]]):
-    moments = observe(_EXTRACTOR, batches).moments
+    moments = _observed(batches).moments
     assert moments.count == 101
     np.testing.assert_allclose(moments.mean, features.mean(axis=0))
     np.testing.assert_allclose(moments.covariance, np.cov(features.T))
@@ -51,17 +56,63 @@ def test_moments_are_those_of_all_images_however_they_are_cut_into_batches():
 def test_halves_are_of_other_images_each_and_mix_sets_that_go_through_the_classes_in_a_cycle():
   """Every other image would be a class each."""
   pictures = np.tile(np.array([0, 255], np.uint8), 200)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-  first, second = observe(_EXTRACTOR, [pictures]).halves
+  first, second = _observed([pictures]).halves
   assert first.count + second.count == 400 and 150 < first.count < 250
   assert 90 < first.mean[0] < 165 and 90 < second.mean[0] < 165
 
 
-def test_features_are_kept_of_the_first_images_and_logits_of_all(monkeypatch):
-  monkeypatch.setattr(measuring, '_MANIFOLD', 7)
-  pictures = _pictures(12)
-  observed = observe(_EXTRACTOR, [pictures[:5], pictures[5:10], pictures[10:]])
-  np.testing.assert_array_equal(observed.features, pictures[:7].reshape(7, -1))
-  assert observed.logits.shape == (12, _NUM_FEATURES)
+def test_features_are_kept_of_a_random_choice_in_random_order(monkeypatch):
+  """However they are cut into batches; a beginning of the choice is a random choice, too."""
+  monkeypatch.setattr(measuring, '_MANIFOLD', 70)
+  rows = np.arange(100, dtype=np.uint8)
+  pictures = np.broadcast_to(rows[:, None, None, None], (100, 2, 2, 1))
+  observed = _observed([pictures[:50], pictures[50:51], pictures[51:]])
+  kept = observed.features[:, 0].astype(int)
+  assert observed.features.shape == (70, 4) and len(set(kept.tolist())) == 70
+  assert 10 < (kept[:35] < 50).sum() < 25
+  np.testing.assert_array_equal(_observed([pictures]).features, observed.features)
+
+
+def _sorted_by_class(num_classes, num_each):
+  """Pictures of certain predictions, one class after the other; the pixels are the logits."""
+  one_hot = 255 * np.eye(num_classes, dtype=np.uint8)[np.repeat(np.arange(num_classes), num_each)]
+  return one_hot.reshape(-1, 2, 2, 1)
+
+
+def test_a_set_sorted_by_class_has_the_figures_of_a_shuffled_one():
+  pictures = _sorted_by_class(_NUM_FEATURES, 500)
+  shuffled = np.random.default_rng(1).permutation(pictures)
+  reference = _reference(50)
+  by_class, at_random = (
+    measure(_observed(np.split(of, 10)), {'train': reference}) for of in (pictures, shuffled)
+  )
+  contiguous = add_predictions(
+    SplitSums.zero(10, 4), _pixels(pictures).logits, splits_of(np.arange(2000), 2000, 10)
+  )
+  # splits that follow each other have one class each
+  assert inception_score(contiguous)[0] < 1.5 < at_random['is']
+  assert by_class['is'] == pytest.approx(at_random['is'], rel=0.01)
+  assert by_class['fid_train'] == pytest.approx(at_random['fid_train'], rel=1e-9)
+
+
+def test_moments_are_added_up_in_the_order_of_the_batches():
+  """Bit for bit: figures of before stay comparable."""
+  batches = np.split(_pictures(60, seed=3), 3)
+  halves = [Moments.zero(_NUM_FEATURES)] * 2
+  rng = np.random.default_rng(0)
+  for batch in batches:
+    is_first = rng.random(len(batch)) < 0.5
+    features = _pixels(batch).features
+    halves = [frechet.update(half, features[of]) for half, of in zip(halves, (is_first, ~is_first))]
+  for half, expected in zip(_observed(batches).halves, halves):
+    assert half.count == expected.count
+    np.testing.assert_array_equal(half.mean, expected.mean)
+    np.testing.assert_array_equal(half.scatter, expected.scatter)
+
+
+def test_images_that_are_not_as_many_as_was_said_are_a_defect():
+  with pytest.raises(AssertionError, match='there are 5 images, not 6'):
+    observe(_EXTRACTOR, [_pictures(5)], 6)
 
 
 def test_batches_hold_all_images_in_order(monkeypatch):
@@ -81,15 +132,16 @@ def test_batches_hold_all_images_in_order(monkeypatch):
 
 
 def test_images_compared_with_themselves_are_perfect():
-  reference = _reference(50)
-  figures = measure(reference.observed, {'train': reference}, num_splits=5)
+  reference = _reference(50, num_splits=5)
+  assert reference.observed.predictions.num.tolist() == [10] * 5
+  figures = measure(reference.observed, {'train': reference})
   assert figures['fid_train'] == pytest.approx(0, abs=1e-9)
   assert (figures['precision'], figures['recall']) == (1, 1)
   assert (figures['num_samples'], figures['num_manifold']) == (50, 50)
 
 
 def test_each_reference_has_its_distance_and_the_first_one_precision_and_recall():
-  samples = observe(_EXTRACTOR, [_pictures(60, seed=1)])
+  samples = _observed([_pictures(60, seed=1)])
   near, far = _reference(40), _reference(80, seed=2, low=200)
   figures = measure(samples, {'near': near, 'far': far})
   assert 0 < figures['fid_near'] < figures['fid_far']
@@ -109,11 +161,11 @@ def test_few_images_are_warned_of_by_the_smallest_set(monkeypatch):
 def test_of_very_few_images_there_is_no_precision_but_as_many_splits_as_images():
   """A manifold needs a third neighbour for each of its points."""
   reference = _reference(50)
-  figures = measure(observe(_EXTRACTOR, [_pictures(3)]), {'train': reference})
+  figures = measure(_observed([_pictures(3)]), {'train': reference})
   assert 'precision' not in figures and 'recall' not in figures and figures['num_manifold'] == 3
   # each image alone is a split, which says nothing of the others
   assert (figures['is'], figures['is_std']) == pytest.approx((1, 0))
-  four = measure(observe(_EXTRACTOR, [_pictures(4)]), {'train': reference})
+  four = measure(_observed([_pictures(4)]), {'train': reference})
   assert four['num_manifold'] == 4 and {'precision', 'recall'} <= four.keys()
 
 

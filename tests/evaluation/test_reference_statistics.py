@@ -60,7 +60,7 @@ def test_a_split_is_brought_to_the_size_of_the_samples_and_described(folder):
 def test_the_noise_floor_is_the_distance_between_two_halves_of_the_split(folder):
   floor = observe_real(_EXTRACTOR, _TRAIN, 8, folder).described['floor']
   paths = list((folder.workdir / 'references').iterdir())
-  (kept,) = [dict(np.load(path)) for path in paths if np.load(path)['logits'].shape[0] == 200]
+  (kept,) = [dict(np.load(path)) for path in paths if np.load(path)['num'].sum() == 200]
   halves = [Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}']) for i in (0, 1)]
   assert 80 < halves[0].count < 120 and halves[0].count + halves[1].count == 200
   assert floor == frechet.frechet_distance(*halves) > 0
@@ -72,6 +72,8 @@ def test_a_split_is_observed_once_for_all_jobs(folder, monkeypatch):
   again = observe_real(_EXTRACTOR, _TRAIN, 8, JobFolder(folder.workdir, 'evaluate', {}))
   assert again.described == first.described
   np.testing.assert_array_equal(again.observed.features, first.observed.features)
+  for kept, before in zip(again.observed.predictions, first.observed.predictions, strict=True):
+    np.testing.assert_array_equal(kept, before)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,12 @@ def test_another_size_split_or_extractor_is_observed_anew(extractor, dataset, si
   other = observe_real(extractor, dataset, size, folder)
   assert len(set((folder.workdir / 'references').iterdir()) - before) == 1
   assert (other.described['hash'] == kept.described['hash']) == (extractor != _EXTRACTOR)
+
+
+def test_the_splits_of_the_inception_score_are_as_many_as_is_said(folder):
+  """Those of another number are not taken for them."""
+  nums = [observe_real(_EXTRACTOR, _TRAIN, 8, folder, num).observed.predictions.num for num in (10, 4)]
+  assert [num.tolist() for num in nums] == [[20] * 10, [50] * 4]
 
 
 def test_references_are_the_splits_and_the_statistics_by_their_names_the_main_one_first(folder):

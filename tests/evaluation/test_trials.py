@@ -61,7 +61,7 @@ def trials_of(tmp_path):
     text = TextStates(np.zeros((10, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     labels, indices = np.arange(_NUM) % 10, np.arange(_NUM) // 10
     samples = _MadeUp((), text, 7, labels, indices, 8, folder.path)
-    references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL]), {})}
+    references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL], len(_REAL)), {})}
     stage = SimpleNamespace(size=2)
     return Trials(
       folder, stage, settings, lambda trial: None, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas
@@ -97,7 +97,7 @@ def test_records_of_a_trial_know_their_class_number_seed_and_settings(trials_of)
   # not the last round, after which images are deleted
   work = trials_of(ends=(_NUM, 2 * _NUM))
   work.measured(_GRID[:1], _NUM)
-  source = ShardSource(sorted(_images(work).iterdir()))
+  source = ShardSource(sorted(_images(work).glob('*.tfrecord')))
   assert len(source) == _NUM
   example, trained = source[13], TrainedStage(work.stage, None, SamplerSettings())
   assert (example['label'], example['index'], example['seed'], example['stages']) == (3, 1, 7, _GRID[0])
@@ -116,7 +116,7 @@ def test_a_killed_trial_goes_on_from_its_shards(trials_of, monkeypatch):
   monkeypatch.setattr(trials, 'measure', killed)
   with pytest.raises(KeyboardInterrupt):
     work.measured(_GRID[:1], _NUM)
-  shards = sorted(_images(work).iterdir())
+  shards = sorted(_images(work).glob('*.tfrecord'))
   assert [path.name.split('.')[0] for path in shards] == [
     '000000000-000000016',
     '000000016-000000032',
@@ -136,7 +136,7 @@ def test_later_rounds_reuse_the_images_of_earlier_ones(trials_of):
   work = trials_of(ends=(10, 20, 30, _NUM))
   trial = _GRID[:1]
   assert [work.measured(trial, end)[0]['num_samples'] for end in (10, 20)] == [10, 20]
-  before = {path: path.stat().st_mtime_ns for path in _images(work).iterdir()}
+  before = {path: path.stat().st_mtime_ns for path in _images(work).glob('*.tfrecord')}
   assert sorted(path.name[:19] for path in before) == ['000000000-000000010', '000000010-000000020']
   assert work.measured(trial, 30) == trials_of('whole', ends=(30,)).measured(trial, 30)
   assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -169,7 +169,7 @@ def test_weights_are_read_where_there_is_something_to_draw(trials_of, monkeypatc
     with pytest.raises(pytest.fail.Exception, match='killed'):
       work.measured(_GRID, _NUM)
   # three chunks of the first trial, once
-  assert len(list(_images(work).iterdir())) == 3 and read == _GRID[:1]
+  assert len(list(_images(work).glob('*.tfrecord'))) == 3 and read == _GRID[:1]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from imagenet_synth.data.batches import batches, resize
 from imagenet_synth.evaluation import cas
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.inputs.datasets import DatasetConfig
+from imagenet_synth.inputs.samples import SampleSet
 from imagenet_synth.jobs import classify
 from imagenet_synth.train.classifier import load
 from tests import small_pipeline
@@ -309,6 +310,17 @@ def test_synthetic_images_of_weight_0_change_nothing_and_others_do(with_samples)
   assert all(jax.tree.leaves(jax.tree.map(differ, kept['some'][0]['params'], kept['real'][0]['params'])))
   told = ('num_real', 'num_synthetic', 'synthetic', 'synthetic_weight', 'finetuned')
   assert [result['mixtures']['none'][key] for key in told] == [64, 0, None, 0.0, False]
+
+
+def test_mixtures_of_the_same_images_share_what_is_open(with_samples, monkeypatch):
+  opened = []
+  images = SampleSet.images
+  monkeypatch.setattr(SampleSet, 'images', lambda self, size: opened.append(size) or images(self, size))
+  synthetic = dict(real=False, synthetic='generate')
+  _mixed(
+    with_samples, all=synthetic, some=synthetic | dict(synthetic_num=20), both=synthetic | dict(real=True)
+  )
+  assert opened == [8]
 
 
 def test_more_images_than_were_made_are_refused(with_samples):

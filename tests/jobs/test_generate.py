@@ -69,11 +69,12 @@ def test_workers_make_the_shards_of_one_process(whole, workdir):
 
 
 def test_a_worker_that_died_is_replaced_by_the_same_command(whole, workdir):
-  """A shard that lacks its hash file was written last before a kill."""
+  """A shard that lacks its hash file, and maybe its index, was written last before a kill."""
   _without_generate(workdir)
   with pytest.raises(Unfinished):
     pipeline.run(_config(), workdir, Worker(0, 2))
-  (workdir / 'generate/8' / f'{_SHARDS[2]}.sha256').unlink()
+  for suffix in ('sha256', 'index'):
+    (workdir / 'generate/8' / f'{_SHARDS[2]}.{suffix}').unlink()
   (workdir / 'generate/8' / _SHARDS[0]).unlink()
   with pytest.raises(Unfinished):
     pipeline.run(_config(), workdir, Worker(0, 2))

@@ -9,6 +9,14 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.metrics import logits as scores
 
 
+def _inception_score(logits, num_splits=10, places=None):
+  """Of all logits at once, which are in the order in which they are divided unless `places` say otherwise."""
+  places = np.arange(len(logits)) if places is None else places
+  sums = scores.SplitSums.zero(num_splits, logits.shape[1])
+  splits = scores.splits_of(places, len(logits), num_splits)
+  return scores.inception_score(scores.add_predictions(sums, logits, splits))
+
+
 def _random(num=57, num_classes=6, seed=0):
   rng = np.random.default_rng(seed)
   return rng.normal(scale=3, size=(num, num_classes)), rng.integers(0, num_classes, size=num)
@@ -28,24 +36,24 @@ def _kl_score(rows):
 
 
 def test_uniform_predictions_score_one():
-  assert scores.inception_score(np.zeros((40, 7)), num_splits=4) == pytest.approx((1, 0))
+  assert _inception_score(np.zeros((40, 7)), num_splits=4) == pytest.approx((1, 0))
 
 
 def test_certain_and_balanced_predictions_score_the_number_of_classes():
   log_probs = np.full((80, 8), -np.inf)
   log_probs[np.arange(80), np.arange(80) % 8] = 0
-  mean, std = scores.inception_score(log_probs, num_splits=10)
+  mean, std = _inception_score(log_probs, num_splits=10)
   assert mean == pytest.approx(8, rel=1e-12)
   assert std == pytest.approx(0, abs=1e-12)
 
 
 def test_certain_predictions_of_one_class_score_one():
-  assert scores.inception_score(np.eye(5)[[2] * 10] * 1e4, num_splits=1)[0] == pytest.approx(1)
+  assert _inception_score(np.eye(5)[[2] * 10] * 1e4, num_splits=1)[0] == pytest.approx(1)
 
 
 def test_inception_score_is_its_definition_over_contiguous_splits():
   logits, _ = _random(num=57)
-  mean, std = scores.inception_score(logits, num_splits=10)
+  mean, std = _inception_score(logits, num_splits=10)
   # 57 rows in 10 splits: bounds are floor(5.7 i)
   bounds = [0, 5, 11, 17, 22, 28, 34, 39, 45, 51, 57]
   expected = [_kl_score(logits[start:end]) for start, end in zip(bounds[:-1], bounds[1:])]
@@ -53,36 +61,49 @@ def test_inception_score_is_its_definition_over_contiguous_splits():
   assert std == pytest.approx(np.std(expected), rel=1e-11)
 
 
+def test_the_sums_of_a_stream_are_those_of_all_predictions():
+  logits, _ = _random(num=57)
+  places = np.random.default_rng(1).permutation(57)
+  sums = scores.SplitSums.zero(4, 6)
+  for rows in np.split(np.arange(57), [1, 1, 20, 44]):
+    if len(rows):
+      sums = scores.add_predictions(sums, logits[rows], scores.splits_of(places[rows], 57, 4))
+  assert sums.num.tolist() == [14, 14, 14, 15]
+  expected = _inception_score(logits[np.argsort(places)], num_splits=4)
+  assert scores.inception_score(sums) == pytest.approx(expected, rel=1e-12)
+  assert _inception_score(logits, 4, places) == pytest.approx(expected, rel=1e-12)
+
+
 def test_logits_log_probs_and_shifted_logits_score_the_same():
   logits, _ = _random()
   log_probs = np.log([_softmax(row) for row in logits])
-  expected = scores.inception_score(logits)
-  assert scores.inception_score(log_probs) == pytest.approx(expected, rel=1e-10)
-  assert scores.inception_score(logits + 900) == pytest.approx(expected, rel=1e-9)
+  expected = _inception_score(logits)
+  assert _inception_score(log_probs) == pytest.approx(expected, rel=1e-10)
+  assert _inception_score(logits + 900) == pytest.approx(expected, rel=1e-9)
 
 
 def test_scores_do_not_depend_on_the_block_size(monkeypatch):
   logits, labels = _random(num=200)
   before = (
-    scores.inception_score(logits),
+    _inception_score(logits),
     scores.accuracy(logits, labels, top=(1, 3)),
     scores.expected_calibration_error(logits, labels),
   )
   monkeypatch.setattr(scores, '_BLOCK_ROWS', 7)
-  assert scores.inception_score(logits) == pytest.approx(before[0], rel=1e-13)
+  assert _inception_score(logits) == pytest.approx(before[0], rel=1e-13)
   assert scores.accuracy(logits, labels, top=(1, 3)) == before[1]
   assert scores.expected_calibration_error(logits, labels) == pytest.approx(before[2], rel=1e-12)
 
 
 def test_float32_logits_are_scored_in_float64():
   logits, _ = _random(num=3000, num_classes=50)
-  exact = scores.inception_score(logits.astype(np.float32).astype(np.float64))
-  assert scores.inception_score(logits.astype(np.float32)) == exact
+  exact = _inception_score(logits.astype(np.float32).astype(np.float64))
+  assert _inception_score(logits.astype(np.float32)) == exact
 
 
 def test_more_splits_than_samples_are_refused():
   with pytest.raises(InputError, match='9 samples cannot have 10 splits'):
-    scores.inception_score(np.zeros((9, 3)))
+    _inception_score(np.zeros((9, 3)))
 
 
 def test_accuracy_by_sorting():

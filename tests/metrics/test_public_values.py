@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth.metrics import frechet
-from imagenet_synth.metrics.logits import inception_score
+from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
 from imagenet_synth.metrics.manifold import precision_recall
 
 
@@ -21,7 +21,10 @@ def drawn():
 
 
 def test_inception_score(drawn):
-  mean, std = inception_score(drawn[2].astype(np.float32), 10)
+  sums = add_predictions(
+    SplitSums.zero(10, 7), drawn[2].astype(np.float32), splits_of(np.arange(300), 300, 10)
+  )
+  mean, std = inception_score(sums)
   assert mean == pytest.approx(2.1971150974147076, rel=1e-12)
   assert std == pytest.approx(0.1390037121249083, rel=1e-10)
 
