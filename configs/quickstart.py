@@ -261,7 +261,7 @@ def studies():
     ),
   )
   jobs['classify_ten_augmented'] = classify(
-    f'{TEN_TITLE}, stronger augmentation', TEN, dict(real=REAL), model_recipe=AUGMENTED
+    f'{TEN_TITLE}, stronger augmentation', TEN, dict(real=REAL, both=both()), model_recipe=AUGMENTED
   )
   jobs['classify_fifty'] = classify(
     'ResNet, 50 a class', FIFTY, dict(real=REAL, both=both(), corpus=CORPUS), model_recipe=LONGER
