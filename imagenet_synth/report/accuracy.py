@@ -32,7 +32,7 @@ class Accuracy:
   size: int
   # the classes in label order, as their data set names them
   class_names: tuple[str, ...]
-  # the same for all that have network, recipe, size and classes in common
+  # the same for all that have title, network, recipe, size and classes in common
   model_id: str
   # real images of the training set
   num_real: int
@@ -147,7 +147,9 @@ def accuracies(results: Results) -> list[Accuracy]:
   rows = []
   for job in results.of_kind('classify'):
     class_names = tuple(job.result['class_names'])
-    model_id = json_hash([*(job.config[key] for key in ('model', 'recipe', 'size')), class_names])
+    # a title of its own sets a classifier apart from others that are trained alike
+    settings = [job.config[key] for key in ('model', 'recipe', 'size')]
+    model_id = json_hash([job.result['model'], *settings, class_names])
     real_data, test_data = (_images_of(job, key) for key in ('real', 'test'))
     for name, mixture in job.result['mixtures'].items():
       runs = {run['seed']: job.path / run['path'] for run in job.result['runs'] if run['mixture'] == name}

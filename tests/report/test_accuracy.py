@@ -94,3 +94,10 @@ def test_without_real_or_synthetic_images_alone_there_is_no_trio(mixtures):
 def test_a_trio_can_lack_both_and_what_was_not_finetuned():
   (trio,) = trios(accuracies(results(classify(real=REAL, synthetic=SYNTHETIC))))
   assert trio.both is None and trio.not_finetuned is None
+
+
+def test_a_title_of_its_own_keeps_a_classifier_apart_from_others_trained_alike():
+  few = classify('few', 'ResNet, 10 a class', few=mixture(60, top_1=0.5), synthetic=SYNTHETIC)
+  many = classify('many', 'ResNet, 100 a class', real=REAL, both=BOTH)
+  (trio,) = trios(accuracies(results(few, many)))
+  assert trio.real.num_real == 60 and trio.both is None
