@@ -157,12 +157,10 @@ def studies():
   shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
   mixtures = {name: both(2, **how) for name, how in shares.items()}
   mixtures['share_50_agrees'] = both(1, keep=AGREES, synthetic_share=0.5)
-  jobs['classify_choices'] = classify(mixtures, FEW_SEEDS, VALIDATION_OF_CLASSIFIERS)
+  jobs['classify_choices'] = classify(mixtures, (0,), VALIDATION_OF_CLASSIFIERS)
   mixtures = {f'synthetic_{n}x': synthetic(n) for n in (1, 2)}
   mixtures |= {f'both_{n}x': both(n) for n in (1, 2)}
-  jobs['classify_synthetic'] = classify(dict(real=REAL, **mixtures, chosen=both(2, **CHOSEN)))
-  # fewer labels than the generator has had: 50 of each class, others with each seed
-  jobs['classify_500'] = classify(dict(real=REAL, chosen=both(20, **CHOSEN)), real_per_class=50)
+  jobs['classify_synthetic'] = classify(dict(**mixtures, chosen=both(2, **CHOSEN)))
   return jobs
 
 
