@@ -116,6 +116,7 @@ def all_jobs():
     stages=[dict(weights='select_base', sampler=SAMPLER_1)],
     per_class=10,
     grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), num_steps=(50, 100)),
+    halving=dict(per_class=(2,), keep=1 / 3),
   )
   jobs['generate'] = dict(
     paper['generate'],
@@ -135,7 +136,6 @@ def gpu_24gb():
   jobs['finetune_base'].update(num_steps=20_000, checkpoint_every=2_000, accumulate=8)
   for name in ('select_base', 'sweep_base'):
     jobs[name]['batch_size'] = 64
-  jobs['sweep_base']['halving'] = dict(per_class=(2,), keep=1 / 3)
   base, _ = jobs['generate']['stages']
   jobs['generate'].update(batch_size=16, stages=[base, dict(weights='import_stage_2', sampler=SAMPLER_2)])
   return jobs
