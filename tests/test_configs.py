@@ -1,8 +1,11 @@
 """Every configuration file can be run, as far as that can be known without running it."""
 
+import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +19,7 @@ from imagenet_synth import pipeline
 from imagenet_synth.core.config import build, build_one_of
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.class_names import imagenet_names
+from imagenet_synth.inputs.text import Text
 from imagenet_synth.models.registry import CLASSIFIERS
 from imagenet_synth.report import paper
 from imagenet_synth.train.optim import learning_rate
@@ -57,6 +61,38 @@ def test_every_config_is_planned_whole(tmp_path, name, photos):
   config = _config(name)
   planned = pipeline.plan(config, tmp_path / 'run').planned
   assert [job.name for job in planned] == config['order']
+
+
+def test_deepfloyd_on_one_gpu_of_24_gb_trains_the_stage_that_fits(tmp_path):
+  config = _config('deepfloyd', 'gpu_24gb')
+  lines = pipeline.dry_run(config, tmp_path).splitlines()
+  assert lines[-1].startswith('0 of 9 jobs done')
+  (gib,) = (float(re.search(r'take ([\d.]+) GiB', line)[1]) for line in lines if 'parameters' in line)
+  # weights, average, gradients, two moments of Adam; of IF-II-L they would be 23.2 GiB
+  assert gib == pytest.approx(5 * 4 * 371_605_830 / 2**30, rel=0.01)
+  assert 5 * 4 * 1_243_277_190 / 24e9 > 1
+  trained = config['jobs']['finetune_base']
+  assert trained['batch_size'] / trained['accumulate'] == 32
+  one = _config('deepfloyd', 'gpu_24gb:finetune_base')
+  assert one == config | {'only': ['finetune_base']}
+
+
+def test_deepfloyd_draws_own_classes_from_a_folder(tmp_path, photos):
+  config = _config('deepfloyd', 'own:data/cifar10')
+  jobs = config['jobs']
+  assert [job.name for job in pipeline.plan(config, tmp_path / 'run').planned] == config['order']
+  assert set(jobs['finetune_base']['preview']['prompts']) <= set(cifar10_small.PREVIEW)
+  # nothing of ImageNet is left
+  assert {name for name in re.findall(r'"name": "(\w+)"', json.dumps(jobs)) if 'imagenet' in name} == set()
+  with pytest.raises(InputError, match='configs/deepfloyd.py:own:data/mine'):
+    _config('deepfloyd', 'own')
+
+
+def test_prompts_of_deepfloyd_are_those_that_it_was_trained_with(tmp_path):
+  assert _config('deepfloyd')['jobs']['embed']['cleaning'] == 'deepfloyd'
+  jobs = pipeline.plan(_config('deepfloyd'), tmp_path).known
+  embed = jobs.of(Text('embed'))
+  assert sum(map(str.__ne__, embed.cleaned(prompts := embed.known_prompts(jobs)), prompts)) == 109
 
 
 def test_without_a_folder_of_test_images_own_classes_are_tested_on_a_part_that_nothing_has_seen(
@@ -133,6 +169,42 @@ def test_one_job_of_a_pipeline_is_the_same_section(tmp_path):
   assert planned.name == 'finetune_sr256'
   with pytest.raises(ValueError, match="there is no job 'nothing'; known: embed, "):
     _config('imagenet', 'nothing')
+
+
+def _most_evaluations(config):
+  """The images that a sweep draws, and the most evaluations of its network."""
+  costs = []
+  for trial in config.trials:
+    settings = dataclasses.replace(config.stages[-1].sampler, **trial)
+    # what an earlier sweep has found may be any guidance
+    guided = settings.guidance != 1 or (config.stages[-1].tuned_by and 'guidance' not in trial)
+    costs.append(settings.num_steps * (2 if guided else 1))
+  costs.sort(reverse=True)
+  num_images = evaluations = 0
+  for before, end in itertools.pairwise([0, *config.rounds]):
+    num_images += 1000 * (end - before) * len(costs)
+    evaluations += 1000 * (end - before) * sum(costs)
+    costs = costs[: math.ceil(config.halving.keep * len(costs))]
+  return num_images, evaluations
+
+
+def test_sweeps_of_imagenet_cost_less_than_the_data_set(tmp_path):
+  """The figures of the comment in imagenet.py."""
+  planned = pipeline.plan(_config('imagenet'), tmp_path).planned
+  costs = {job.name: _most_evaluations(job.config) for job in planned if job.folder.config['job'] == 'sweep'}
+  of_sr = {name for name in costs if 'sr256' in name}
+  assert len(of_sr) == 2 and len(costs) == 5
+  for names, num_images, evaluations in ((set(costs) - of_sr, 3.43e6, 1.16e9), (of_sr, 2.04e5, 7.88e7)):
+    total = np.sum([costs[name] for name in names], axis=0)
+    np.testing.assert_allclose(total, [num_images, evaluations], rtol=5e-3)
+  assert evaluations < 1_281_167 * 1000
+  # each goes on from the one before, and images are drawn by what all of them have found
+  stages = {job.name: job.config.stages for job in planned if hasattr(job.config, 'stages')}
+  tuned_by = {name: uses[-1].tuned_by and uses[-1].tuned_by.name for name, uses in stages.items()}
+  assert tuned_by['sweep_base_steps'] == 'sweep_guidance' and tuned_by['sweep_guidance'] == 'sweep_base'
+  assert tuned_by['sweep_sr256_steps'] == 'sweep_sr256'
+  base, sr, _ = stages['generate']
+  assert (base.tuned_by.name, sr.tuned_by.name) == ('sweep_base_steps', 'sweep_sr256_steps')
 
 
 @pytest.mark.parametrize('name', ['imagenet', 'imagenet_small', 'deepfloyd'])

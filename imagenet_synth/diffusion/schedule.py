@@ -20,7 +20,7 @@ class Schedule:
 
   # the form of the function: 'cosine' (Salimans & Ho, 2022, with exact end points), 'linear' (Ho et al.,
   # 2020: beta from 1e-4 to 0.02 in 1000 steps, in the continuous limit) or 'iddpm' (Nichol & Dhariwal, 2021,
-  # eq. 17: a cosine with an offset of 0.008, what DeepFloyd IF was trained on)
+  # eq. 17: a cosine with an offset of 0.008 and betas of at most 0.999, what DeepFloyd IF was trained on)
   kind: Literal['cosine', 'linear', 'iddpm'] = 'cosine'
   # logSNR at time 1 of 'cosine'; the others are clipped to it
   logsnr_min: float = -20.0
@@ -54,13 +54,16 @@ def _linear(schedule: Schedule, u: jax.Array) -> jax.Array:
 
 
 def _iddpm(schedule: Schedule, u: jax.Array) -> jax.Array:
+  # the last of the 1,000 steps would leave no signal, but its beta is cut to 0.999: a thousandth of alpha^2
+  # is left then, and on the way logSNR falls linearly (alpha^2 is below 3e-6, so that sigma^2 stays)
+  curve_u, last_step = jnp.minimum(u, 0.999), jnp.maximum(u - 0.999, 0) * 1000
   start = jnp.pi / 2 * 0.008 / 1.008
-  angle = jnp.pi / 2 * (jnp.maximum(u, 1e-9) + 0.008) / 1.008
-  # alpha^2 = cos^2(angle) / cos^2(start), so that sigma^2 has the product of sines above it: a
-  # difference of cosines would be rounded away near u = 0
-  cosine = jnp.maximum(jnp.cos(angle), 1e-9)
+  angle = jnp.pi / 2 * (jnp.maximum(curve_u, 1e-9) + 0.008) / 1.008
+  # alpha^2 = cos^2(angle) / cos^2(start), so that sigma^2 has the product of sines above it: a difference of
+  # cosines would be rounded away near u = 0, and so would the cosine of an angle near pi / 2
+  cosine = jnp.sin(jnp.pi / 2 * (1 - curve_u) / 1.008)
   logsnr = 2 * jnp.log(cosine) - jnp.log(jnp.sin(angle - start) * jnp.sin(angle + start))
-  return jnp.clip(logsnr, schedule.logsnr_min, schedule.logsnr_max)
+  return jnp.clip(logsnr - jnp.log(1000) * last_step, schedule.logsnr_min, schedule.logsnr_max)
 
 
 _KINDS = {'cosine': _cosine, 'linear': _linear, 'iddpm': _iddpm}

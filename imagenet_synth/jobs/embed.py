@@ -27,6 +27,7 @@ from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.text import EmbeddedText
 from imagenet_synth.models.network import DType
+from imagenet_synth.models.prompt_cleaning import clean_prompt
 from imagenet_synth.models.t5 import PUBLIC_CONFIGS, T5Config, T5Encoder, T5Size
 from imagenet_synth.models.tokens import Tokens, byte_tokens, piece_tokens
 from imagenet_synth.weights import t5 as t5_weights
@@ -70,6 +71,9 @@ class Config:
   # the states behind a prompt's last token, and those for "no text": 'zeros'; or 'encoded', what the encoder
   # makes of padding and of an empty prompt, as DeepFloyd IF has it
   padding: Literal['zeros', 'encoded'] = 'zeros'
+  # what is done to a prompt before it is encoded: 'none', or 'deepfloyd', lower case and the cleaning that
+  # DeepFloyd IF was trained with; other jobs name a prompt as it was
+  cleaning: Literal['none', 'deepfloyd'] = 'none'
   # prompts that are encoded at a time, over all devices; rounded up to a multiple of their number
   batch_size: Count = 256
   # the seed of random weights
@@ -80,7 +84,7 @@ class Config:
   tensor: Count = 1
 
   def check(self, jobs: KnownJobs) -> None:
-    """Raises `Invalid` if the data set has no such prompts, or they are too long."""
+    """Raises `Invalid` if the data set has no such prompts, or they are too long or the same when cleaned."""
     if '{}' not in self.template:
       raise Invalid('template', f'is {self.template!r}, must have {{}} in the place of the class name')
     contents = self.dataset.contents(jobs.workdir, 'dataset')
@@ -89,9 +93,15 @@ class Config:
     if self.prompts == 'captions' and contents.captions == ():
       raise Invalid('prompts', f"is 'captions', but the data set {self.dataset.name} has none")
     known = self.known_prompts(jobs)
-    if known and self.encoder.vocabulary is None:
+    if not known:
+      return
+    try:
+      encoded = self.cleaned(known)
+    except InputError as error:
+      raise Invalid('cleaning', f'is {self.cleaning!r}: {error}') from None
+    if self.encoder.vocabulary is None:
       try:
-        byte_tokens(known, self.max_length)
+        byte_tokens(encoded, self.max_length)
       except InputError as error:
         raise Invalid('max_length', f'is {self.max_length}: {error}') from None
 
@@ -112,8 +122,26 @@ class Config:
 
   def encoding(self) -> dict[str, Any]:
     """Returns all that the states of a given prompt depend on, by its dotted key."""
-    encoding = {'encoder': self.encoder, 'max_length': self.max_length, 'padding': self.padding}
+    encoding = {name: getattr(self, name) for name in ('encoder', 'max_length', 'padding', 'cleaning')}
     return encoding if self.encoder.random is None else {**encoding, 'seed': self.seed}
+
+  def cleaned(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns what is encoded in place of each prompt.
+
+    Raises:
+      InputError: nothing is left of the prompt of a class, or what is left is that of another's.
+    """
+    if self.cleaning == 'none':
+      return prompts
+    cleaned = tuple(map(clean_prompt, prompts))
+    first: dict[str, str] = {}
+    for prompt, left in zip(prompts, cleaned) if self.prompts == 'classes' else ():
+      if not left:
+        raise InputError(f'it leaves nothing of the prompt {prompt!r}; give the class another name')
+      if left in first:
+        raise InputError(f'it makes {left!r} of {first[left]!r} and of {prompt!r}; give one another name')
+      first[left] = prompt
+    return cleaned
 
   def known_prompts(self, jobs: KnownJobs) -> tuple[str, ...] | None:
     """Returns the prompts in order; None if only the data set tells them.
@@ -134,7 +162,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Encodes all prompts, writes their states, and returns the encoder, their number and the states' shape."""
   source = config.dataset.open(folder, uses='classes' if config.prompts == 'classes' else 'images')
   prompts = _prompts(config, source)
-  tokens = _tokens(config, (*prompts, ''))
+  tokens = _tokens(config, (*config.cleaned(prompts), ''))
   states = _encode(config, tokens, folder.name)
   if config.padding == 'zeros':
     states = states * tokens.mask[..., None]

@@ -155,12 +155,23 @@ def diffusion_step(logsnr: jax.Array) -> jax.Array:
   """Returns the step in [0, 999] that the networks know logsnr [B] of the schedule 'iddpm' by: [B].
 
   Step t is at time u = (t + 1) / 1000 of alpha^2 = cos^2(pi / 2 (u + s) / (1 + s)) / cos^2(pi / 2 s /
-  (1 + s)), s = 0.008 (Nichol & Dhariwal, 2021, eq. 17). Between steps it is not a whole number.
+  (1 + s)), s = 0.008 (Nichol & Dhariwal, 2021, eq. 17), but for the last, whose beta is cut to 0.999. Between
+  steps it is not a whole number.
   """
-  offset = 0.008
-  start = math.cos(math.pi / 2 * offset / (1 + offset))
-  angle = jnp.arccos(jnp.sqrt(jax.nn.sigmoid(logsnr)) * start)
-  return jnp.clip(1000 * ((1 + offset) * angle * (2 / math.pi) - offset) - 1, 0, 999)
+  offset, before_last = 0.008, 0.999
+  start = math.pi / 2 * offset / (1 + offset)
+  alpha = math.cos(math.pi / 2 * (before_last + offset) / (1 + offset)) / math.cos(start)
+  # logsnr at step 998, from where it falls linearly
+  bend = 2 * math.log(alpha) - math.log1p(-(alpha**2))
+  on_curve = jnp.maximum(logsnr, bend)
+  # sin^2(angle) = sigma^2 cos^2(start) + sin^2(start), where an arccosine of alpha would be all rounding
+  sine = jnp.sqrt(jax.nn.sigmoid(-on_curve) * math.cos(start) ** 2 + math.sin(start) ** 2)
+  cosine = jnp.sqrt(jax.nn.sigmoid(on_curve)) * math.cos(start)
+  # counted from 45 degrees, so that both ends keep their digits
+  angle = jnp.arctan2(sine - cosine, sine + cosine)
+  step = 500 * (1 - offset) - 1 + 2000 / math.pi * (1 + offset) * angle
+  last_step = jnp.maximum(bend - logsnr, 0) / math.log(1000)
+  return jnp.clip(step + last_step, 0, 999)
 
 
 class _StepMlp(nn.Module):

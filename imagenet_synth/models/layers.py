@@ -216,19 +216,33 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
   With a mask, bool [B, M], nothing attends to keys that are False in it; if all are, to all alike.
 
   On a GPU it is computed by cuDNN's fused kernel, where that takes the arguments: 16 bits, D a multiple
-  of 8 up to 128, even lengths.
+  of 8 up to 128, L even, and M even or no mask.
   """
-  fused = (
+  where = None if mask is None else mask[:, None, None, :]
+  if not _takes_fused(query, key, mask):
+    return jax.nn.dot_product_attention(query, key, value, mask=where)
+  lengths = None
+  if where is not None:
+    # the kernel gets it as a bias, which jax wants to have a row for each query
+    where = jnp.broadcast_to(where, (*where.shape[:2], query.shape[1], key.shape[1]))
+  elif key.shape[1] % 2:
+    # jax refuses odd lengths where gradients are taken; nothing attends to the key that makes them even
+    lengths = jnp.full(key.shape[0], key.shape[1], jnp.int32)
+    key, value = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (key, value))
+  return jax.nn.dot_product_attention(
+    query, key, value, mask=where, key_value_seq_lengths=lengths, implementation='cudnn'
+  )
+
+
+def _takes_fused(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> bool:
+  """Returns whether the arguments of `attend` can be given to the fused kernel."""
+  return (
     jax.default_backend() == 'gpu'
     and query.dtype in (jnp.bfloat16, jnp.float16)
     and query.shape[-1] % 8 == 0
     and query.shape[-1] <= 128
     and query.shape[1] % 2 == 0
-    and key.shape[1] % 2 == 0
-  )
-  where = None if mask is None else mask[:, None, None, :]
-  return jax.nn.dot_product_attention(
-    query, key, value, mask=where, implementation='cudnn' if fused else None
+    and (mask is None or key.shape[1] % 2 == 0)
   )
 
 

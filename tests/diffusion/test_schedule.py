@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, diffuse, per_image, posterior
+from tests.fixtures import reference
 
 _U = np.linspace(0, 1, 1001)
 _BETA = np.linspace(1e-4, 0.02, 1000)
@@ -42,9 +43,11 @@ def test_cosine_is_a_cosine_in_the_middle():
   assert Schedule('cosine').logsnr(0.5) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize('kind', ['cosine', 'linear'])
+@pytest.mark.parametrize('kind', ['cosine', 'linear', 'iddpm'])
 def test_logsnr_falls_strictly(kind):
-  assert np.all(np.diff(Schedule(kind).logsnr(_U)) < 0)
+  # within each of the last steps, too
+  for u in (_U, np.linspace(0.99, 1, 201)):
+    assert np.all(np.diff(Schedule(kind).logsnr(u)) < 0)
 
 
 def test_linear_is_the_discrete_table_in_the_limit():
@@ -93,20 +96,12 @@ def test_diffuse_gives_each_image_its_own_noise_level():
   assert per_image(jnp.zeros(3), x_t).shape == (3, 1, 1, 1)
 
 
-def iddpm_table():
-  """Nichol & Dhariwal (2021), eq. 17, in float64: alpha^2 after each of the 1000 steps."""
-  f = np.cos(np.pi / 2 * (np.arange(1001) / 1000 + 0.008) / 1.008) ** 2
-  beta = np.minimum(1 - f[1:] / f[:-1], 0.999)
-  return np.cumprod(1 - beta)
-
-
 def test_iddpm_is_the_discrete_table():
-  alpha_squared = iddpm_table()
-  expected = np.log(alpha_squared) - np.log1p(-alpha_squared)
+  expected = reference.iddpm_logsnr()
   logsnr = Schedule('iddpm').logsnr((np.arange(1000) + 1) / 1000)
-  np.testing.assert_allclose(logsnr[:-1], expected[:-1], atol=2e-3)
-  # the last beta is cut to 0.999, which is beyond what any schedule here goes to
-  assert logsnr[-1] == -20 and expected[-1] < -19.5
+  np.testing.assert_allclose(logsnr, expected, atol=1e-4)
+  # the last beta is cut to 0.999, so that a thousandth of alpha^2 is left
+  assert logsnr[998] - logsnr[999] == pytest.approx(np.log(1000), abs=1e-4)
   assert Schedule('iddpm').logsnr(0.0) == 20
 
 

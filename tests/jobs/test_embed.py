@@ -29,6 +29,47 @@ def workdir(tmp_path_factory):
   return workdir
 
 
+def test_a_prompt_that_is_cleaned_has_the_states_of_what_is_left(workdir, tmp_path):
+  section = dict(small_pipeline.EMBED, cleaning='deepfloyd', template='A  {}')
+  pipeline.run(small_pipeline.config(cleaned=section), tmp_path)
+  text = _open(tmp_path, 'cleaned')
+  # it goes on being called by its own words
+  assert text.prompts[2] == 'A  two'
+  states, mask = _encoded(('a zero', 'a two', ''))
+  rows = text.states.prompts[[0, 2]]
+  np.testing.assert_allclose(rows, states[:2] * mask[:2, :, None], atol=1e-5)
+  np.testing.assert_array_equal(text.states.null, _open(workdir, 'zeros').states.null)
+
+
+@pytest.mark.parametrize(
+  'names, message',
+  [
+    (('Cat', 'dog', 'cat'), "it makes 'cat' of 'Cat' and of 'cat'; give one another name"),
+    (('cat', '虎'), "it leaves nothing of the prompt '虎'; give the class another name"),
+  ],
+)
+def test_classes_that_cannot_be_told_apart_when_cleaned_are_refused(names, message, tmp_path):
+  for name in names:
+    (tmp_path / 'images' / 'train' / name).mkdir(parents=True)
+    (tmp_path / 'images' / 'train' / name / '0.png').touch()
+  dataset = dict(name='folder', directory=str(tmp_path / 'images'), split='train')
+  section = dict(small_pipeline.EMBED, dataset=dataset)
+  pipeline.plan(small_pipeline.config(embed=section), tmp_path / 'run')
+  with pytest.raises(InputError, match=f"^config: jobs.embed.cleaning is 'deepfloyd': {message}$"):
+    pipeline.plan(small_pipeline.config(embed=dict(section, cleaning='deepfloyd')), tmp_path / 'run')
+  # of captions, the same may be left
+  captions = _config(prompts='captions', cleaning='deepfloyd')
+  assert captions.cleaned(names) == tuple(embed.clean_prompt(name) for name in names)
+
+
+def test_prompts_that_cleaning_makes_too_long_are_refused_before_it_begins(tmp_path):
+  # "a,zero" has 7 bytes with the end of the text, "a, zero" 8
+  section = dict(small_pipeline.EMBED, template='a,{}', max_length=8)
+  pipeline.plan(small_pipeline.config(embed=section), tmp_path / 'run')
+  with pytest.raises(InputError, match="jobs.embed.max_length is 8: prompt 'a, three' needs 9 tokens"):
+    pipeline.plan(small_pipeline.config(embed=dict(section, cleaning='deepfloyd')), tmp_path / 'run')
+
+
 def _open(workdir, name):
   return Text(name).open(JobFolder(workdir, 'generate', {}))
 
@@ -112,7 +153,7 @@ def test_a_public_encoder_s_states_have_a_known_shape_before_it_is_read():
 def test_states_depend_on_what_encodes_them_not_on_the_data_or_the_devices():
   alike = _config(prompts='captions', template='a {}', batch_size=3, fsdp=2)
   assert alike.encoding() == _config().encoding()
-  for changes in (dict(max_length=9), dict(padding='encoded'), dict(seed=1)):
+  for changes in (dict(max_length=9), dict(padding='encoded'), dict(cleaning='deepfloyd'), dict(seed=1)):
     assert _config(**changes).encoding() != _config().encoding()
   # the seed is that of random weights
   weights = dict(weights='t5')

@@ -1,3 +1,5 @@
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -5,6 +7,8 @@ import numpy as np
 import optax
 import pytest
 
+from configs import deepfloyd
+from imagenet_synth.cascade import DiffusionObjective, Stage, TextStates
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.resnet import ResNet
@@ -177,3 +181,51 @@ def test_finds_the_minimum_of_a_square(name):
 def test_the_first_step_of_a_warm_up_moves_nothing(name):
   out = _steps(Optimizer(name, 0.1, warmup_steps=10), [jnp.ones(3)])
   np.testing.assert_array_equal(out, 1)
+
+
+def _loss_of_fine_tuning(optimizers, num_steps):
+  """The loss of a small network of DeepFloyd IF before, and after that many steps with each optimizer."""
+  small = dict(
+    channels=(32,),
+    layers_per_block=(1,),
+    attention=(True,),
+    cross_attention_size=32,
+    head_size=8,
+    pool_heads=4,
+    dtype='float32',
+    remat=False,
+  )
+  section = dict(deepfloyd.STAGE_1, size=8, network=dict(deepfloyd.STAGE_1['network'], **small))
+  objective = DiffusionObjective(build(Stage, json.loads(json.dumps(section)), 'stage'), text_size=16)
+  rng = np.random.default_rng(0)
+  # a colour for each of four prompts
+  prompt = np.arange(8) % 4
+  image = np.array([40, 90, 160, 220], np.uint8)[prompt][:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+  text = TextStates(jnp.asarray(rng.normal(size=(4, 5, 16)), jnp.float32), jnp.zeros((5, 16)))
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(params, key):
+    batch = dict(image=image, prompt=prompt.astype(np.int32))
+    return objective.loss({'params': params}, batch, {'text': text}, key)[0]
+
+  start = nn.unbox(objective.init(jax.random.key(0)))['params']
+  judge = lambda params: np.mean([loss(params, jax.random.key(1000 + i))[0] for i in range(8)])
+  losses = [judge(start)]
+  for config in optimizers:
+    optimizer, params = make_optimizer(config, num_steps), start
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for i in range(num_steps):
+      updates, state = update(loss(params, jax.random.key(i))[1], state, params)
+      params = optax.apply_updates(params, updates)
+    losses.append(judge(params))
+  return losses
+
+
+def test_the_base_of_deepfloyd_if_learns_with_adam_and_not_with_relative_adafactor():
+  section = dict(deepfloyd.all_jobs()['finetune_base']['optimizer'], warmup_steps=0, schedule='constant')
+  adam = build(Optimizer, section, 'optimizer')
+  assert adam.learning_rate == 1e-5
+  before, after, with_adafactor = _loss_of_fine_tuning([adam, Optimizer('adafactor', 1e-5)], num_steps=40)
+  assert before - after > 0.005
+  assert abs(before - with_adafactor) < (before - after) / 50
