@@ -137,7 +137,7 @@ def choices_and_images():
     job='generate',
     text='embed_classes',
     dataset=LABELLED,
-    times_real=2,
+    times_real=1,
     shard_size=1000,
     batch_size=250,
     stages=[BASE_USE, sr_32],
@@ -155,12 +155,11 @@ def studies():
   """How synthetic images are best used, by validation photos; and what they are worth, by test photos."""
   jobs = {}
   shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
-  mixtures = {name: both(2, **how) for name, how in shares.items()}
-  mixtures['share_50_agrees'] = both(1, keep=AGREES, synthetic_share=0.5)
+  mixtures = {name: both(1, **how) for name, how in shares.items()}
+  mixtures['share_25_agrees'] = both(0.25, keep=AGREES, synthetic_share=0.25)
   jobs['classify_choices'] = classify(mixtures, (0,), VALIDATION_OF_CLASSIFIERS)
-  mixtures = {f'synthetic_{n}x': synthetic(n) for n in (1, 2)}
-  mixtures |= {f'both_{n}x': both(n) for n in (1, 2)}
-  jobs['classify_synthetic'] = classify(dict(**mixtures, chosen=both(2, **CHOSEN)))
+  mixtures = dict(synthetic=synthetic(1), union=both(1), chosen=both(1, **CHOSEN))
+  jobs['classify_synthetic'] = classify(mixtures)
   return jobs
 
 
