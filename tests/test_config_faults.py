@@ -242,6 +242,12 @@ _CONTRADICTIONS = [
     {'jobs.embed_classes.padding': 'encoded'},
     'blend[0].text is embed_classes, whose padding must be that of embed_captions',
   ),
+  (
+    'jobs.pretrain_base.blend',
+    [{**_PART, 'text': 'embed_classes', 'dataset': _CONFIG['jobs']['embed_classes']['dataset']}],
+    {'jobs.embed_classes.cleaning': 'deepfloyd'},
+    'blend[0].text is embed_classes, whose cleaning must be that of embed_captions',
+  ),
   ('jobs.finetune_sr16.crop', 7, {}, 'must be a multiple of 2 up to 16'),
   ('jobs.select_base.weights', 'finetune_sr16', {}, 'enlarges 8, but comes first'),
   ('jobs.select_base.choose', 'cas', {'jobs.select_base.cas': None}, 'the section cas is missing'),
