@@ -121,12 +121,12 @@ def test_the_quickstart_runs_to_its_end(tmp_path):
   assert done.returncode == 0, done.stderr[-3000:]
   mixtures = _read(tmp_path / 'classify_ten/job.json')['result']['mixtures']
   assert [(of['num_real'], of['num_synthetic'], of['num_stand_in']) for of in mixtures.values()] == [
-    (100, 0, 0),
+    (80, 0, 0),
     (0, 80, 0),
-    (100, 3, 0),
-    (100, 16, 0),
-    (100, 66, 0),
-    (100, 0, 1383),
+    (80, 3, 0),
+    (80, 16, 0),
+    (80, 66, 0),
+    (80, 0, 1383),
   ]
   assert all('to_real' in of for name, of in mixtures.items() if name != 'real')
 
