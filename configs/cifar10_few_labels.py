@@ -33,8 +33,6 @@ BASE = dict(
 )
 # for 16x16, and for the extractor's 32x32
 RESNET_16, RESNET_32 = small.RESNET, dict(small.RESNET, stem_stride=2)
-# by `classify_choices`
-CHOSEN = dict(synthetic_share=0.5)
 
 
 def recipe(num_steps):
@@ -90,7 +88,8 @@ def both(times, **more):
 
 
 REAL = dict(real=True)
-AGREES = dict(scores='score', agrees=True)
+# the best of `classify_choices`
+CHOSEN = both(0.25, keep=dict(scores='score', agrees=True), synthetic_share=0.25)
 MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=250)
 REFERENCES = dict(train=LABELLED, validation=VALIDATION)
 BASE_USE = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
@@ -153,9 +152,9 @@ def studies():
   jobs = {}
   shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
   mixtures = {name: both(1, **how) for name, how in shares.items()}
-  mixtures['share_25_agrees'] = both(0.25, keep=AGREES, synthetic_share=0.25)
+  mixtures['share_25_agrees'] = CHOSEN
   jobs['classify_choices'] = classify(mixtures, (0,), VALIDATION_OF_CLASSIFIERS)
-  mixtures = dict(synthetic=synthetic(1), union=both(1), chosen=both(1, **CHOSEN))
+  mixtures = dict(synthetic=synthetic(1), union=both(1), chosen=CHOSEN)
   jobs['classify_synthetic'] = classify(mixtures)
   return jobs
 
