@@ -153,7 +153,8 @@ def studies():
   shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
   mixtures = {name: both(1, **how) for name, how in shares.items()}
   mixtures['share_25_agrees'] = CHOSEN
-  jobs['classify_choices'] = classify(mixtures, (0,), VALIDATION_OF_CLASSIFIERS)
+  choices = classify(mixtures, (0,), VALIDATION_OF_CLASSIFIERS)
+  jobs['classify_choices'] = dict(choices, title='ResNet, on validation images')
   mixtures = dict(synthetic=synthetic(1), union=both(1), chosen=CHOSEN)
   jobs['classify_synthetic'] = classify(mixtures)
   return jobs
