@@ -39,31 +39,15 @@ def recipe(num_steps):
   return dict(quickstart.recipe(1e-2, 0.05, num_steps, batch_size=64, crop_padding=4), flip=True)
 
 
-def training(job, dataset, optimizer, learning_rate, num_steps, preview_sampler, schedule, **more):
+def training(
+  job, dataset, optimizer, learning_rate, schedule, num_steps, checkpoint_every, preview_sampler, **more
+):
   section = quickstart.training(
     job, 'embed_classes', dataset, optimizer, learning_rate, num_steps, preview_sampler, 64, **more
   )
   section['optimizer'].update(schedule=schedule)
   section['preview'].update(prompts=small.PREVIEW)
-  return dict(section, flip=True, ema_decay=0.999)
-
-
-def pretraining(stage, learning_rate, num_steps, sampler):
-  """Without any text; guidance 0 previews that."""
-  preview = dict(sampler, guidance=0.0)
-  section = training(
-    'pretrain', UNLABELLED, 'adam', learning_rate, num_steps, preview, 'constant', stage=stage
-  )
-  return dict(section, text_dropout=1.0, checkpoint_every=num_steps)
-
-
-def finetuning(init, optimizer, learning_rate, num_steps, sampler):
-  """Half of each batch are labelled photos, the others photos of the pretraining, still without text."""
-  blend = [dict(dataset=UNLABELLED, share=0.5)]
-  section = training(
-    'finetune', LABELLED, optimizer, learning_rate, num_steps, sampler, 'cosine', init=init, blend=blend
-  )
-  return dict(section, checkpoint_every=num_steps // 2)
+  return dict(section, flip=True, ema_decay=0.999, checkpoint_every=checkpoint_every)
 
 
 def classify(mixtures, seeds=SEEDS, test=small.TEST, model=RESNET_16, size=16):
@@ -101,8 +85,32 @@ def training_of_stages():
   jobs['embed_classes'] = dict(
     job='embed', dataset=LABELLED, prompts='classes', encoder=quickstart.ENCODER, max_length=32
   )
-  jobs['pretrain_base'] = pretraining(BASE, 1e-3, 2800, BASE_SAMPLER)
-  jobs['finetune_base'] = finetuning('pretrain_base', 'adafactor', 1e-3, 1600, BASE_SAMPLER)
+  # without any text; guidance 0 previews that
+  jobs['pretrain_base'] = training(
+    'pretrain',
+    UNLABELLED,
+    'adam',
+    1e-3,
+    'constant',
+    2800,
+    2800,
+    dict(BASE_SAMPLER, guidance=0.0),
+    stage=BASE,
+    text_dropout=1.0,
+  )
+  # half of each batch are labelled photos, the others photos of the pretraining, still without text
+  jobs['finetune_base'] = training(
+    'finetune',
+    LABELLED,
+    'adafactor',
+    1e-3,
+    'cosine',
+    1600,
+    800,
+    BASE_SAMPLER,
+    init='pretrain_base',
+    blend=[dict(dataset=UNLABELLED, share=0.5)],
+  )
   return jobs
 
 

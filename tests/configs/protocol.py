@@ -4,13 +4,23 @@ Stages 8 -> 16 -> 32 stand for the paper's 64 -> 256 -> 1024. `glyphs`, rendered
 the web-scale corpus; `digits`, 600 handwritten ones of scikit-learn, are ImageNet.
 """
 
+from configs import quickstart
+from configs.quickstart import (
+  CHANNELS,
+  ENCODER,
+  NUM_CLASSES,
+  RESNET,
+  RESNET_8,
+  RESNET_16,
+  recipe,
+  sampler,
+  training,
+)
 from imagenet_synth.core.config import jobs_config
 
-CHANNELS = 1
 SIZES = (8, 16, 32)
 GLYPHS = dict(name='glyphs', split='train', options=dict(num_examples=12_000, seed=0))
 NUM_REAL = 600
-NUM_CLASSES = 10
 SEEDS = (0, 1, 2)
 
 
@@ -18,15 +28,6 @@ def digits(split):
   return dict(name='digits', split=split)
 
 
-def sampler(num_steps, **settings):
-  return dict(num_steps=num_steps, thresholding='static', **settings)
-
-
-NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
-ENCODER = dict(random=dict(vocab_size=384, width=64, num_layers=2, num_heads=4, head_size=16, mlp_size=128))
-
-# Imagen predicts eps; what is trained for a minute instead of days does better without an estimate of
-# x_0 that is amplified at high noise
 BASE = dict(
   size=8,
   channels=CHANNELS,
@@ -40,89 +41,19 @@ SR_16 = dict(
   low_res_size=8,
   channels=CHANNELS,
   prediction='x0',
-  network=dict(
-    type='efficient_unet',
-    channels=(32, 64),
-    num_res_blocks=(1, 1),
-    self_attention=(False, True),
-    text_attention=(False, True),
-    num_heads=2,
-  ),
+  network=dict(quickstart.BASE['network'], text_attention=(False, True)),
 )
-SR_32 = dict(
-  size=32,
-  low_res_size=16,
-  channels=CHANNELS,
-  prediction='x0',
-  schedule=dict(kind='linear'),
-  network=dict(
-    type='efficient_unet',
-    channels=(16, 32),
-    num_res_blocks=(1, 1),
-    self_attention=(False, False),
-    text_attention=(False, True),
-    num_heads=2,
-  ),
-)
+SR_32 = quickstart.SR
 
 BASE_SAMPLER = sampler(32)
 SR_16_SAMPLER = sampler(16)
 SR_32_SAMPLER = sampler(8, sampler='ddim')
 
-RESNET = dict(
-  type='resnet',
-  num_classes=NUM_CLASSES,
-  block='basic',
-  width=8,
-  stage_sizes=(1, 1, 1),
-  stem='small',
-  stem_stride=2,
-)
-# the same for the sweeps' smaller images
-RESNET_8 = dict(RESNET, width=16, stage_sizes=(1, 1), stem_stride=1)
-RESNET_16 = dict(RESNET, stem_stride=1)
 VIT = dict(type='vit', num_classes=NUM_CLASSES, patch_size=8, width=48, depth=2, num_heads=3)
-
-
-def recipe(learning_rate, weight_decay, num_steps, batch_size, crop_padding=2):
-  return dict(
-    optimizer=dict(
-      name='adamw',
-      learning_rate=learning_rate,
-      schedule='cosine',
-      warmup_steps=num_steps // 10,
-      weight_decay=weight_decay,
-    ),
-    num_steps=num_steps,
-    batch_size=batch_size,
-    crop_padding=crop_padding,
-    label_smoothing=0.1,
-  )
 
 
 RESNET_RECIPE = recipe(1e-2, 0.05, num_steps=400, batch_size=64)
 VIT_RECIPE = recipe(4e-3, 0.5, num_steps=800, batch_size=32)
-
-
-def training(job, text, dataset, optimizer, learning_rate, num_steps, preview_sampler, **more):
-  return dict(
-    job=job,
-    text=text,
-    dataset=dataset,
-    optimizer=dict(
-      name=optimizer,
-      learning_rate=learning_rate,
-      schedule='cosine',
-      warmup_steps=50,
-      scale_by_parameter=False,
-    ),
-    num_steps=num_steps,
-    batch_size=64,
-    checkpoint_every=num_steps // 4,
-    ema_decay=0.99,
-    preview=dict(prompts=NAMES, columns=10, sampler=preview_sampler),
-    **more,
-  )
 
 
 def classify(model, model_recipe, **mixtures):
@@ -164,19 +95,27 @@ def training_of_stages():
   """The text-to-image cascade, and its fine-tuning on class names."""
   jobs = {}
   jobs['pretrain_base'] = training(
-    'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 600, BASE_SAMPLER, stage=BASE
+    'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 600, BASE_SAMPLER, 64, stage=BASE
   )
   jobs['pretrain_sr16'] = training(
-    'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 500, SR_16_SAMPLER, stage=SR_16
+    'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 500, SR_16_SAMPLER, 64, stage=SR_16
   )
   jobs['pretrain_sr32'] = training(
-    'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 280, SR_32_SAMPLER, stage=SR_32
+    'pretrain', 'embed_captions', GLYPHS, 'adam', 3e-3, 280, SR_32_SAMPLER, 64, stage=SR_32
   )
   jobs['finetune_base'] = training(
-    'finetune', 'embed_classes', digits('train'), 'adafactor', 2e-3, 1000, BASE_SAMPLER, init='pretrain_base'
+    'finetune',
+    'embed_classes',
+    digits('train'),
+    'adafactor',
+    2e-3,
+    1000,
+    BASE_SAMPLER,
+    64,
+    init='pretrain_base',
   )
   jobs['finetune_sr16'] = training(
-    'finetune', 'embed_classes', digits('train'), 'adam', 5e-4, 300, SR_16_SAMPLER, init='pretrain_sr16'
+    'finetune', 'embed_classes', digits('train'), 'adam', 5e-4, 300, SR_16_SAMPLER, 64, init='pretrain_sr16'
   )
   return jobs
 
