@@ -83,12 +83,15 @@ SR_1024_SAMPLER = dict(sampler='ddim', num_steps=32, guidance=1.0)
 DEFAULT_SAMPLER = dict(sampler='ddpm', num_steps=256)
 
 
-def training(job, optimizer, num_steps, batch_size, sampler, checkpoint_every, **more):
-  """Learning rate: Imagen's; the papers do not say the one of fine-tuning."""
+def training(job, size, optimizer, num_steps, batch_size, sampler, checkpoint_every, **more):
+  """Learning rate: Imagen's; the papers do not say the one of fine-tuning.
+
+  Images that are smaller than the stage's are left out, which is ours: enlarged ones would teach it to blur.
+  """
   return dict(
     job=job,
     text='embed',
-    dataset=TRAIN,
+    dataset=dict(TRAIN, min_side=size),
     optimizer=dict(name=optimizer, learning_rate=1e-4, schedule='cosine', warmup_steps=10_000),
     num_steps=num_steps,
     batch_size=batch_size,
@@ -122,19 +125,19 @@ def training_of_stages():
     job='embed', dataset=imagenet('train'), prompts='classes', encoder=T5_XXL, max_length=16, batch_size=64
   )
   jobs['pretrain_base'] = training(
-    'pretrain', 'adafactor', 2_500_000, 2048, DEFAULT_SAMPLER, 100_000, stage=BASE, fsdp=8
+    'pretrain', 64, 'adafactor', 2_500_000, 2048, DEFAULT_SAMPLER, 100_000, stage=BASE, fsdp=8
   )
   jobs['pretrain_sr256'] = training(
-    'pretrain', 'adam', 2_500_000, 2048, SR_256_SAMPLER, 100_000, stage=SR_256, fsdp=4
+    'pretrain', 256, 'adam', 2_500_000, 2048, SR_256_SAMPLER, 100_000, stage=SR_256, fsdp=4
   )
   jobs['pretrain_sr1024'] = training(
-    'pretrain', 'adam', 2_500_000, 2048, SR_1024_SAMPLER, 100_000, stage=SR_1024, fsdp=4, crop=256
+    'pretrain', 1024, 'adam', 2_500_000, 2048, SR_1024_SAMPLER, 100_000, stage=SR_1024, fsdp=4, crop=256
   )
   jobs['finetune_base'] = training(
-    'finetune', 'adafactor', 210_000, 2048, DEFAULT_SAMPLER, 10_000, init='pretrain_base', fsdp=8
+    'finetune', 64, 'adafactor', 210_000, 2048, DEFAULT_SAMPLER, 10_000, init='pretrain_base', fsdp=8
   )
   jobs['finetune_sr256'] = training(
-    'finetune', 'adam', 490_000, 2048, SR_256_SAMPLER, 35_000, init='pretrain_sr256', fsdp=4
+    'finetune', 256, 'adam', 490_000, 2048, SR_256_SAMPLER, 35_000, init='pretrain_sr256', fsdp=4
   )
   return jobs
 

@@ -27,6 +27,8 @@ def get_config():
       small[name],
       text='embed',
       dataset=TRAIN,
+      # a few images are smaller than 32 pixels; not asking for their sizes saves a look at all
+      enlarge=True,
       num_steps=num_steps,
       checkpoint_every=num_steps // 2,
       preview=dict(small[name].preview, prompts=PREVIEW, columns=4),

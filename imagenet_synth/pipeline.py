@@ -159,8 +159,12 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     Unfinished: the other workers have not done theirs yet.
     Stopped: SIGTERM came while a job was training; what it had is saved.
   """
-  jobs = plan(config, workdir, worker).planned
+  planned = plan(config, workdir, worker)
+  jobs = planned.planned
   _check_ready(jobs, workdir, worker)
+  for job in jobs:
+    if not job.folder.done:
+      _call(job.name, 'require_images', job.config, planned.known)
   for number, job in enumerate(jobs, 1):
     head = f'[{number}/{len(jobs)}] {job.name}'
     # again: an earlier job of this run may have made what this one was made from

@@ -1,6 +1,8 @@
 """Pixels of image files of any kind (grey, RGB, CMYK, with a palette, transparent), and back."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -19,14 +21,35 @@ def decode_image(data: bytes, num_channels: int, name: str) -> np.ndarray:
   Raises:
     InputError: not an image, or one that is cut off.
   """
+  with _opened(data, name) as image:
+    image.load()
+    pixels = np.array(_opaque(image).convert('L' if num_channels == 1 else 'RGB'))
+  return pixels[..., None] if num_channels == 1 else pixels
+
+
+def shorter_side(data: bytes, name: str) -> int:
+  """Returns the shorter side of an image file in pixels; only its header is read.
+
+  Args:
+    data: the bytes of the file.
+    name: what messages call the file.
+
+  Raises:
+    InputError: not an image.
+  """
+  with _opened(data, name) as image:
+    return min(image.size)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+  """Opens an image file; raises InputError if it cannot be, or what is done with it fails."""
   try:
     with Image.open(io.BytesIO(data)) as image:
-      image.load()
-      pixels = np.array(_opaque(image).convert('L' if num_channels == 1 else 'RGB'))
+      yield image
   # what Pillow raises for what is no image, is cut off, or claims to be larger than memory
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise InputError(f'{name}: cannot be decoded: {_reason(error)}') from error
-  return pixels[..., None] if num_channels == 1 else pixels
 
 
 def as_picture(pixels: np.ndarray) -> Image.Image:

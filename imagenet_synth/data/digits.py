@@ -66,7 +66,7 @@ def contents() -> dict[str, Contents]:
     'validation': VALIDATION_PER_CLASS * len(NAMES),
     'test': num_others,
   }
-  return {split: Contents(size, NAMES, (), 1) for split, size in sizes.items()}
+  return {split: Contents(size, NAMES, (), 1, IMAGE_SIZE) for split, size in sizes.items()}
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):

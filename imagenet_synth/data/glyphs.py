@@ -153,8 +153,8 @@ def contents(num_examples: int = 12_000, seed: int = 0) -> dict[str, Contents]:
   del seed
   captions = all_captions()
   return {
-    'train': Contents(num_examples, (), captions, 1),
-    'validation': Contents(num_validation(num_examples), (), captions, 1),
+    'train': Contents(num_examples, (), captions, 1, IMAGE_SIZE),
+    'validation': Contents(num_validation(num_examples), (), captions, 1, IMAGE_SIZE),
   }
 
 

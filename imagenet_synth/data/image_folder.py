@@ -1,17 +1,18 @@
 """Data sets that are a folder of image files for each class: `DIRECTORY/SPLIT/CLASS/*.jpg`.
 
 All files are read and decoded once, when the folder is first used. Those that can't be are named and left
-out, and so is all else that is no image of a class. What was found is kept in a file, so that a file that has
-not changed isn't read for this again.
+out, and so is all else that is no image of a class. What was found, with the sizes of the images, is kept in
+a file, so that a file that has not changed isn't read for this again.
 """
 
 import collections
 import dataclasses
 import hashlib
 import pathlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +20,13 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json, write_json
 from imagenet_synth.core.progress import progress, say_once
 from imagenet_synth.data.decode import decode_image
-from imagenet_synth.data.source import Contents, Source, parse_split
+from imagenet_synth.data.source import Contents, Sides, Source, parse_split
 
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 """The endings, in small letters, of files that are taken for images."""
+
+# seconds between saves while files are checked
+_SAVED_EVERY = 120
 
 
 def folder_contents(directory: pathlib.Path) -> dict[str, Contents]:
@@ -116,23 +120,29 @@ class FolderSource(Source):
       raise InputError(f'{self._root}: no such folder; expected a folder for each class in it')
     listing = _list(self._root)
     self.class_names: tuple[str, ...] = tuple(listing.classes)
-    digests = _good_files(self._root, listing, cache_dir, keep)
-    in_order = sorted(digests, key=lambda file: hashlib.sha256(file.encode()).digest())
+    good = _good_files(self._root, listing, cache_dir, keep)
+    in_order = sorted(good, key=lambda file: hashlib.sha256(file.encode()).digest())
     try:
       self._files = [in_order[row] for row in part.rows(len(in_order))]
     except InputError as error:
       raise InputError(f'{self._root}: {error}') from None
     self._labels = {name: label for label, name in enumerate(self.class_names)}
-    self._digests = {file: digests[file] for file in self._files}
+    self._looks = {file: good[file] for file in self._files}
 
   @property
   def version(self) -> str:
     """Returns a text that changes with the names and the contents of the files."""
-    return json_hash(self._digests)
+    return json_hash({file: look.digest for file, look in self._looks.items()})
 
   def labels(self) -> np.ndarray:
     """Returns the label of each example, int32 [N], without reading any."""
     return np.array([self._labels[file.split('/')[0]] for file in self._files], np.int32)
+
+  def sides(self, cache_dir: pathlib.Path) -> Sides:
+    """Returns how large the images are, which was found when they were checked."""
+    del cache_dir
+    sides = np.array([look.side for look in self._looks.values()], np.int32)
+    return Sides(sides, np.array([file.encode() for file in self._files]))
 
   def __len__(self) -> int:
     return len(self._files)
@@ -147,25 +157,53 @@ class FolderSource(Source):
     }
 
 
-def _good_files(root: pathlib.Path, listing: _Listing, cache_dir: pathlib.Path, keep: bool) -> dict[str, str]:
-  """Returns the files that can be decoded, as paths below `root`, with a hash of what they hold."""
+class _Look(NamedTuple):
+  """What a look at a file tells."""
+
+  # of what it holds
+  digest: str
+  # why it cannot be decoded; None if it can
+  fault: str | None
+  # the image's shorter side in pixels; 0 if it cannot be decoded
+  side: int
+
+
+def _good_files(
+  root: pathlib.Path, listing: _Listing, cache_dir: pathlib.Path, keep: bool
+) -> dict[str, _Look]:
+  """Returns the files that can be decoded, as paths below `root`, with what a look at them tells."""
   files = {file: status for of_class in listing.classes.values() for file, status in of_class.items()}
   where = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
   cache = cache_dir / f'folder-{root.name}-{where}.json'
   known = read_json(cache)['files'] if cache.exists() else {}
-  # a file that was changed is looked at again
-  checked = {file: known[file] for file, status in files.items() if known.get(file, [])[:2] == status}
+  # a file that was changed is looked at again, and one of which an earlier version kept no size
+  checked = {
+    file: _Look(*known[file][2:])
+    for file, status in files.items()
+    if known.get(file, [])[:2] == status and len(known[file]) == 2 + len(_Look._fields)
+  }
+
+  def save() -> None:
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    write_json(
+      cache, {'root': str(root), 'files': {file: [*files[file], *checked[file]] for file in checked}}
+    )
+
   unknown = [file for file in files if file not in checked]
   if unknown:
-    with progress(len(unknown), f'checking {root}') as bar, ThreadPoolExecutor() as pool:
-      for file, found in zip(unknown, pool.map(lambda file: _look_at(root / file), unknown)):
-        checked[file] = [*files[file], *found]
+    saved = time.monotonic()
+    start = len(checked)
+    with progress(len(files), f'checking {root}', start=start) as bar, ThreadPoolExecutor() as pool:
+      for file, look in zip(unknown, pool.map(lambda file: _look_at(root / file), unknown)):
+        checked[file] = look
         bar.update(1)
+        if keep and time.monotonic() - saved > _SAVED_EVERY:
+          save()
+          saved = time.monotonic()
     if keep:
-      cache_dir.mkdir(parents=True, exist_ok=True)
-      write_json(cache, {'root': str(root), 'files': checked})
+      save()
   if keep:
-    broken = [f'{file} ({fault})' for file, (_, _, _, fault) in sorted(checked.items()) if fault]
+    broken = [f'{file} ({look.fault})' for file, look in sorted(checked.items()) if look.fault]
     left_out = list(listing.left_out)
     if broken:
       left_out.append(
@@ -173,15 +211,15 @@ def _good_files(root: pathlib.Path, listing: _Listing, cache_dir: pathlib.Path, 
       )
     if left_out:
       say_once(f'{root}: left out: {"; ".join(left_out)}')
-  return {file: digest for file, (_, _, digest, fault) in sorted(checked.items()) if not fault}
+  return {file: look for file, look in sorted(checked.items()) if not look.fault}
 
 
-def _look_at(path: pathlib.Path) -> tuple[str, str | None]:
-  """Returns a hash of what a file holds, and why it cannot be decoded; None if it can."""
+def _look_at(path: pathlib.Path) -> _Look:
+  """Reads and decodes a file."""
   data = path.read_bytes()
   digest = hashlib.sha256(data).hexdigest()[:16]
   try:
-    decode_image(data, 3, path.name)
+    pixels = decode_image(data, 3, path.name)
   except InputError as error:
-    return digest, str(error).split(': ', 1)[1]
-  return digest, None
+    return _Look(digest, str(error).split(': ', 1)[1], 0)
+  return _Look(digest, None, min(pixels.shape[:2]))

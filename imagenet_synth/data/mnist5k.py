@@ -193,13 +193,13 @@ def mnist() -> tuple[np.ndarray, np.ndarray]:
 def contents() -> dict[str, Contents]:
   """Returns what is in each split of `mnist5k`, by its name."""
   sizes = {split: num * len(NAMES) for split, num in PER_CLASS.items() if split != 'web'}
-  known = {split: Contents(size, NAMES, (), 1) for split, size in sizes.items()}
-  return known | {'web_named': Contents(NUM_NAMED, NAMES, (), 1)}
+  known = {split: Contents(size, NAMES, (), 1, IMAGE_SIZE) for split, size in sizes.items()}
+  return known | {'web_named': Contents(NUM_NAMED, NAMES, (), 1, IMAGE_SIZE)}
 
 
 def web_contents() -> dict[str, Contents]:
   """Returns what is in the split of `mnist5k_web`, by its name."""
-  return {'train': Contents(PER_CLASS['web'] * len(NAMES), (), all_captions(), 1)}
+  return {'train': Contents(PER_CLASS['web'] * len(NAMES), (), all_captions(), 1, IMAGE_SIZE)}
 
 
 class _Mnist(tfds.core.GeneratorBasedBuilder):

@@ -1,8 +1,9 @@
 """What a data set is to the rest of the program, whatever it is made from."""
 
 import dataclasses
+import pathlib
 import re
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +22,19 @@ class Examples(Protocol):
     ...
 
 
+class Sides(NamedTuple):
+  """How large the images of a source are."""
+
+  # the shorter side of each image in pixels: int32 [N]
+  pixels: np.ndarray
+  # what each image is called, in UTF-8: bytes [N]
+  names: np.ndarray
+
+  def of(self, rows: np.ndarray) -> 'Sides':
+    """Returns those of some rows, int [B], or of those where a mask, bool [N], is true."""
+    return Sides(self.pixels[rows], self.names[rows])
+
+
 class Source(Examples, Protocol):
   """A data set's split: examples with a `label` int or a `caption` bytes."""
 
@@ -36,12 +50,56 @@ class Source(Examples, Protocol):
     """Returns the label of each example: int32 [N]."""
     ...
 
+  def sides(self, cache_dir: pathlib.Path) -> Sides:
+    """Returns how large the images are; what only a look at all of them tells is kept in `cache_dir`."""
+    ...
+
   def class_counts(self) -> np.ndarray:
     """Returns how many examples each class has: int [K]."""
     return np.bincount(self.labels(), minlength=len(self.class_names))
 
 
-class FirstOfEachClass(Source):
+class Chosen(Source):
+  """Some examples of a source, in its order.
+
+  Args:
+    source: all examples.
+    rows: which of them are chosen, int [N].
+    what: what is chosen, as `version` says it.
+  """
+
+  def __init__(self, source: Source, rows: np.ndarray, what: str):
+    self._source, self._rows, self._what = source, rows, what
+    self.class_names = source.class_names
+
+  @property
+  def version(self) -> str:
+    """Returns a text that changes with the source, or with what of it is chosen."""
+    return f'{self._what} of {self._source.version}'
+
+  def labels(self) -> np.ndarray:
+    """Returns the label of each example: int32 [N]."""
+    return self._source.labels()[self._rows]
+
+  def sides(self, cache_dir: pathlib.Path) -> Sides:
+    """Returns how large the images are."""
+    return self._source.sides(cache_dir).of(self._rows)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._source[int(self._rows[index])]
+
+
+class LargeEnough(Chosen):
+  """The examples of a source whose images are of at least `min_side` pixels on both sides."""
+
+  def __init__(self, source: Source, min_side: int, sides: Sides):
+    super().__init__(source, np.flatnonzero(sides.pixels >= min_side), f'{min_side} pixels or more')
+
+
+class FirstOfEachClass(Chosen):
   """The first `num` examples of each class of a source, in the source's order."""
 
   def __init__(self, source: Source, num: int):
@@ -51,24 +109,13 @@ class FirstOfEachClass(Source):
     for label in range(len(source.class_names)):
       rows = np.flatnonzero(labels == label)
       rank[rows] = np.arange(len(rows))
-    self._source, self._num = source, num
-    self._rows, self._labels = np.flatnonzero(rank < num), labels[rank < num]
-    self.class_names = source.class_names
-
-  @property
-  def version(self) -> str:
-    """Returns a text that changes with the source, or with how many of it are taken."""
-    return f'{self._num} of each class of {self._source.version}'
+    super().__init__(source, np.flatnonzero(rank < num), f'{num} of each class')
+    # they may have taken long to read
+    self._labels = labels[rank < num]
 
   def labels(self) -> np.ndarray:
     """Returns the label of each example: int32 [N]."""
     return self._labels
-
-  def __len__(self) -> int:
-    return len(self._rows)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    return self._source[int(self._rows[index])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +130,8 @@ class Contents:
   captions: tuple[str, ...] | None = None
   # 1 (grey) or 3 (RGB)
   channels: int | None = None
+  # the shorter side of the images in pixels, where all have the same size
+  side: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

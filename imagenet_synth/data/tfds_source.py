@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,14 +18,16 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import json_hash
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import digits, glyphs, mnist5k
 from imagenet_synth.data.class_names import imagenet_names
-from imagenet_synth.data.decode import decode_image
+from imagenet_synth.data.decode import decode_image, shorter_side
 from imagenet_synth.data.digits import Digits
 from imagenet_synth.data.glyphs import Glyphs
+from imagenet_synth.data.image_sides import look_at_sides
 from imagenet_synth.data.mnist5k import Mnist5k, Mnist5kWeb
-from imagenet_synth.data.source import Contents, Source, parse_split
+from imagenet_synth.data.source import Contents, Sides, Source, parse_split
 
 BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
   'digits': Digits,
@@ -95,6 +98,10 @@ class TfdsSource(Source):
   image_channels: Mapping[str, int]
   # in label order; empty where examples have no label
   class_names: tuple[str, ...]
+  # the folder of all data sets that it was found in
+  data_dir: str
+  # the shorter side of `image` in pixels, where all have the same size
+  side: int | None = None
 
   @property
   def version(self) -> str:
@@ -109,6 +116,20 @@ class TfdsSource(Source):
         labels[index] = self.records[index]['label']
         bar.update()
     return labels
+
+  def sides(self, cache_dir: pathlib.Path) -> Sides:
+    """Returns how large the images are; unless all have one size, all records are read, once, for it."""
+    if self.side is not None:
+      names = np.array([f'example {index}'.encode() for index in range(len(self))])
+      return Sides(np.full(len(self), self.side, np.int32), names)
+    kept = cache_dir / f'sides-{json_hash([os.path.realpath(self.data_dir), self.version])}'
+    return look_at_sides(self._side, len(self), kept, f'reading the sizes of {self.name}')
+
+  def _side(self, index: int) -> tuple[int, str]:
+    """Returns the shorter side of an image, and what it is called."""
+    record = self.records[index]
+    name = record.get('file_name', b'').decode() or f'example {index}'
+    return shorter_side(record['image'], f'{self.name}: {name}'), name
 
   def __len__(self) -> int:
     return len(self.records)
@@ -206,9 +227,16 @@ def tfds_contents(
   names = tuple(info.features['label'].names) if 'label' in info.features else ()
   captions = None if 'caption' in info.features else ()
   channels = info.features['image'].shape[-1] if 'image' in info.features else None
+  side = _side_of_all(info.features)
   return {
-    split: Contents(info.splits[split].num_examples, names, captions, channels) for split in info.splits
+    split: Contents(info.splits[split].num_examples, names, captions, channels, side) for split in info.splits
   }
+
+
+def _side_of_all(features: Mapping[str, Any]) -> int | None:
+  """Returns the shorter side of the images, if a data set says that all have the same size."""
+  size = features['image'].shape[:2] if 'image' in features else (None,)
+  return None if None in size else min(size)
 
 
 def _require_rows(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
@@ -262,4 +290,5 @@ def tfds_source(name: str, split: str, data_dir: str | os.PathLike[str], **build
       f'data set {name} has no split {split!r}: its splits are {sorted(builder.info.splits)}'
     ) from error
   class_names = tuple(features['label'].names) if 'label' in features else ()
-  return TfdsSource(f'{name} {split}', records, {key: features[key].shape[-1] for key in images}, class_names)
+  channels = {key: features[key].shape[-1] for key in images}
+  return TfdsSource(f'{name} {split}', records, channels, class_names, data_dir, _side_of_all(features))

@@ -6,12 +6,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
+import numpy as np
+
 from imagenet_synth.core.config import Count, Invalid
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash
+from imagenet_synth.core.files import json_hash, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.progress import say_once
 from imagenet_synth.data.image_folder import FolderSource, folder_contents
-from imagenet_synth.data.source import Contents, FirstOfEachClass, Source, Split, parse_split
+from imagenet_synth.data.source import Contents, FirstOfEachClass, LargeEnough, Source, Split, parse_split
 from imagenet_synth.data.tfds_source import tfds_contents, tfds_source, tfds_version
 
 
@@ -28,6 +31,9 @@ class DatasetConfig:
   options: dict[str, int] = dataclasses.field(default_factory=dict)
   # the folder of all data sets, WORKDIR/datasets if not given; for 'folder', the folder of SPLIT/CLASS/FILE
   directory: str | None = None
+  # only images whose shorter side has at least so many pixels. Those that are smaller are left out, counted and
+  # listed in WORKDIR/datasets; all are taken if not given
+  min_side: Count | None = None
   # only the first so many examples of each class; all if not given
   per_class: Count | None = None
 
@@ -35,7 +41,8 @@ class DatasetConfig:
     """Returns what people call it: 'folder data/mine train[:90%]'."""
     options = ' '.join(f'{name}={value}' for name, value in sorted(self.options.items()))
     first = '' if self.per_class is None else f'first {self.per_class} of each class of'
-    return ' '.join(filter(None, (first, self.name, self.directory, options, self.split)))
+    side = '' if self.min_side is None else f'of {self.min_side} pixels or more'
+    return ' '.join(filter(None, (first, self.name, self.directory, options, self.split, side)))
 
   def validate(self) -> None:
     """Raises `Invalid` if the split is not written as splits are, or a key does not suit the data set."""
@@ -66,6 +73,12 @@ class DatasetConfig:
         known = dataclasses.replace(known, num_examples=len(part.rows(known.num_examples)))
       except InputError as error:
         raise Invalid(f'{key}.split', f'is {self.split!r}: {error}') from None
+    if self.min_side is not None:
+      if known.side is not None and known.side < self.min_side:
+        raise Invalid(
+          f'{key}.min_side', f'is {self.min_side}, but all images of {self.name} have {known.side}'
+        )
+      known = known if known.side is not None else dataclasses.replace(known, num_examples=None)
     if self.per_class is not None:
       if known.class_names == ():
         raise Invalid(f'{key}.per_class', f'is {self.per_class}, but {self.name} has no classes')
@@ -80,12 +93,51 @@ class DatasetConfig:
     Raises:
       InputError: it is not there, cannot be read, or has changed since the job was begun.
     """
-    source = self._reader.open(self, self._directory(folder.workdir), folder.workdir / 'datasets')
-    if self.per_class is not None:
-      source = FirstOfEachClass(source, self.per_class)
+    source = self._open(folder.workdir)
     version = source.version if uses == 'images' else json_hash(list(source.class_names))
     folder.record_data(f'{uses} of {self}', version)
     return source
+
+  def num_smaller(self, size: int, workdir: pathlib.Path) -> tuple[int, int]:
+    """Returns how many images have a shorter side of less than `size` pixels, and how many there are.
+
+    That may take a look at all of them, which is taken once: what was found is kept in the workdir.
+
+    Raises:
+      InputError: the split is not there, or cannot be read.
+    """
+    source = self._open(workdir)
+    sides = source.sides(workdir / 'datasets').pixels
+    return int(np.sum(sides < size)), len(sides)
+
+  def _open(self, workdir: pathlib.Path) -> Source:
+    """Returns the split; what is found out about it once is kept in the workdir."""
+    cache_dir = workdir / 'datasets'
+    source = self._reader.open(self, self._directory(workdir), cache_dir)
+    if self.min_side is not None:
+      source = self._large_enough(source, self.min_side, cache_dir)
+    if self.per_class is not None:
+      source = FirstOfEachClass(source, self.per_class)
+    return source
+
+  def _large_enough(self, source: Source, min_side: int, cache_dir: pathlib.Path) -> Source:
+    """Returns the images that are large enough; counts the others, and writes their names to a file."""
+    sides = source.sides(cache_dir)
+    chosen = LargeEnough(source, min_side, sides)
+    smaller = sides.of(sides.pixels < min_side)
+    if not len(chosen):
+      raise InputError(f'{self}: none is left; the largest of {len(sides.pixels)} has {sides.pixels.max()}')
+    if len(smaller.pixels):
+      lines = [f'{name.decode()} {side}' for name, side in zip(smaller.names, smaller.pixels)]
+      path = cache_dir / f'smaller-than-{min_side}-{json_hash([str(self), source.version])}.txt'
+      if not path.exists():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, '\n'.join(lines) + '\n')
+      say_once(
+        f'{self}: left out: {len(lines):,} of {len(source):,} images, whose shorter side is less '
+        f'({", ".join(lines[:5])}{", ..." if len(lines) > 5 else ""}; all are in {path})'
+      )
+    return chosen
 
   def versions(self, workdir: pathlib.Path) -> dict[str, str]:
     """Returns the versions that `open` would record now, by what it calls them; leaves nothing behind.
@@ -93,6 +145,8 @@ class DatasetConfig:
     Those that would take long to find are left out.
     """
     version, class_names = self._reader.state(self, self._directory(workdir), workdir / 'datasets')
+    if version is not None and self.min_side is not None:
+      version = f'{self.min_side} pixels or more of {version}'
     if version is not None and self.per_class is not None:
       version = f'{self.per_class} of each class of {version}'
     versions = {} if version is None else {f'images of {self}': version}
@@ -101,9 +155,10 @@ class DatasetConfig:
     return versions
 
   def overlaps(self, other: 'DatasetConfig', workdir: pathlib.Path) -> bool:
-    """Returns whether the two have images in common, or may have; all images count, whatever `per_class` is.
+    """Returns whether the two have images in common, or may have.
 
-    Data sets of other names, options or folders, and different splits of one data set, have none.
+    All images count, whatever `min_side` and `per_class` are. Data sets of other names, options or folders,
+    and different splits of one data set, have none.
     """
     directory = self._directory(workdir)
     theirs = other._directory(workdir)

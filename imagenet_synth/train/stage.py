@@ -114,6 +114,9 @@ class Training(abc.ABC):
   cache: bool = True
   # height and width of the random part of each image that an SR stage is trained on; None for whole images
   crop: Count | None = None
+  # whether images that are smaller than the stage's are trained on, enlarged, which teaches it to blur; if
+  # not, they are refused, unless `min_side` of their data set leaves them out
+  enlarge: bool = False
   # whether each image is mirrored left to right with probability 1/2, as DDPM was trained on CIFAR-10 (Ho et
   # al., 2020, appendix B); not where what is shown, such as a digit, then is another thing or none
   flip: bool = False
@@ -164,11 +167,11 @@ class Training(abc.ABC):
   def check_stage(self, stage: Stage, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stage, the data and the text are known not to fit each other."""
     self._check_crop(stage)
-    _check_data(self.dataset, self.text, stage, jobs, '')
+    self._check_data(self.dataset, self.text, stage, jobs, '')
     for i, part in enumerate(self.blend):
       if part.text is not None:
         part.text.require_encoded_like(self.text, jobs, f'blend[{i}].text')
-      _check_data(part.dataset, part.text, stage, jobs, f'blend[{i}].')
+      self._check_data(part.dataset, part.text, stage, jobs, f'blend[{i}].')
     self.text.require_prompts(self.preview.prompts, jobs, 'preview.prompts')
     self.preview.sampler.require_variance(stage, 'preview.sampler')
 
@@ -176,6 +179,46 @@ class Training(abc.ABC):
     """Raises `Invalid` if the devices do not divide by fsdp x tensor, or cannot share a batch equally."""
     require_mesh(self.fsdp, self.tensor)
     require_batch_size(self.batch_size, self.tensor, self.accumulate)
+
+  def require_images(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if images are smaller than the stage's, and are not to be enlarged.
+
+    What only a look at all images of a data set tells is looked up, once, and kept in the workdir.
+    """
+    size = self.trained_stage(jobs).size
+    for key, dataset in parts(self, DatasetConfig):
+      is_known = dataset.contents(jobs.workdir, key).side is not None
+      if self.enlarge or is_known or (dataset.min_side or 0) >= size:
+        continue
+      num_smaller, num = dataset.num_smaller(size, jobs.workdir)
+      if num_smaller:
+        raise Invalid(
+          key,
+          f'has {num_smaller:,} of {num:,} images whose shorter side is less than {size} pixels, the size of '
+          f'the stage; {key}.min_side={size} leaves them out, enlarge=True trains on them, enlarged',
+        )
+
+  def _check_data(
+    self, dataset: DatasetConfig, text: Text | None, stage: Stage, jobs: KnownJobs, section: str
+  ) -> None:
+    """Raises `Invalid` below `section` if images are known not to fit the stage, or not to have prompts."""
+    contents = dataset.contents(jobs.workdir, f'{section}dataset')
+    if contents.channels not in (None, stage.channels):
+      raise Invalid(
+        f'{section}dataset', f'has images of {contents.channels} channels, the stage is of {stage.channels}'
+      )
+    if not self.enlarge and contents.side is not None and contents.side < stage.size:
+      raise Invalid(
+        f'{section}dataset',
+        f'has images of {contents.side} pixels, the stage is of {stage.size}; set enlarge=True to train on '
+        'them, enlarged',
+      )
+    if text is None:
+      return
+    if contents.class_names:
+      text.require_classes(contents.class_names, jobs, f'{section}text')
+    elif contents.captions:
+      text.require_prompts(contents.captions, jobs, f'{section}text')
 
   def _check_crop(self, stage: Stage) -> None:
     """Raises `Invalid` if the stage cannot be trained on parts of images of this size."""
@@ -186,23 +229,6 @@ class Training(abc.ABC):
     scale = stage.size // stage.low_res_size
     if self.crop > stage.size or self.crop % scale:
       raise Invalid('crop', f'is {self.crop}, must be a multiple of {scale} up to {stage.size}')
-
-
-def _check_data(
-  dataset: DatasetConfig, text: Text | None, stage: Stage, jobs: KnownJobs, section: str
-) -> None:
-  """Raises `Invalid` below `section` if images are known not to fit the stage, or not to have prompts."""
-  contents = dataset.contents(jobs.workdir, f'{section}dataset')
-  if contents.channels not in (None, stage.channels):
-    raise Invalid(
-      f'{section}dataset', f'has images of {contents.channels} channels, the stage is of {stage.channels}'
-    )
-  if text is None:
-    return
-  if contents.class_names:
-    text.require_classes(contents.class_names, jobs, f'{section}text')
-  elif contents.captions:
-    text.require_prompts(contents.captions, jobs, f'{section}text')
 
 
 def train_stage(
