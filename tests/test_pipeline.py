@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+from PIL import Image
 
 from imagenet_synth import pipeline
 from imagenet_synth.core.errors import InputError
@@ -125,3 +126,56 @@ def test_dry_run_names_files_that_are_yet_to_come(tmp_path):
   assert lines[1].strip() == (
     "config: jobs.inception.path is 'weights/inception.safetensors', which is not there"
   )
+
+
+def _trained_on(dataset, **more):
+  """An embed job, and one that trains a stage of 16 pixels on the same images."""
+  embed = {**_EMBED, 'dataset': dataset}
+  preview = {**_PRETRAIN['preview'], 'prompts': ['cat']}
+  pretrain = {**_PRETRAIN, 'text': 'embed', 'dataset': dataset, 'preview': preview, **more}
+  stage = {**pretrain['stage'], 'size': 16, 'channels': 3}
+  return _config(embed=embed, pretrain={**pretrain, 'stage': stage})
+
+
+@pytest.mark.parametrize('where', ['dataset', 'blend[0].dataset'])
+def test_training_on_images_that_would_be_enlarged_is_refused_before_anything_runs(
+  where, tmp_path, monkeypatch
+):
+  for number, size in enumerate([(16, 20), (15, 40), (40, 3)]):
+    path = tmp_path / f'photos/train/cat/{number}.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', size).save(path)
+  photos = {'name': 'folder', 'split': 'train', 'directory': str(tmp_path / 'photos')}
+  large = {**photos, 'min_side': 16}
+  blend = [{'dataset': photos, 'share': 0.25}]
+  config = _trained_on(photos) if where == 'dataset' else _trained_on(large, blend=blend)
+  workdir = tmp_path / 'work'
+  assert _error(config, workdir) == (
+    f'config: jobs.pretrain.{where} has 2 of 3 images whose shorter side is less than 16 pixels, the size of '
+    f'the stage; {where}.min_side=16 leaves them out, enlarge=True trains on them, enlarged'
+  )
+  # no job has begun; what was found out of the images is kept
+  assert [path.name for path in workdir.iterdir()] == ['datasets']
+  run = []
+  for name in ('embed', 'pretrain'):
+    kind = pipeline.JOBS[name]._replace(run=lambda config, folder: run.append(folder.name) or {})
+    monkeypatch.setitem(pipeline.JOBS, name, kind)
+  for accepted in (_trained_on(large), _trained_on(photos, enlarge=True)):
+    pipeline.run(accepted, tmp_path / f'work_{len(run)}')
+  assert run == ['embed', 'pretrain'] * 2
+
+
+def test_enlarging_images_that_are_known_to_be_small_is_refused_in_a_dry_run(tmp_path):
+  digits = {'name': 'digits', 'split': 'train'}
+  preview = {**_PRETRAIN['preview'], 'prompts': ['one']}
+  stage = {**_PRETRAIN['stage'], 'size': 64, 'channels': 1}
+  config = _trained_on(digits, preview=preview)
+  config['jobs']['pretrain']['stage'] = stage
+  with pytest.raises(InputError) as error:
+    pipeline.dry_run(config, tmp_path)
+  assert str(error.value) == (
+    'config: jobs.pretrain.dataset has images of 32 pixels, the stage is of 64; set enlarge=True to train on '
+    'them, enlarged'
+  )
+  config['jobs']['pretrain']['enlarge'] = True
+  pipeline.dry_run(config, tmp_path)

@@ -31,8 +31,8 @@ class DatasetConfig:
   options: dict[str, int] = dataclasses.field(default_factory=dict)
   # the folder of all data sets, WORKDIR/datasets if not given; for 'folder', the folder of SPLIT/CLASS/FILE
   directory: str | None = None
-  # only images whose shorter side has at least so many pixels. Those that are smaller are left out, counted and
-  # listed in WORKDIR/datasets; all are taken if not given
+  # only images whose shorter side has at least so many pixels; smaller ones are left out, counted and listed
+  # in WORKDIR/datasets. All are taken if not given
   min_side: Count | None = None
   # only the first so many examples of each class; all if not given
   per_class: Count | None = None

@@ -1,5 +1,7 @@
 """A folder of images by class."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,6 +82,46 @@ def test_files_are_checked_once_and_again_when_they_change(tmp_path, monkeypatch
   Image.new('L', (4, 4)).save(tmp_path / 'train/ant/new.png')
   assert len(_open(tmp_path)) == 30
   assert sorted(checked[30:]) == ['0.jpg', 'new.png']
+
+
+def test_sides_are_found_with_the_check_and_kept(tmp_path, monkeypatch):
+  source = _open(_make(tmp_path))
+  expected = [min(8 + int(example['file_name'].split('/')[1].split('.')[0]), 9) for example in source]
+  for again in (source, _open(tmp_path), _open(tmp_path, 'train[10:]')):
+    sides = again.sides(tmp_path / 'unused')
+    assert sides.pixels.tolist() == expected[-len(again) :]
+    assert [name.decode() for name in sides.names] == [example['file_name'] for example in again]
+  assert set(expected) == {8, 9}
+
+
+def test_files_of_which_an_earlier_version_kept_no_size_are_checked_again(tmp_path):
+  source = _open(_make(tmp_path))
+  (cache,) = (tmp_path / 'cache').iterdir()
+  kept = json.loads(cache.read_text())
+  kept['files'] = {file: look[:4] for file, look in kept['files'].items()}
+  cache.write_text(json.dumps(kept))
+  again = _open(tmp_path)
+  assert again.version == source.version
+  np.testing.assert_array_equal(again.sides(tmp_path).pixels, source.sides(tmp_path).pixels)
+
+
+def test_a_check_that_was_killed_goes_on_where_it_was_saved(tmp_path, monkeypatch):
+  _make(tmp_path)
+  monkeypatch.setattr(image_folder, '_SAVED_EVERY', -1)
+  decode = image_folder.decode_image
+
+  def killed(data, num_channels, name):
+    if name == '4.PNG':
+      raise KeyboardInterrupt
+    return decode(data, num_channels, name)
+
+  monkeypatch.setattr(image_folder, 'decode_image', killed)
+  with pytest.raises(KeyboardInterrupt):
+    _open(tmp_path)
+  (cache,) = (tmp_path / 'cache').iterdir()
+  assert list(json.loads(cache.read_text())['files']) == [
+    f'ant/{i}' for i in ('0.jpg', '1.PNG', '2.jpeg', '3.jpg')
+  ]
 
 
 def test_the_version_changes_with_the_files(tmp_path):

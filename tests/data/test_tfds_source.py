@@ -221,6 +221,33 @@ def test_imagenet_is_made_from_its_tars(tmp_path):
   assert len(tfds_source.tfds_source('imagenet2012', 'train[:50%]', tmp_path)) == 2
 
 
+def test_sizes_are_read_off_headers_once(tmp_path, monkeypatch):
+  sizes = [(120, 116), (109, 112), (130, 140)]
+  # behind the header is nothing: it is not decoded
+  images = [_jpeg('red', size)[:-200] for size in sizes]
+  _imagenet_tars(tmp_path / 'downloads/manual', {'n01440764': images})
+  source = tfds_source.tfds_source('imagenet2012', 'train', tmp_path)
+  sides = source.sides(tmp_path / 'cache')
+  names = [record['file_name'] for record in source.records]
+  assert sides.names.tolist() == names
+  number = {f'n01440764_{i}.JPEG'.encode(): min(size) for i, size in enumerate(sizes)}
+  assert sides.pixels.tolist() == [number[name] for name in names]
+  monkeypatch.setattr(tfds_source, 'shorter_side', None)
+  again = tfds_source.tfds_source('imagenet2012', 'train', tmp_path).sides(tmp_path / 'cache')
+  np.testing.assert_array_equal(again.pixels, sides.pixels)
+  # other splits are looked at on their own
+  with pytest.raises(TypeError):
+    tfds_source.tfds_source('imagenet2012', 'train[:1]', tmp_path).sides(tmp_path / 'cache')
+
+
+def test_a_size_that_all_have_is_known_before_and_without_a_look(data_dir, tmp_path, monkeypatch):
+  monkeypatch.setattr(tfds_source, 'shorter_side', None)
+  assert tfds_source.tfds_contents('digits', tmp_path, {})['train'].side == 32
+  sides = tfds_source.tfds_source('digits', 'train[:3]', data_dir).sides(tmp_path)
+  assert sides.pixels.tolist() == [32] * 3 and sides.names.tolist()[2] == b'example 2'
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_image_of_imagenet_is_named(tmp_path):
   _imagenet_tars(tmp_path / 'downloads/manual', {'n01440764': [_jpeg('red', (200, 200))[:-300]]})
   with pytest.raises(InputError, match='imagenet2012 train: example 0 n01440764_0.JPEG: cannot be'):

@@ -207,6 +207,56 @@ def test_the_first_of_each_class_can_be_taken(per_class, expected, tmp_path):
   assert taken == [name for name in names if name in taken]
 
 
+def _of_sizes(root):
+  """Two classes of three images each, of 10, 20 and 30 pixels by 40."""
+  for name in ('cat', 'ant'):
+    for side in (10, 20, 30):
+      path = root / 'train' / name / f'{side}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('L', (40, side), side).save(path)
+  return DatasetConfig('folder', 'train', directory=str(root), min_side=20)
+
+
+def test_images_that_are_too_small_are_left_out_counted_and_named(tmp_path, capsys):
+  config = _of_sizes(tmp_path / 'pictures')
+  source = config.open(_job(tmp_path / 'work'))
+  assert sorted(example['file_name'] for example in source) == [
+    'ant/20.png',
+    'ant/30.png',
+    'cat/20.png',
+    'cat/30.png',
+  ]
+  np.testing.assert_array_equal(source.labels(), [example['label'] for example in source])
+  assert source.class_counts().tolist() == [2, 2]
+  (listed,) = (tmp_path / 'work/datasets').glob('smaller-than-20-*.txt')
+  assert sorted(listed.read_text().splitlines()) == ['ant/10.png 10', 'cat/10.png 10']
+  said = capsys.readouterr().err
+  assert 'train of 20 pixels or more: left out: 2 of 6 images, whose shorter side is less (' in said
+  assert 'ant/10.png 10' in said and f'all are in {listed})' in said
+  # of what is left, the first of each class
+  first = dataclasses.replace(config, min_side=21, per_class=1).open(_job(tmp_path / 'work'))
+  assert sorted(example['file_name'] for example in first) == ['ant/30.png', 'cat/30.png']
+
+
+def test_images_that_are_smaller_than_a_size_are_counted(tmp_path):
+  config = dataclasses.replace(_of_sizes(tmp_path / 'pictures'), min_side=None)
+  counts = {size: config.num_smaller(size, tmp_path / 'work') for size in (10, 11, 21, 99)}
+  assert counts == {10: (0, 6), 11: (2, 6), 21: (4, 6), 99: (6, 6)}
+  assert dataclasses.replace(config, min_side=20).num_smaller(30, tmp_path / 'work') == (2, 4)
+
+
+def test_a_min_side_that_leaves_none_is_refused(tmp_path):
+  config = dataclasses.replace(_of_sizes(tmp_path / 'pictures'), min_side=31)
+  with pytest.raises(InputError, match='train of 31 pixels or more: none is left; the largest of 6 has 30'):
+    config.open(_job(tmp_path / 'work'))
+  digits = DatasetConfig('digits', 'train', min_side=33)
+  with pytest.raises(Invalid, match='x.min_side is 33, but all images of digits have 32'):
+    digits.contents(tmp_path, 'x')
+  assert dataclasses.replace(digits, min_side=32).contents(tmp_path, 'x').num_examples == 600
+  # how many are left of a folder is not known before
+  assert config.contents(tmp_path, 'x').num_examples is None
+
+
 def test_what_has_no_classes_has_no_first_of_each(tmp_path):
   digits = DatasetConfig('digits', 'train', per_class=5)
   assert _told(digits.contents(tmp_path, 'x')) == (None, NAMES, ())
@@ -223,6 +273,9 @@ def test_what_has_no_classes_has_no_first_of_each(tmp_path):
     ('glyphs', {'split': 'validation'}),
     ('glyphs', {'split': 'train[:50%]'}),
     ('digits', {'split': 'train[2:]', 'per_class': 1}),
+    ('folder', {'min_side': 3}),
+    ('folder', {'min_side': 2, 'per_class': 1}),
+    ('digits', {'min_side': 32}),
   ],
 )
 def test_what_is_recorded_of_a_data_set_is_told_without_opening_it(name, changes, tmp_path):
@@ -254,6 +307,7 @@ def test_a_changed_image_is_another_version_of_images_and_the_same_of_classes(tm
   [
     (DatasetConfig('digits', 'train[:90%]'), 'digits train[:90%]'),
     (DatasetConfig('folder', 'train', directory='data/mine'), 'folder data/mine train'),
+    (DatasetConfig('digits', 'train', min_side=8), 'digits train of 8 pixels or more'),
     (DatasetConfig('digits', 'train', per_class=5), 'first 5 of each class of digits train'),
     (DatasetConfig('glyphs', 'train', {'seed': 1, 'num_examples': 2}), 'glyphs num_examples=2 seed=1 train'),
   ],
