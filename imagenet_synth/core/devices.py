@@ -39,22 +39,19 @@ def require_mesh(fsdp: int, tensor: int) -> None:
     )
 
 
-def require_batch_size(
-  batch_size: int, tensor: int = 1, accumulate: int = 1, key: str = 'batch_size'
-) -> None:
-  """Raises `Invalid` for `key` if the devices of all processes cannot share a batch equally.
+def require_batch_size(batch_size: int, tensor: int = 1, accumulate: int = 1) -> None:
+  """Raises `Invalid` if the devices of all processes cannot share a batch equally.
 
   Args:
     batch_size: rows of the batch.
     tensor: devices that have the same rows, as they share each matrix product.
     accumulate: parts of the batch that are computed one after the other.
-    key: the dotted key that is at fault.
   """
   num_devices = jax.device_count() // tensor
   if batch_size % (num_devices * accumulate):
     times = f' in {accumulate} parts' if accumulate > 1 else ''
     raise Invalid(
-      key,
+      'batch_size',
       f'is {batch_size}, must be a multiple of {num_devices * accumulate}, as {num_devices} devices share '
       f'it{times}',
     )

@@ -25,6 +25,7 @@ from imagenet_synth.metrics import logits as metrics
 from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
+from imagenet_synth.train.classifier import HeldOut
 from imagenet_synth.train.metric_writers import WriterName, make_writer
 from imagenet_synth.train.recipe import Recipe
 
@@ -82,6 +83,8 @@ class Experiment:
   writers: tuple[WriterName, ...] = ('tensorboard',)
   # of images that have batch statistics of their own in training: see `train.classifier.ClassifierObjective`
   groups: tuple[int, ...] = ()
+  # images whose accuracy is written with the metrics while it is trained
+  held_out: HeldOut | None = None
 
   def run(
     self, data: Drawable, seed: int, path: pathlib.Path, origin: dict[str, Any], what: str, start: Any = None
@@ -118,6 +121,7 @@ class Experiment:
       what,
       start,
       self.groups,
+      self.held_out,
     )
     logits, labels = classifier.predict_labelled(self.model, variables, self.test, self.size)
     accuracy = metrics.accuracy(logits, labels, top=(1, 5))

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Reference, Seed
-from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
@@ -31,7 +30,7 @@ from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
-from imagenet_synth.train.classifier import has_batch_statistics
+from imagenet_synth.train.classifier import HeldOut, has_batch_statistics
 from imagenet_synth.train.metric_writers import WriterName
 from imagenet_synth.train.recipe import Recipe
 
@@ -87,6 +86,11 @@ class Config:
   # the size to which images are brought first, before parts of `size` are cut out of them: random ones in
   # training, the centre in the test; `size` if not given
   loaded_size: Count | None = None
+  # real images that are not trained on, such as a part of the training set: the accuracy on them is written
+  # with the metrics on the way, where that on test images would be a choice by these. None if not given
+  held_out: DatasetConfig | None = None
+  # steps between these accuracies; given with `held_out` alone
+  evaluate_every: Count | None = None
   # a classify job with the same mixtures and seeds, whose weights training starts from; it may be of another
   # size
   init: TrainedClassifiersReference | None = None
@@ -105,6 +109,16 @@ class Config:
         raise Invalid('recipe.real_exposures', f'is set, but mixtures.{name} has no real images')
       if mixture.counts is not None:
         _require_multiple(self.recipe.batch_size, sum(mixture.counts), _said(name, mixture.counts))
+      if mixture.own_statistics and self.recipe.accumulate > 1:
+        raise Invalid(
+          'recipe.accumulate',
+          f'is {self.recipe.accumulate}, but mixtures.{name}.own_statistics is of whole batches',
+        )
+    if (self.held_out is None) != (self.evaluate_every is None):
+      missing, other = (
+        ('held_out', 'evaluate_every') if self.held_out is None else ('evaluate_every', 'held_out')
+      )
+      raise Invalid(missing, f'is missing; {other} is set')
     of_class, num = self.real_per_class, self.real.per_class
     if of_class is not None and num is not None and of_class > num:
       raise Invalid('real_per_class', f'is {of_class}, but real.per_class is {num}')
@@ -127,20 +141,26 @@ class Config:
       mixture.check(self.images_size, real, jobs, f'mixtures.{name}')
       if mixture.own_statistics and not has_batch_statistics(self.model, self.size):
         raise Invalid(f'mixtures.{name}.own_statistics', 'is set, but the model has no batch statistics')
+    if self.held_out is not None:
+      self._check_held_out(self.held_out, real, jobs)
     if self.init is not None:
       self._check_init(jobs.of(self.init))
 
   def real_images(self) -> RealImages:
-    """Returns the images that are trained on, if a mixture has them, and those that are tested on."""
-    is_trained_on = any(mixture.real for mixture in self.mixtures.values())
-    return RealImages(trained_on={'real': self.real} if is_trained_on else {}, tested_on={'test': self.test})
+    """Returns the images that are trained on, if a mixture has them, looked at on the way, and tested on."""
+    return RealImages(
+      trained_on=self._trained_on(),
+      # who sees the accuracy on the way chooses by it
+      chosen_by={} if self.held_out is None else {'held_out': self.held_out},
+      tested_on={'test': self.test},
+    )
 
   def require_devices(self) -> None:
-    """Raises `Invalid` if the devices cannot share a batch equally."""
-    require_batch_size(self.recipe.batch_size, key='recipe.batch_size')
+    """Raises `Invalid` if the devices cannot share the parameters, or a batch equally."""
+    self.recipe.require_devices('recipe')
     for name, mixture in self.mixtures.items():
       if mixture.groups:
-        num, said = jax.device_count(), _said(name, mixture.groups)
+        num, said = jax.device_count() // self.recipe.tensor, _said(name, mixture.groups)
         why = f'{said}, and own_statistics wants that on each of {num} devices'
         _require_multiple(self.recipe.batch_size, num * sum(mixture.groups), why)
 
@@ -156,6 +176,25 @@ class Config:
         f'real has {real.num_examples:,}',
       )
     return dataclasses.replace(real, num_examples=wanted)
+
+  def _check_held_out(self, held_out: DatasetConfig, real: Contents, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if images do not suit those that are trained on, or are among them."""
+    known = held_out.contents(jobs.workdir, 'held_out')
+    if known.class_names == ():
+      raise Invalid('held_out', f'is {held_out}, which has no labels')
+    if real.class_names:
+      require_known(known.class_names or (), real.class_names, 'held_out')
+    if real.channels and known.channels and real.channels != known.channels:
+      raise Invalid('held_out', f'has images of {known.channels} channels, real has {real.channels}')
+    for key, dataset in self._trained_on().items():
+      if held_out.overlaps(dataset, jobs.workdir):
+        raise Invalid('held_out', f"is '{held_out}', which has images of {key}, '{dataset}'; hold out others")
+
+  def _trained_on(self) -> dict[str, DatasetConfig]:
+    """Returns the real images that runs are trained on, by their dotted key."""
+    used = {'real': self.real} if any(mixture.real for mixture in self.mixtures.values()) else {}
+    stand_ins = {f'mixtures.{name}.stand_in': of.stand_in for name, of in self.mixtures.items()}
+    return used | {key: dataset for key, dataset in stand_ins.items() if dataset is not None}
 
   def _check_init(self, start: 'Config') -> None:
     """Raises `Invalid` if the job whose weights training starts from lacks a run, or has another network."""
@@ -226,6 +265,7 @@ class _Runs:
     self._start = None if config.init is None else config.init.open(folder)
     self.test = config.test.open(folder)
     self._real = config.real.open(folder)
+    self._held_out = None if config.held_out is None else config.held_out.open(folder)
     self.class_names = self._real.class_names
     self.model = for_classes(config.model, len(self.class_names), 'model')
     self._test_map = self._map(self.test.class_names, str(config.test))
@@ -254,7 +294,11 @@ class _Runs:
       return
     of, size = config.mixtures[mixture], config.images_size
     test = labelled(self.test, self._test_map, size)
-    experiment = Experiment(self.model, config.recipe, config.size, test, config.writers, of.groups)
+    held_out = None
+    if self._held_out is not None and config.evaluate_every is not None:
+      names = self._map(self._held_out.class_names, str(config.held_out))
+      held_out = HeldOut(labelled(self._held_out, names, size), config.evaluate_every)
+    experiment = Experiment(self.model, config.recipe, config.size, test, config.writers, of.groups, held_out)
     # only now: they may be all images, in memory
     real: list[Images] = []
     added = [part.images(size) for part in self._added[mixture]]

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from imagenet_synth.cascade import SamplerSettings, Stage
 from imagenet_synth.core.config import Count, Distinct, Invalid, Seed, parts
-from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig
@@ -91,9 +90,9 @@ class Config:
       self.cas.check(stage.size, self.text.num_prompts(jobs), jobs, 'cas')
 
   def require_devices(self) -> None:
-    """Raises `Invalid` if the devices cannot share a batch of the classifiers equally."""
+    """Raises `Invalid` if the devices cannot share the classifiers, or a batch of theirs equally."""
     if self.cas is not None:
-      require_batch_size(self.cas.recipe.batch_size, key='cas.recipe.batch_size')
+      self.cas.recipe.require_devices('cas.recipe')
 
   def real_images(self) -> RealImages:
     """Returns the images by which the checkpoint is chosen."""

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from imagenet_synth.cascade import SamplerSettings
 from imagenet_synth.core.config import Count, Invalid, NotEmpty, Range, Seed, build
-from imagenet_synth.core.devices import require_batch_size
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.core.job_folder import JobFolder
@@ -126,9 +125,9 @@ class Config:
     )
 
   def require_devices(self) -> None:
-    """Raises `Invalid` if the devices cannot share a batch of the classifiers equally."""
+    """Raises `Invalid` if the devices cannot share the classifiers, or a batch of theirs equally."""
     if self.cas is not None:
-      require_batch_size(self.cas.recipe.batch_size, key='cas.recipe.batch_size')
+      self.cas.recipe.require_devices('cas.recipe')
 
   def files(self) -> dict[str, str]:
     """Returns the files that must be there, by their dotted key."""

@@ -85,7 +85,7 @@ class BasicBlock(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
     h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_1')(x)
     h = nn.relu(norm(h, name='norm_1'))
@@ -103,7 +103,7 @@ class BottleneckBlock(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
     out_features = self.features * _BOTTLENECK_EXPANSION
     h = conv(self.features, 1, dtype=self.dtype, name='conv_1')(x)
@@ -190,6 +190,8 @@ class ResNet(nn.Module):
   drop_path_rate: Rate = 0.0
   # probability of dropout of the features, before the last layer
   dropout_rate: Rate = 0.0
+  # recompute blocks for the gradient instead of keeping what they computed: less memory, a third more time
+  remat: bool = False
   # what layers compute in; parameters, statistics and the head are float32
   dtype: DType = 'float32'
 
@@ -197,14 +199,16 @@ class ResNet(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
     """Returns logits and features, the pooled vector, of images x float32 [B, H, W, C] in [-1, 1]."""
     x = self._stem(x, train)
+    block_class = _BLOCKS[self.block]
+    if self.remat:
+      block_class = nn.remat(block_class, static_argnums=(2,))
     blocks = [(stage, i) for stage, num in enumerate(self.stage_sizes) for i in range(num)]
     for number, (stage, i) in enumerate(blocks):
       stride = 2 if stage > 0 and i == 0 else 1
       rate = self.drop_path_rate * number / max(len(blocks) - 1, 1)
       branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut)
-      x = _BLOCKS[self.block](
-        self.width * 2**stage, stride, branch, self.dtype, name=f'stage_{stage}_block_{i}'
-      )(x, train=train)
+      block = block_class(self.width * 2**stage, stride, branch, self.dtype, name=f'stage_{stage}_block_{i}')
+      x = block(x, train)
     features = x.astype(jnp.float32).mean(axis=(1, 2))
     head = nn.Dense(
       self.num_classes,

@@ -66,7 +66,7 @@ class Block(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     # One draw an image: a dropped branch is 0 for it, a kept one is scaled up (Huang et al., 2016).
     drop_path = functools.partial(
       nn.Dropout, self.drop_path_rate, broadcast_dims=(1, 2), deterministic=not train
@@ -102,6 +102,8 @@ class ViT(nn.Module):
   # probability that the last block's branches are dropped, rising linearly from 0 at the first (stochastic
   # depth)
   drop_path_rate: Rate = 0.0
+  # recompute blocks for the gradient instead of keeping what they computed: less memory, a third more time
+  remat: bool = False
   # what blocks compute in; parameters, norms and the head are float32
   dtype: DType = 'float32'
 
@@ -121,9 +123,10 @@ class ViT(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
     """Returns logits and features, the class token, of images x float32 [B, H, W, C] in [-1, 1]."""
     x = self._add_class_and_position(self._patches(x))
+    block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
     for i in range(self.depth):
       rate = self.drop_path_rate * i / max(self.depth - 1, 1)
-      x = Block(self.num_heads, self.mlp_ratio, rate, self.dtype, name=f'block_{i}')(x, train=train)
+      x = block(self.num_heads, self.mlp_ratio, rate, self.dtype, name=f'block_{i}')(x, train)
     features = layer_norm(jnp.float32, 'norm')(x[:, 0])
     logits = _dense(self.num_classes, ('embed', 'classes'), 'float32', 'head')(features)
     return Outputs(logits, features)

@@ -1,10 +1,12 @@
 """Training of a classifier, and its predictions: what CAS, the extractors and the studies share."""
 
+import copy
 import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,7 +16,7 @@ import optax
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
-from imagenet_synth.core.devices import make_mesh, map_rows, over_devices
+from imagenet_synth.core.devices import make_mesh, map_rows, over_devices, replicated
 from imagenet_synth.data.augment import Draws, center_part
 from imagenet_synth.data.batches import Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
@@ -22,7 +24,7 @@ from imagenet_synth.models.vit import resize_positions
 from imagenet_synth.train.loop import Writer, fit, restore_or_init
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.recipe import Recipe, augment
-from imagenet_synth.train.state import Batch, TrainState, make_trainer
+from imagenet_synth.train.state import Batch, Trainer, TrainState, make_trainer
 
 # images that `predict_labelled` has in memory at a time
 _PREDICTED = 2000
@@ -59,7 +61,8 @@ class ClassifierObjective:
     """Returns (scalar loss, ({'loss', 'accuracy'}, updated batch statistics)).
 
     Batches hold `image` uint8 [B, S, S, C], `label` int32 [B] and, where images don't count the same,
-    `weight` float32 [B]; the context is not used. The loss is the weighted mean over images. A mixed image
+    `weight` float32 [B]; the context is not used. The loss is the weighted mean over images. Of a part of a
+    larger batch, `mean_weight` float32 [B] is the mean weight of that, so that parts add up. A mixed image
     has a mixture of both weights, as it has of both labels; images are mixed within their group. The
     accuracy is that of the images' own labels, also where images are mixed, and heeds no weights. The batch
     statistics are updated by the first group alone.
@@ -73,7 +76,8 @@ class ClassifierObjective:
     for i in range(1, len(self.groups)):
       more, _ = self._sums(variables, _group(batch, self.groups, i), share, jax.random.fold_in(key, 1 + i))
       sums = jax.tree.map(jnp.add, sums, more)
-    loss, accuracy = sums['loss'] / sums['weight'], sums['right'] / len(batch['label'])
+    total = sums['weight'] if 'mean_weight' not in batch else batch['mean_weight'].sum()
+    loss, accuracy = sums['loss'] / total, sums['right'] / len(batch['label'])
     return loss, ({'loss': loss, 'accuracy': accuracy}, extra)
 
   def _sums(
@@ -126,6 +130,15 @@ def has_batch_statistics(model: nn.Module, size: int) -> bool:
   return 'batch_stats' in jax.eval_shape(ClassifierObjective(sized, size, 3).init, jax.random.key(0))
 
 
+class HeldOut(NamedTuple):
+  """Images that a classifier is tried on while it is trained."""
+
+  # the images, with their labels
+  images: Images
+  # steps between tries
+  every: int
+
+
 def train(
   model: nn.Module,
   recipe: Recipe,
@@ -138,6 +151,7 @@ def train(
   what: str,
   start: Any = None,
   groups: tuple[int, ...] = (),
+  held_out: HeldOut | None = None,
 ) -> Any:
   """Trains a classifier to the end, or on from the latest checkpoint, and returns its (averaged) variables.
 
@@ -152,7 +166,9 @@ def train(
     make_writer: makes what the metrics are written with, from `path` and the step that training goes on from.
     what: names the run in the progress bar and in errors.
     start: variables to begin with, also of another image size; random ones if not given.
-    groups: of images that have batch statistics of their own: see `ClassifierObjective`.
+    groups: of images that have batch statistics of their own: see `ClassifierObjective`; not with parts of
+      batches.
+    held_out: images whose accuracy goes to the writer on the way.
 
   Raises:
     InputError: the loss is not finite, or the checkpoint does not fit the network.
@@ -162,9 +178,9 @@ def train(
   objective = ClassifierObjective(
     model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha, groups
   )
-  mesh = make_mesh()
+  mesh = make_mesh(recipe.fsdp, recipe.tensor)
   num_steps = recipe.steps(len(data), data.first_pass)
-  trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh)
+  trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh, recipe.accumulate)
   checkpoints = Checkpoints(path / 'checkpoints')
 
   def fresh() -> TrainState:
@@ -175,12 +191,18 @@ def train(
   def augmented(pictures: np.ndarray, draws: Draws) -> np.ndarray:
     return augment(pictures, draws, recipe, size)
 
+  def batches_of(first: int, stop: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    for batch in batches(data, 'label', seed, recipe.batch_size, first, stop, rows, augmented):
+      yield _with_mean_weight(batch) if recipe.accumulate > 1 else batch
+
   state = restore_or_init(trainer, checkpoints, fresh)
   writer = make_writer(path, int(state.step))
+  if held_out is not None:
+    trainer = _trying(trainer, objective, held_out, writer, int(state.step))
   state = fit(
     trainer,
     state,
-    lambda first, stop, rows: batches(data, 'label', seed, recipe.batch_size, first, stop, rows, augmented),
+    batches_of,
     {},
     num_steps,
     batch_size=recipe.batch_size,
@@ -192,7 +214,40 @@ def train(
   )
   writer.close()
   checkpoints.close()
-  return state.sampling_variables
+  return _whole(trainer, state)
+
+
+def _whole(trainer: Trainer, state: TrainState) -> Any:
+  """Returns the averaged variables, whole on every device, as predictions are made with them."""
+  return jax.device_put(state.sampling_variables, replicated(trainer.mesh))
+
+
+def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns a whole batch with what `ClassifierObjective.loss` needs of it where its rows have weights."""
+  if 'weight' not in batch:
+    return batch
+  return batch | {'mean_weight': np.full_like(batch['weight'], batch['weight'].mean())}
+
+
+def _trying(
+  trainer: Trainer, objective: ClassifierObjective, held_out: HeldOut, writer: Writer, start: int
+) -> Trainer:
+  """Returns a trainer whose steps, from the one after `start` on, write the accuracy on images held out."""
+  steps = itertools.count(start + 1)
+
+  def step(state: TrainState, batch: Batch, context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    state, metrics = trainer.step(state, batch, context)
+    number = next(steps)
+    if number % held_out.every == 0:
+      variables = _whole(trainer, state)
+      logits, labels = predict_labelled(objective.model, variables, held_out.images, objective.size)
+      writer.write_scalars(number, {'held_out_accuracy': np.mean(logits.argmax(axis=1) == labels)})
+    return state, metrics
+
+  # equal trainers are one: only this run's tries
+  own = copy.copy(trainer)
+  own.step = step
+  return own
 
 
 def _of_size(variables: Any, objective: ClassifierObjective) -> Any:

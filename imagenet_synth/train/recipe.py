@@ -15,6 +15,7 @@ from imagenet_synth.core.config import (
   Probability,
   Rate,
 )
+from imagenet_synth.core.devices import require_batch_size, require_mesh
 from imagenet_synth.data.augment import (
   Draws,
   random_crop,
@@ -59,6 +60,14 @@ class Recipe:
   label_smoothing: Rate = 0.0
   # decay per step of the averaged weights and batch statistics, which are evaluated; 0 for the latest ones
   ema_decay: Rate = 0.0
+  # parts of a batch that are computed one after the other, in less memory. Each part draws its own mixing and
+  # dropout, and is normalised by its own batch statistics, where a network has them, which are averaged one
+  # part after the other
+  accumulate: Count = 1
+  # devices that share the parameters
+  fsdp: Count = 1
+  # devices that share each matrix product
+  tensor: Count = 1
 
   def validate(self) -> None:
     """Raises `Invalid` unless exactly one of `num_steps`, `epochs` and `real_exposures` is given."""
@@ -66,6 +75,14 @@ class Recipe:
     if sum(value is not None for value in lengths.values()) != 1:
       said = ', '.join(f'{key} is {value}' for key, value in lengths.items())
       raise Invalid('num_steps', f'{said.removeprefix("num_steps ")}; give one of the three')
+
+  def require_devices(self, key: str) -> None:
+    """Raises `Invalid` below `key` if the devices cannot share the parameters, or a batch equally."""
+    try:
+      require_mesh(self.fsdp, self.tensor)
+      require_batch_size(self.batch_size, self.tensor, self.accumulate)
+    except Invalid as fault:
+      raise Invalid(f'{key}.{fault.key}', fault.what) from None
 
   def steps(self, num_examples: int, real_pass: Fraction | None = None) -> int:
     """Returns the steps of a run; its last pass is filled up to a whole batch.

@@ -95,8 +95,8 @@ def test_a_batch_size_that_cannot_be_cut_is_refused():
     require_batch_size(batch_size, tensor=2)
   with pytest.raises(InputError, match='batch_size is 30, must be a multiple of 4, as 4 devices share it'):
     require_batch_size(30, tensor=2)
-  with pytest.raises(InputError, match='recipe.batch_size is 8, must be a multiple of 16, .* in 2 parts'):
-    require_batch_size(8, accumulate=2, key='recipe.batch_size')
+  with pytest.raises(InputError, match='batch_size is 8, must be a multiple of 16, .* in 2 parts'):
+    require_batch_size(8, accumulate=2)
 
 
 @pytest.mark.parametrize('num', [0, 1, 7, 8, 9, 30])

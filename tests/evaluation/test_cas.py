@@ -48,7 +48,7 @@ def trained(monkeypatch):
   """What training and testing were asked for, run by run; they take no time."""
   calls = []
 
-  def train(model, recipe, data, size, seed, path, origin, make_writer, what, start, groups):
+  def train(model, recipe, data, size, seed, path, origin, make_writer, what, start, groups, held_out):
     calls.append(dict(model=model, labels=data.all()[1], size=size, seed=seed, path=path, start=start))
     return {'params': seed}
 
