@@ -32,16 +32,18 @@ def _digits(split):
   return dict(name='digits', split=split)
 
 
-def _section(model='vit', **more):
-  recipe = dict(optimizer=dict(name='adam', learning_rate=1e-3), num_steps=2, batch_size=16)
+_RECIPE = dict(optimizer=dict(name='adam', learning_rate=1e-3), num_steps=2, batch_size=16)
+
+
+def _section(of='vit', **more):
   return (
     dict(
       job='classify',
-      model=_MODELS[model],
+      model=_MODELS[of],
       size=8,
       mixtures=dict(real=dict(real=True)),
       seeds=(0, 1),
-      recipe=recipe,
+      recipe=_RECIPE,
       real=_digits('train[:64]'),
       test=_digits('test[:50]'),
     )
@@ -87,6 +89,73 @@ def test_other_seeds_cannot_be_started_from(tmp_path):
 def test_crops_cannot_be_larger_than_the_images(tmp_path):
   with pytest.raises(InputError, match='classify.loaded_size is 7, less than size 8'):
     _run(tmp_path, classify=_section(loaded_size=7))
+
+
+_HELD_OUT = dict(held_out=_digits('train[64:100]'), evaluate_every=1)
+
+
+@pytest.mark.parametrize(
+  'more, fault',
+  [
+    (dict(held_out=_digits('train[64:100]')), 'evaluate_every is missing; held_out is set'),
+    (dict(evaluate_every=5), 'held_out is missing; evaluate_every is set'),
+    (
+      dict(_HELD_OUT, held_out=_digits('train[60:]')),
+      "held_out is 'digits train[60:]', which has images of real, 'digits train[:64]'; hold out others",
+    ),
+    (
+      dict(
+        held_out=_digits('validation'),
+        evaluate_every=1,
+        mixtures=dict(real=dict(real=False, stand_in=_digits('validation'))),
+      ),
+      "held_out is 'digits validation', which has images of mixtures.real.stand_in, 'digits validation'",
+    ),
+    (
+      dict(_HELD_OUT, held_out=_digits('test[:10]')),
+      "test is 'digits test[:50]', which has images of jobs.classify.held_out, 'digits test[:10]': what is "
+      'tested was chosen by these; choose by others, such as a validation split',
+    ),
+    (
+      dict(mixtures=dict(real=dict(real=False, stand_in=_digits('test[40:]')))),
+      "test is 'digits test[:50]', which has images of jobs.classify.mixtures.real.stand_in, 'digits test[40:]'",
+    ),
+    (
+      dict(_HELD_OUT, held_out=dict(name='glyphs', split='train')),
+      'held_out is glyphs train, which has no labels',
+    ),
+    (dict(recipe=dict(_RECIPE, fsdp=3)), 'recipe.fsdp is 3 and tensor is 1, but 8 devices do not divide by 3'),
+    (
+      dict(recipe=dict(_RECIPE, accumulate=4)),
+      'recipe.batch_size is 16, must be a multiple of 32, as 8 devices share it in 4 parts',
+    ),
+  ],
+)
+def test_faults_of_what_is_held_out_and_of_devices_are_told(more, fault, tmp_path):
+  with pytest.raises(InputError) as error:
+    _run(tmp_path, classify=_section(**more))
+  assert str(error.value).startswith(f'config: jobs.classify.{fault}')
+  assert not list(tmp_path.iterdir())
+
+
+def test_own_statistics_are_not_of_parts_of_a_batch():
+  mixed = dict(real=True, stand_in=_digits('validation'), synthetic_share=0.5, own_statistics=True)
+  section = _section('resnet', mixtures=dict(mixed=mixed), recipe=dict(_RECIPE, accumulate=2))
+  with pytest.raises(InputError, match='accumulate is 2, but mixtures.mixed.own_statistics is of whole batches'):
+    small_pipeline.build_section(section)
+
+
+def test_a_classifier_is_cut_and_tried_on_the_way(tmp_path):
+  recipe = dict(_RECIPE, fsdp=2, tensor=2, accumulate=2)
+  model = dict(_MODELS['vit'], remat=True, dtype='bfloat16')
+  section = _section(seeds=(0,), model=model, recipe=recipe, **_HELD_OUT)
+  (run,) = _run(tmp_path, classify=section)['runs']
+  lines = (tmp_path / 'classify' / run['path'] / 'metrics.jsonl').read_text().splitlines()
+  tries = [line for line in map(json.loads, lines) if 'held_out_accuracy' in line]
+  assert [line['step'] for line in tries] == [1, 2]
+  # of 36 images
+  assert all(36 * line['held_out_accuracy'] == pytest.approx(round(36 * line['held_out_accuracy'])) for line in tries)
+  assert json.loads(lines[-1]).keys() == {'step', 'loss', 'accuracy', 'grad_norm'}
 
 
 def test_workers_share_the_runs(tmp_path):

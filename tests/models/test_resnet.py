@@ -223,3 +223,30 @@ def test_squeeze_and_excitation_gates_channels():
   np.testing.assert_allclose(open_features, _eval(plain, variables, x).features, rtol=1e-6)
   block['excite']['bias'] = -block['excite']['bias']
   assert np.abs(_eval(gated, variables, x).features - open_features).max() > 1e-2
+
+
+def test_rematerialisation_changes_no_output_no_statistics_and_no_gradient():
+  model = _TINY(squeeze_ratio=0.25, drop_path_rate=0.5, dropout_rate=0.1)
+  variables, x = _init(model), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def loss_and_gradient(remat, variables):
+    def loss(params):
+      outputs, updated = model.clone(remat=remat).apply(
+        {**variables, 'params': params},
+        x,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': jax.random.key(2)},
+      )
+      return jnp.sum(jnp.square(outputs.features)) + jnp.sum(outputs.logits), updated
+
+    return jax.value_and_grad(loss, has_aux=True)(variables['params'])
+
+  kept, recomputed = (loss_and_gradient(remat, variables) for remat in (False, True))
+  assert jax.tree.structure(kept) == jax.tree.structure(recomputed)
+  for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(a).max()) + 1e-6)
+  assert 'remat' in str(jax.make_jaxpr(functools.partial(loss_and_gradient, True))(variables))
+  assert jax.tree.structure(_init(model.clone(remat=True))) == jax.tree.structure(variables)
+  jax.tree.map(np.testing.assert_array_equal, _init(model.clone(remat=True)), variables)

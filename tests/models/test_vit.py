@@ -180,3 +180,22 @@ def test_positions_of_another_size():
   np.testing.assert_allclose(
     grid.reshape(24, 24)[inner, inner], (places[:, None] + 3 * places[None])[inner, inner], atol=1e-4
   )
+
+
+def test_rematerialisation_changes_no_output_and_no_gradient():
+  model = _TINY(drop_path_rate=0.5)
+  params, x = _init(model), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def loss_and_gradient(remat, params):
+    def loss(params):
+      outputs = model.clone(remat=remat).apply(params, x, train=True, rngs={'dropout': jax.random.key(2)})
+      return jnp.sum(jnp.square(outputs.features)) + jnp.sum(jnp.square(outputs.logits))
+
+    return jax.value_and_grad(loss)(params)
+
+  kept, recomputed = (loss_and_gradient(remat, params) for remat in (False, True))
+  for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(recomputed), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(a).max()) + 1e-6)
+  assert 'remat' in str(jax.make_jaxpr(functools.partial(loss_and_gradient, True))(params))
+  jax.tree.map(np.testing.assert_array_equal, _init(model.clone(remat=True)), params)
