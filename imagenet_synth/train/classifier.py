@@ -214,12 +214,8 @@ def train(
   )
   writer.close()
   checkpoints.close()
-  return _whole(trainer, state)
-
-
-def _whole(trainer: Trainer, state: TrainState) -> Any:
-  """Returns the averaged variables, whole on every device, as predictions are made with them."""
-  return jax.device_put(state.sampling_variables, replicated(trainer.mesh))
+  # as predictions are made with them
+  return jax.device_put(state.sampling_variables, replicated(mesh))
 
 
 def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -239,7 +235,7 @@ def _trying(
     state, metrics = trainer.step(state, batch, context)
     number = next(steps)
     if number % held_out.every == 0:
-      variables = _whole(trainer, state)
+      variables = jax.device_put(state.sampling_variables, replicated(trainer.mesh))
       logits, labels = predict_labelled(objective.model, variables, held_out.images, objective.size)
       writer.write_scalars(number, {'held_out_accuracy': np.mean(logits.argmax(axis=1) == labels)})
     return state, metrics

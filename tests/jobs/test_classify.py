@@ -118,13 +118,16 @@ _HELD_OUT = dict(held_out=_digits('train[64:100]'), evaluate_every=1)
     ),
     (
       dict(mixtures=dict(real=dict(real=False, stand_in=_digits('test[40:]')))),
-      "test is 'digits test[:50]', which has images of jobs.classify.mixtures.real.stand_in, 'digits test[40:]'",
+      "test is 'digits test[:50]', which has images of jobs.classify.mixtures.real.stand_in, 'digits test[40",
     ),
     (
       dict(_HELD_OUT, held_out=dict(name='glyphs', split='train')),
       'held_out is glyphs train, which has no labels',
     ),
-    (dict(recipe=dict(_RECIPE, fsdp=3)), 'recipe.fsdp is 3 and tensor is 1, but 8 devices do not divide by 3'),
+    (
+      dict(recipe=dict(_RECIPE, fsdp=3)),
+      'recipe.fsdp is 3 and tensor is 1, but 8 devices do not divide by 3',
+    ),
     (
       dict(recipe=dict(_RECIPE, accumulate=4)),
       'recipe.batch_size is 16, must be a multiple of 32, as 8 devices share it in 4 parts',
@@ -141,7 +144,9 @@ def test_faults_of_what_is_held_out_and_of_devices_are_told(more, fault, tmp_pat
 def test_own_statistics_are_not_of_parts_of_a_batch():
   mixed = dict(real=True, stand_in=_digits('validation'), synthetic_share=0.5, own_statistics=True)
   section = _section('resnet', mixtures=dict(mixed=mixed), recipe=dict(_RECIPE, accumulate=2))
-  with pytest.raises(InputError, match='accumulate is 2, but mixtures.mixed.own_statistics is of whole batches'):
+  with pytest.raises(
+    InputError, match='accumulate is 2, but mixtures.mixed.own_statistics is of whole batches'
+  ):
     small_pipeline.build_section(section)
 
 
@@ -154,7 +159,9 @@ def test_a_classifier_is_cut_and_tried_on_the_way(tmp_path):
   tries = [line for line in map(json.loads, lines) if 'held_out_accuracy' in line]
   assert [line['step'] for line in tries] == [1, 2]
   # of 36 images
-  assert all(36 * line['held_out_accuracy'] == pytest.approx(round(36 * line['held_out_accuracy'])) for line in tries)
+  assert all(
+    36 * line['held_out_accuracy'] == pytest.approx(round(36 * line['held_out_accuracy'])) for line in tries
+  )
   assert json.loads(lines[-1]).keys() == {'step', 'loss', 'accuracy', 'grad_norm'}
 
 
