@@ -34,8 +34,8 @@ class Mixture:
   # which synthetic images are used, by their scores; all if not given. The first ones of these are taken
   keep: Keep | None = None
   # a score job whose classifier's most likely classes are the labels of synthetic images, in the place of the
-  # classes that they were drawn of. With a classifier that is better than those to be trained it tells whether
-  # labels are at fault, or the images
+  # classes that they were drawn of. With a classifier that is better than those to be trained it tells
+  # whether labels are at fault, or the images
   relabel: Scores | None = None
   # the size that synthetic images are read at, to be reduced to the size that is wanted; if not given, the
   # smallest that is large enough
