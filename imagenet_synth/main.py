@@ -1,6 +1,7 @@
 """The command line: `imagenet_synth --config FILE --workdir DIR` runs the jobs of a config.
 
-`python -m imagenet_synth.main` is the same. A config of `configs/` can be named without its path.
+`imagenet_synth status DIR` tells how far they are. `python -m imagenet_synth.main` is the same. A config of
+`configs/` can be named without its path.
 """
 
 import json
@@ -19,7 +20,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from imagenet_synth import pipeline
+from imagenet_synth import pipeline, status
 from imagenet_synth.core import processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
@@ -235,8 +236,20 @@ def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
   return 1 if faults else 0
 
 
+def _status(argv: list[str]) -> None:
+  """Prints how far the jobs of workdirs are: `imagenet_synth status WORKDIR`."""
+  if not argv or argv[0].startswith('-'):
+    _refuse('status wants a folder: imagenet_synth status runs/quickstart')
+  try:
+    print('\n\n'.join(status.describe(pathlib.Path(name)) for name in argv))
+  except InputError as error:
+    _refuse(str(error))
+
+
 def run() -> None:
   """Runs the program: the command `imagenet_synth`."""
+  if sys.argv[1:2] == ['status']:
+    return _status(sys.argv[2:])
   flags.mark_flag_as_required('config')
   app.run(main, flags_parser=parse_flags)
 
