@@ -130,7 +130,7 @@ def choices_and_images():
   jobs['sweep_guidance'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
-    grid=dict(guidance=(1.0, 1.5, 2.0, 3.0, 4.0)),
+    grid=dict(guidance=(1.0, 1.5, 2.0, 3.0)),
     per_class=50,
     choose='cas',
     cas=dict(model=RESNET_16, recipe=recipe(600), test=VALIDATION, seeds=FEW_SEEDS),
@@ -166,10 +166,9 @@ def studies():
     share_25=both(1, synthetic_share=0.25),
     share_50=both(1, synthetic_share=0.5),
     share_25_agrees=both(1, synthetic_share=0.25, keep=agrees),
-    share_50_agrees=both(1, synthetic_share=0.5, keep=agrees),
   )
   jobs['classify_choices'] = classify(
-    choices, FEW_SEEDS, VALIDATION_OF_CLASSIFIERS, title='ResNet, on validation images', recipe=SAME_EXPOSURES
+    choices, (0,), VALIDATION_OF_CLASSIFIERS, title='ResNet, on validation images', recipe=SAME_EXPOSURES
   )
   jobs['classify_synthetic'] = classify(
     dict(
