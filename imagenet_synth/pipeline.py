@@ -20,7 +20,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
-from imagenet_synth.core.progress import say
+from imagenet_synth.core.progress import keeping_state, say
 from imagenet_synth.data import verification
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import require_held_out
@@ -40,6 +40,7 @@ from imagenet_synth.jobs import (
   select,
   sweep,
 )
+from imagenet_synth.status import state_path, write_order
 from imagenet_synth.train.stage import Training
 
 
@@ -73,7 +74,7 @@ JOBS: dict[str, JobKind] = {
 }
 """All kinds of jobs, by name."""
 
-OWN_FOLDERS = ('datasets', 'references')
+OWN_FOLDERS = ('datasets', 'progress', 'references')
 """Folders of a workdir that belong to no job."""
 
 
@@ -165,6 +166,8 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
   for job in jobs:
     if not job.folder.done:
       _call(job.name, 'require_images', job.config, planned.known)
+  if is_first():
+    write_order(workdir, {job.name: job.folder.config['job'] for job in jobs})
   for number, job in enumerate(jobs, 1):
     head = f'[{number}/{len(jobs)}] {job.name}'
     # again: an earlier job of this run may have made what this one was made from
@@ -175,7 +178,8 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     _require_possible(job, worker)
     say(head)
     job.folder.start()
-    result = job.kind.run(job.config, job.folder)
+    with keeping_state(state_path(workdir, job.name, worker)):
+      result = job.kind.run(job.config, job.folder)
     if is_first():
       job.folder.finish(result)
     wait_for_all(job.name)

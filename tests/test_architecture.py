@@ -15,7 +15,7 @@ _LEVELS = (
   ('inputs',),
   ('train',),
   ('evaluation', 'report'),
-  ('jobs', 'memory'),
+  ('jobs', 'memory', 'status'),
   ('pipeline',),
   ('main',),
 )

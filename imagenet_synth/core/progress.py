@@ -1,11 +1,56 @@
-"""What the user sees while a job runs: how much is done, of how much, how fast, and the time left."""
+"""What the user sees while a job runs: how much is done, of how much, how fast, and the time left.
 
+The same is kept in a file now and then, from which `status` tells it to whoever asks.
+"""
+
+import contextlib
 import functools
+import pathlib
 import sys
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import tqdm
 
+from imagenet_synth.core.files import write_json
 from imagenet_synth.core.processes import is_first
+
+SECONDS_BETWEEN_STATES = 10
+"""The time between two states of a bar that are kept."""
+
+# where the states of this process's bars are kept; none while no job runs
+_state_paths: list[pathlib.Path] = []
+
+
+@contextlib.contextmanager
+def keeping_state(path: pathlib.Path) -> Iterator[None]:
+  """Keeps the state of the bars that are shown within in a file, which is deleted if all goes well."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  _state_paths.append(path)
+  try:
+    yield
+  finally:
+    _state_paths.pop()
+  path.unlink(missing_ok=True)
+
+
+class _Bar(tqdm.tqdm):
+  """A bar whose state is kept in a file: what, done, total, unit, rate (per second, or None), time."""
+
+  _kept = -float(SECONDS_BETWEEN_STATES)
+
+  def display(self, *args: Any, **kwargs: Any) -> Any:
+    """Shows the bar."""
+    shown = super().display(*args, **kwargs)
+    now = time.monotonic()
+    if _state_paths and now - self._kept >= SECONDS_BETWEEN_STATES:
+      self._kept = now
+      state = dict(what=self.desc, done=self.n, total=self.total, unit=self.unit, time=time.time())
+      # one that cannot be written is not worth stopping for
+      with contextlib.suppress(OSError):
+        write_json(_state_paths[-1], state | {'rate': self.format_dict['rate']})
+    return shown
 
 
 def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.tqdm:
@@ -19,7 +64,7 @@ def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.t
   """
   terminal = sys.stderr.isatty()
   # on a terminal, a bar within a bar is wiped when it ends; in a log file, lines only follow each other
-  return tqdm.tqdm(
+  return _Bar(
     total=total,
     desc=what,
     unit=unit,
