@@ -24,11 +24,11 @@ BASE = dict(
   small.BASE,
   network=dict(
     type='efficient_unet',
-    channels=(64, 128),
+    channels=(48, 96),
     num_res_blocks=(2, 2),
     self_attention=(True, True),
     text_attention=(True, True),
-    num_heads=4,
+    num_heads=3,
   ),
 )
 # for 16x16, and for the extractor's 32x32
@@ -50,7 +50,7 @@ def training(
   return dict(section, flip=True, ema_decay=0.999, checkpoint_every=checkpoint_every)
 
 
-def classify(mixtures, seeds=SEEDS, test=small.TEST, model=RESNET_16, size=16):
+def classify(mixtures, seeds=SEEDS, test=small.TEST, model=RESNET_16, size=16, **more):
   return dict(
     job='classify',
     model=model,
@@ -60,7 +60,7 @@ def classify(mixtures, seeds=SEEDS, test=small.TEST, model=RESNET_16, size=16):
     mixtures=mixtures,
     seeds=seeds,
     test=test,
-  )
+  ) | dict(more)
 
 
 def synthetic(times, **more):
@@ -72,8 +72,8 @@ def both(times, **more):
 
 
 REAL = dict(real=True)
-# the best of `classify_choices`
-CHOSEN = both(0.25, keep=dict(scores='score', agrees=True), synthetic_share=0.25)
+# each real image is seen as often as without synthetic ones, which come on top; 20 times are 1,563 steps
+SAME_EXPOSURES = dict(recipe(1600), num_steps=None, real_exposures=20)
 MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=250)
 REFERENCES = dict(train=LABELLED, validation=VALIDATION)
 BASE_USE = dict(weights='select_base', sampler=BASE_SAMPLER, tuned_by='sweep_guidance')
@@ -92,8 +92,8 @@ def training_of_stages():
     'adam',
     1e-3,
     'constant',
-    2800,
-    2800,
+    4800,
+    1200,
     dict(BASE_SAMPLER, guidance=0.0),
     stage=BASE,
     text_dropout=1.0,
@@ -105,8 +105,8 @@ def training_of_stages():
     'adafactor',
     1e-3,
     'cosine',
-    1600,
-    800,
+    6600,
+    1650,
     BASE_SAMPLER,
     init='pretrain_base',
     blend=[dict(dataset=UNLABELLED, share=0.5)],
@@ -130,7 +130,7 @@ def choices_and_images():
   jobs['sweep_guidance'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=BASE_SAMPLER)],
-    grid=dict(guidance=(1.0, 1.5, 2.0, 3.0)),
+    grid=dict(guidance=(1.0, 1.5, 2.0, 3.0, 4.0)),
     per_class=50,
     choose='cas',
     cas=dict(model=RESNET_16, recipe=recipe(600), test=VALIDATION, seeds=FEW_SEEDS),
@@ -141,7 +141,7 @@ def choices_and_images():
     job='generate',
     text='embed_classes',
     dataset=LABELLED,
-    times_real=1,
+    times_real=4,
     shard_size=1000,
     batch_size=250,
     stages=[BASE_USE],
@@ -149,22 +149,47 @@ def choices_and_images():
   jobs['evaluate'] = dict(
     job='evaluate', samples='generate', sizes=(16,), extractor='classify_real', references=REFERENCES
   )
-  jobs['score'] = dict(
-    job='score', samples='generate', extractor='classify_real_at_16', real=LABELLED, size=16, batch_size=500
-  )
+  # one that knows nine times as many labels: is it the labels or the images that are worth less?
+  strong = dict(title='ResNet, 45,000 labels', recipe=recipe(6400), real=small.images('train[:90%]'))
+  jobs['classify_strong'] = classify(dict(real=REAL), (0,), **strong)
+  score = dict(job='score', samples='generate', real=LABELLED, size=16, batch_size=500)
+  jobs['score'] = dict(score, extractor='classify_real_at_16')
+  jobs['score_strong'] = dict(score, extractor='classify_strong')
   return jobs
 
 
 def studies():
   """How synthetic images are best used, by validation photos; and what they are worth, by test photos."""
   jobs = {}
-  shares = {f'share_{round(100 * share)}': dict(synthetic_share=share) for share in (0.25, 0.5)}
-  mixtures = {name: both(1, **how) for name, how in shares.items()}
-  mixtures['share_25_agrees'] = CHOSEN
-  choices = classify(mixtures, (0,), VALIDATION_OF_CLASSIFIERS)
-  jobs['classify_choices'] = dict(choices, title='ResNet, on validation images')
-  mixtures = dict(synthetic=synthetic(1), union=both(1), chosen=CHOSEN)
-  jobs['classify_synthetic'] = classify(mixtures)
+  agrees = dict(scores='score', agrees=True)
+  choices = dict(
+    share_25=both(1, synthetic_share=0.25),
+    share_50=both(1, synthetic_share=0.5),
+    share_25_agrees=both(1, synthetic_share=0.25, keep=agrees),
+    share_50_agrees=both(1, synthetic_share=0.5, keep=agrees),
+  )
+  jobs['classify_choices'] = classify(
+    choices, FEW_SEEDS, VALIDATION_OF_CLASSIFIERS, title='ResNet, on validation images', recipe=SAME_EXPOSURES
+  )
+  jobs['classify_synthetic'] = classify(
+    dict(
+      synthetic=synthetic(1),
+      relabelled=synthetic(1, relabel='score_strong'),
+      four_times=synthetic(4),
+      union=both(1),
+    )
+  )
+  # the best of `classify_choices`
+  chosen = {f'times_{times}': both(times, synthetic_share=0.25) for times in (1, 2, 4)}
+  jobs['classify_both'] = classify(
+    dict(real=REAL, **chosen), title='ResNet, each photo 20 times', recipe=SAME_EXPOSURES
+  )
+  jobs['classify_eighth'] = classify(
+    dict(real=REAL, both=both(8, synthetic_share=0.5)),
+    title='ResNet, an eighth of the labels',
+    recipe=recipe(800),
+    real_per_class=62,
+  )
   return jobs
 
 

@@ -5,8 +5,8 @@
     python -m imagenet_synth.main --config configs/deepfloyd.py:gpu_24gb --dry_run
     python -m imagenet_synth.main --config configs/deepfloyd.py:own:data/mine --workdir runs/mine
 
-Stage I (64x64, the smallest of three, IF-I-M) and stage II (64 -> 256, IF-II-L). The README says how to get
-the files. Settings that a fine-tuning has in common with the paper's are taken from imagenet.py; the
+Stage I (64x64, the smallest of three, IF-I-M) and stage II (64 -> 256, IF-II-L). docs/deepfloyd.md says how
+to get the files. Settings that a fine-tuning has in common with the paper's are taken from imagenet.py; the
 networks, schedules and thresholding are IF's own.
 
 gpu_24gb: on one GPU of 24 GB. Stage I is trained in parts of 32 images; stage II stays as it was published,

@@ -98,12 +98,20 @@ class Stage:
 class SamplerSettings:
   """How a stage is sampled. The defaults are Imagen's, with fewer steps."""
 
-  # ancestral sampling 'ddpm', or the deterministic 'ddim'
+  # ancestral sampling 'ddpm', 'ddim', or one of second order, which needs fewer steps: 'dpmpp_2m', or 'heun',
+  # which wants a spacing other than 'time', whose first step is too long for it
   sampler: samplers.SamplerName = 'ddpm'
-  # steps of the sampler, each an evaluation of the network, or two with guidance
+  # steps of the sampler, each an evaluation of the network, or two with guidance; twice that with 'heun'
   num_steps: Count = 256
+  # how the times of the steps are spaced: see `diffusion.samplers.logsnr_at`
+  spacing: samplers.Spacing = 'time'
   # weight w of classifier-free guidance; 1 is none, 0 leaves the text out
   guidance: NonNegative = 1.0
+  # the least and the greatest logSNR at which there is guidance (Kynkäänniemi et al., 2024); if not given,
+  # there is at all
+  guidance_interval: tuple[float, float] | None = None
+  # the share of fresh noise of 'ddim': 0 is deterministic, 1 is 'ddpm' with a log-variance coefficient of 0
+  eta: Probability = 0.0
   # log-variance mixing coefficient of 'ddpm'; None for what a network with learned variance says
   logvar: Probability | None = 0.0
   # level to which an SR stage's input is noised: the time u of the stage's augmentation schedule
@@ -114,6 +122,24 @@ class SamplerSettings:
   percentile: Annotated[float, Range(above=0, high=100)] = 99.5
   # the most that 'dynamic' divides by; None for no limit
   max_scale: Annotated[float, Range(low=1)] | None = None
+
+  def validate(self) -> None:
+    """Raises `Invalid` if the interval of guidance is empty."""
+    if (interval := self.guidance_interval) is not None:
+      if len(interval) != 2 or interval[0] >= interval[1]:
+        raise Invalid('guidance_interval', f'is {list(interval)}, must be the least and the greatest logSNR')
+
+  def num_evaluations(self, schedule: Schedule) -> int:
+    """Returns how often the network is evaluated to draw an image with this schedule."""
+    number = jnp.arange(self.num_steps)
+    logsnr = np.asarray(samplers.logsnr_at(number, self.num_steps, schedule, self.spacing))
+    if self.sampler == 'heun':
+      # at the end of each step but the last, too
+      logsnr = np.concatenate([logsnr, logsnr[1:]])
+    if self.guidance == 1:
+      return len(logsnr)
+    low, high = self.guidance_interval or (-np.inf, np.inf)
+    return len(logsnr) + int(np.sum((logsnr >= low) & (logsnr <= high)))
 
   def require_variance(self, stage: Stage, key: str) -> None:
     """Raises `Invalid` below `key` if the settings need a variance that the stage has not learned."""
@@ -243,7 +269,7 @@ def sample_stage(
   unbounded = denoise_with(text)
   if guided:
     nothing = denoise_with(jnp.broadcast_to(null, text.shape))
-    unbounded = denoising.guide(unbounded, nothing, settings.guidance)
+    unbounded = denoising.guide(unbounded, nothing, settings.guidance, settings.guidance_interval)
 
   def denoise(x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
     estimate = unbounded(x_t, logsnr)
@@ -258,12 +284,14 @@ def sample_stage(
     settings.num_steps,
     settings.logvar,
     settings.sampler,
+    settings.eta,
+    settings.spacing,
   )
   return jnp.clip(x_0, -1, 1)
 
 
 # settings that are arguments of the compiled program: when they change, nothing is compiled anew
-_NUMBERS = ('num_steps', 'guidance', 'logvar', 'noise_augmentation')
+_NUMBERS = ('num_steps', 'guidance', 'guidance_interval', 'logvar', 'noise_augmentation')
 
 
 @functools.lru_cache(maxsize=16)

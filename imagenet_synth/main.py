@@ -1,4 +1,7 @@
-"""The command line: `python -m imagenet_synth.main --config FILE --workdir DIR` runs the jobs of a config."""
+"""The command line: `imagenet_synth --config FILE --workdir DIR` runs the jobs of a config.
+
+`python -m imagenet_synth.main` is the same. A config of `configs/` can be named without its path.
+"""
 
 import json
 import os
@@ -22,7 +25,9 @@ from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import Stopped
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'What to do: a file, or the name of one of configs/, such as quickstart.'
+)
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.'
 )
@@ -102,12 +107,46 @@ def parse_flags(argv: list[str]) -> list[str]:
   ends in one line and exit code 2, too.
   """
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(_with_paths(argv))
   except Exception as error:
     _refuse(_described(error))
   if len(rest) > 1:
     _refuse(f'unexpected argument {rest[1]!r}; flags begin with --')
   return rest
+
+
+def _with_paths(argv: list[str]) -> list[str]:
+  """Returns the command line with the path of a config where it is named only: `--config quickstart:tiny`."""
+  argv = list(argv)
+  for i, argument in enumerate(argv):
+    flag, is_joined, value = argument.partition('=')
+    if flag not in ('--config', '-config'):
+      continue
+    if not is_joined and i + 1 < len(argv):
+      argv[i + 1] = _path_of_config(argv[i + 1])
+    elif is_joined:
+      argv[i] = f'{flag}={_path_of_config(value)}'
+  return argv
+
+
+def _path_of_config(text: str) -> str:
+  """Returns FILE:ARGUMENT for NAME:ARGUMENT, and makes the configs that come with the program importable."""
+  package = pathlib.Path(__file__).parent
+  # in a checkout they lie beside the package, in a wheel within it
+  bundled = package / 'bundled'
+  root = bundled if bundled.is_dir() else package.parent
+  name, colon, argument = text.partition(':')
+  if '/' in name or name.endswith('.py'):
+    # the user's own files come first
+    sys.path.append(str(root))
+    return text
+  sys.path.insert(0, str(root))
+  files = (root / 'configs').glob('*.py')
+  # the others hold what several configs have in common
+  names = sorted(path.stem for path in files if 'def get_config(' in path.read_text())
+  if name not in names:
+    raise InputError(f'there is no config {name!r}; give a path, or one of {", ".join(names)}')
+  return f'{root / "configs" / name}.py{colon}{argument}'
 
 
 def _refuse(message: str) -> NoReturn:
@@ -196,6 +235,11 @@ def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
   return 1 if faults else 0
 
 
-if __name__ == '__main__':
+def run() -> None:
+  """Runs the program: the command `imagenet_synth`."""
   flags.mark_flag_as_required('config')
   app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == '__main__':
+  run()

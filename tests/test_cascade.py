@@ -150,6 +150,25 @@ def test_with_guidance_every_second_evaluation_has_no_text():
   assert _CALLS.count(0.0) == len(_CALLS) / 2
 
 
+@pytest.mark.parametrize(
+  'settings, expected',
+  [
+    (dict(sampler='ddim', eta=0.5), 12),
+    (dict(sampler='dpmpp_2m', spacing='logsnr'), 12),
+    # at the end of each step but the last, too
+    (dict(sampler='heun', spacing='edm'), 22),
+    # logSNR is -10, -6, -2, 2, 6, 10
+    (dict(sampler='ddim', spacing='logsnr', guidance_interval=(-6.0, 5.0)), 9),
+    (dict(sampler='heun', spacing='logsnr', guidance_interval=(-6.5, 7.0)), 19),
+  ],
+)
+def test_evaluations_are_counted_as_they_are_made(settings, expected):
+  settings = dataclasses.replace(_PLAIN, num_steps=6, guidance=2.0, **settings)
+  _sample([_formula('text', settings)])
+  assert settings.num_evaluations(Schedule()) == expected
+  assert len(_CALLS) == expected * jax.local_device_count()
+
+
 @pytest.mark.parametrize('guidance', [0.0, 1.0, 1.35, 3.0, 8.0])
 def test_guidance_extrapolates_from_no_text(guidance):
   # x_0 is the text's colour with text and 0 without

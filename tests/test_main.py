@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import tomllib
 import zlib
 
 import pytest
@@ -81,6 +82,43 @@ def test_config_files(text, message, refusal):
 
 def test_an_argument_that_the_config_does_not_take(refusal):
   assert 'what stands behind the colon is wrong' in refusal(suffix=':more')
+
+
+@pytest.mark.parametrize(
+  'arguments, expected',
+  [
+    (['--config', 'quickstart'], ['--config', f'{_ROOT}/configs/quickstart.py']),
+    (['--config=imagenet:select_base'], [f'--config={_ROOT}/configs/imagenet.py:select_base']),
+    (['--config=own_classes:data/mine:10'], [f'--config={_ROOT}/configs/own_classes.py:data/mine:10']),
+    (['--config', 'configs/quickstart.py'], ['--config', 'configs/quickstart.py']),
+    (['--config.jobs.generate.per_class=1', '--config=mine.py'], None),
+  ],
+)
+def test_configs_can_be_named_without_their_path(arguments, expected, monkeypatch):
+  monkeypatch.setattr(sys, 'path', list(sys.path))
+  assert main._with_paths(arguments) == (expected or arguments)
+  assert str(_ROOT) in sys.path
+
+
+def test_a_name_that_no_config_has(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'path', list(sys.path))
+  with pytest.raises(SystemExit):
+    main.parse_flags(['main', '--config=quikstart'])
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(
+    "error: --config: there is no config 'quikstart'; give a path, or one of cifar10_few"
+  )
+
+
+def test_what_a_wheel_needs_is_what_is_known_to_work():
+  """Of each of the packages in requirements.txt, pyproject.toml says the least version."""
+  project = tomllib.loads((_ROOT / 'pyproject.toml').read_text())['project']
+  lines = (_ROOT / 'requirements.txt').read_text().splitlines()
+  pinned = dict(line.split('==') for line in lines if not line.startswith('#'))
+  least = dict(text.split('>=') for text in project['dependencies'])
+  assert list(least) == list(pinned)
+  for name, version in least.items():
+    assert pinned[name].startswith(version), name
 
 
 def test_a_config_that_is_not_there(refusal):

@@ -118,6 +118,24 @@ class FirstOfEachClass(Chosen):
     return self._labels
 
 
+class Relabelled(Examples):
+  """The examples of a source with labels of their own in the place of what it says.
+
+  Args:
+    examples: the source.
+    labels: the label of each example, int [N].
+  """
+
+  def __init__(self, examples: Examples, labels: np.ndarray):
+    self._examples, self._labels = examples, labels
+
+  def __len__(self) -> int:
+    return len(self._labels)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return {**self._examples[index], 'label': int(self._labels[index])}
+
+
 @dataclasses.dataclass(frozen=True)
 class Contents:
   """What is known of a split before it is opened, so that a config can be checked; None: not known yet."""

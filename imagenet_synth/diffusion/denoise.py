@@ -51,12 +51,25 @@ def target(prediction: Prediction, x_0: jax.Array, eps: jax.Array, logsnr: jax.A
   return alpha * eps - sigma * x_0 if prediction == 'v' else x_0
 
 
-def guide(conditional: Denoise, unconditional: Denoise, weight: float | jax.Array) -> Denoise:
+def guide(
+  conditional: Denoise,
+  unconditional: Denoise,
+  weight: float | jax.Array,
+  interval: tuple[float | jax.Array, float | jax.Array] | None = None,
+) -> Denoise:
   """Returns a `Denoise` with classifier-free guidance: eps = w eps_cond + (1 - w) eps_uncond (Imagen, eq. 2).
 
   x_0 is affine in eps at fixed x_t and the two weights sum to 1, so that estimates of x_0 can be mixed in
   place of eps, whatever the network predicts. A learned variance is that of `conditional`. At w = 1,
   `conditional` alone is the same at half the cost.
+
+  Args:
+    conditional: the estimate with text.
+    unconditional: the estimate without.
+    weight: w.
+    interval: the least and the greatest logSNR at which there is guidance, both included (Kynkäänniemi et
+      al., 2024); everywhere if not given. Outside, `unconditional` is not evaluated; logSNR must be the same
+      for all images then.
   """
 
   def guided(x_t: jax.Array, logsnr: jax.Array) -> Estimate:
@@ -64,7 +77,16 @@ def guide(conditional: Denoise, unconditional: Denoise, weight: float | jax.Arra
     mixed = weight * estimate.x_0 + (1 - weight) * unconditional(x_t, logsnr).x_0
     return estimate._replace(x_0=mixed)
 
-  return guided
+  if interval is None:
+    return guided
+  low, high = interval
+
+  def guided_within(x_t: jax.Array, logsnr: jax.Array) -> Estimate:
+    is_within = (logsnr[0] >= low) & (logsnr[0] <= high)
+    estimate: Estimate = jax.lax.cond(is_within, guided, conditional, x_t, logsnr)
+    return estimate
+
+  return guided_within
 
 
 def threshold(

@@ -1,10 +1,11 @@
-"""Sampling of images with a `Denoise` function: ancestral sampling (DDPM) and DDIM.
+"""Sampling of images with a `Denoise` function: DDPM, DDIM, and two samplers of second order.
 
-Steps are evenly spaced in time u. The last one returns the estimate of x_0 without noise.
+The times at which it is evaluated are spaced evenly in time u, in logSNR, or as EDM's. The last step returns
+the estimate of x_0 without noise.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,21 @@ import jax.numpy as jnp
 from imagenet_synth.diffusion.denoise import Denoise, Estimate
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, posterior
 
-SamplerName = Literal['ddpm', 'ddim']
-"""Ancestral sampling, or the deterministic sampler."""
+SamplerName = Literal['ddpm', 'ddim', 'dpmpp_2m', 'heun']
+"""Ancestral sampling; the same with any share of its noise; two deterministic samplers of second order.
+
+'dpmpp_2m' is DPM-Solver++(2M), which remembers the last estimate; 'heun' is EDM's, which takes two
+evaluations a step, but for the last one.
+"""
+
+Spacing = Literal['time', 'logsnr', 'edm']
+"""How the times of evaluations are spaced: see `logsnr_at`."""
+
+# logSNR between which steps are spaced evenly by 'logsnr', if the schedule has them: what is seen of an image
+# outside is nothing, or all
+_LOGSNR_RANGE = (-10.0, 10.0)
+# Karras et al. (2022), table 1: sigma_max, sigma_min, rho
+_EDM = (80.0, 0.002, 7.0)
 
 
 def ddpm_step(
@@ -40,49 +54,158 @@ def ddpm_step(
   return mean + jnp.exp(0.5 * (logvar * log_upper + (1 - logvar) * log_lower)) * eps
 
 
-def ddim_step(x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array) -> jax.Array:
-  """Returns x_s after a deterministic step from time t to s < t (Song et al., 2021, eq. 12 with sigma = 0).
+def ddim_step(
+  x_t: jax.Array,
+  x_0: jax.Array,
+  logsnr_t: jax.Array,
+  logsnr_s: jax.Array,
+  eta: float = 0.0,
+  eps: jax.Array | None = None,
+) -> jax.Array:
+  """Returns x_s after a step from time t to s < t, [B, H, W, C] (Song et al., 2021, eq. 12 and 16).
 
-  The arguments are those of `ddpm_step`.
+  Args:
+    x_t: as the others up to logsnr_s, those of `ddpm_step`.
+    x_0: see there.
+    logsnr_t: see there.
+    logsnr_s: see there.
+    eta: the share in [0, 1] of the posterior's standard deviation that is fresh noise: 0 is deterministic, 1
+      is `ddpm_step` with a log-variance mixing coefficient of 0.
+    eps: [B, H, W, C], fresh standard normal noise; needed where eta is not 0.
   """
   alpha_t, sigma_t = alpha_sigma(logsnr_t)
   alpha_s, sigma_s = alpha_sigma(logsnr_s)
-  return alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t
+  estimated = (x_t - alpha_t * x_0) / sigma_t
+  if not eta:
+    return alpha_s * x_0 + sigma_s * estimated
+  assert eps is not None, 'noise is needed'
+  # of the variance sigma_s^2, the share that is fresh
+  fresh = -(eta**2) * jnp.expm1(logsnr_t - logsnr_s)
+  return alpha_s * x_0 + sigma_s * (jnp.sqrt(1 - fresh) * estimated + jnp.sqrt(fresh) * eps)
 
 
-Step = Callable[
-  [jax.Array, Estimate, jax.Array, jax.Array, float | jax.Array | None, Callable[[], jax.Array]], jax.Array
-]
-"""(x_t, estimate, logsnr_t, logsnr_s, logvar, noise) -> x_s, for s < t; `noise()` is fresh standard noise."""
-
-
-def _ancestral(
+def dpmpp_2m_step(
   x_t: jax.Array,
-  estimate: Estimate,
+  x_0: jax.Array,
   logsnr_t: jax.Array,
   logsnr_s: jax.Array,
-  logvar: float | jax.Array | None,
-  noise: Callable[[], jax.Array],
+  last_x_0: jax.Array,
+  last_logsnr: jax.Array,
 ) -> jax.Array:
-  mixing = estimate.logvar if logvar is None else logvar
+  """Returns x_s after a step of DPM-Solver++(2M) from time t to s < t (Lu et al., 2022, algorithm 2).
+
+  It is the step of DDIM from an estimate that is extrapolated in logSNR to the middle of the step.
+
+  Args:
+    x_t: as the others up to logsnr_s, those of `ddpm_step`.
+    x_0: see there.
+    logsnr_t: see there.
+    logsnr_s: see there.
+    last_x_0: [B, H, W, C], the estimate at the step before.
+    last_logsnr: scalar, the log-SNR of that, less than logsnr_t; -inf at the first step, which is DDIM's.
+  """
+  forward = (logsnr_s - logsnr_t) / (2 * (logsnr_t - last_logsnr))
+  return ddim_step(x_t, x_0 + forward * (x_0 - last_x_0), logsnr_t, logsnr_s)
+
+
+def heun_step(
+  x_t: jax.Array, x_0: jax.Array, logsnr_t: jax.Array, logsnr_s: jax.Array, denoise: Denoise
+) -> jax.Array:
+  """Returns x_s after a step of Heun's method from time t to s < t (Karras et al., 2022, algorithm 1).
+
+  The equation dx / dsigma = eps is solved in the variables x_t / alpha and sigma / alpha, in which DDIM is
+  Euler's method: the step goes by the mean of eps at both ends.
+
+  Args:
+    x_t: as the others up to logsnr_s, those of `ddpm_step`.
+    x_0: see there.
+    logsnr_t: see there.
+    logsnr_s: see there.
+    denoise: estimates x_0, also at time s.
+  """
+  alpha_t, sigma_t = alpha_sigma(logsnr_t)
+  alpha_s, sigma_s = alpha_sigma(logsnr_s)
+  x_s = ddim_step(x_t, x_0, logsnr_t, logsnr_s)
+  x_0_s = denoise(x_s, jnp.full(x_s.shape[0], logsnr_s)).x_0
+  eps_t, eps_s = (x_t - alpha_t * x_0) / sigma_t, (x_s - alpha_s * x_0_s) / sigma_s
+  # Euler's step goes by eps_t
+  return x_s + 0.5 * (sigma_s - sigma_t * alpha_s / alpha_t) * (eps_s - eps_t)
+
+
+def logsnr_at(
+  number: int | jax.Array, num_steps: int | jax.Array, schedule: Schedule, spacing: Spacing
+) -> jax.Array:
+  """Returns logSNR, float32, at evaluation `number` of 0 .. num_steps - 1, which may be an array.
+
+  Args:
+    number: of the evaluation; the first is at pure noise, or as near to it as the spacing goes.
+    num_steps: of all evaluations.
+    schedule: the noise at each time.
+    spacing: 'time' is even in u, from 1 to 1 / num_steps. 'logsnr' is even in logSNR, from -10 to 10. 'edm'
+      is even in the 7th root of sigma / alpha, from 80 to 0.002 (Karras et al., 2022, eq. 5). The latter
+      two are cut to what the schedule has.
+  """
+  if spacing == 'time':
+    return schedule.logsnr(1 - number / num_steps)
+  part = number / jnp.maximum(num_steps - 1, 1)
+  if spacing == 'logsnr':
+    low = jnp.maximum(_LOGSNR_RANGE[0], schedule.logsnr(1.0))
+    high = jnp.minimum(_LOGSNR_RANGE[1], schedule.logsnr(0.0))
+    return low + part * (high - low)
+  most, least, rho = _EDM
+  root = most ** (1 / rho) + part * (least ** (1 / rho) - most ** (1 / rho))
+  return jnp.clip(-2 * rho * jnp.log(root), schedule.logsnr(1.0), schedule.logsnr(0.0))
+
+
+class Now(NamedTuple):
+  """What a sampler knows when it goes from time t to s < t."""
+
+  # the noisy image at time t, [B, H, W, C]
+  x_t: jax.Array
+  # the estimate at time t
+  estimate: Estimate
+  # the log-SNR at both times, scalars
+  logsnr_t: jax.Array
+  logsnr_s: jax.Array
+  # the estimate of x_0 at the step before, and its log-SNR, see `dpmpp_2m_step`
+  last_x_0: jax.Array
+  last_logsnr: jax.Array
+  # the mixing coefficient of `ddpm_step`; None for the one that the network has learned
+  logvar: float | jax.Array | None
+  # the share of fresh noise of `ddim_step`
+  eta: float
+  # makes fresh standard normal noise [B, H, W, C]
+  noise: Callable[[], jax.Array]
+  # estimates x_0 at any time
+  denoise: Denoise
+
+
+def _ddpm(now: Now) -> jax.Array:
+  mixing = now.estimate.logvar if now.logvar is None else now.logvar
   assert mixing is not None, 'the network has not learned a variance'
-  return ddpm_step(x_t, estimate.x_0, logsnr_t, logsnr_s, mixing, noise())
+  return ddpm_step(now.x_t, now.estimate.x_0, now.logsnr_t, now.logsnr_s, mixing, now.noise())
 
 
-def _deterministic(
-  x_t: jax.Array,
-  estimate: Estimate,
-  logsnr_t: jax.Array,
-  logsnr_s: jax.Array,
-  logvar: float | jax.Array | None,
-  noise: Callable[[], jax.Array],
-) -> jax.Array:
-  del logvar, noise
-  return ddim_step(x_t, estimate.x_0, logsnr_t, logsnr_s)
+def _ddim(now: Now) -> jax.Array:
+  noise = now.noise() if now.eta else None
+  return ddim_step(now.x_t, now.estimate.x_0, now.logsnr_t, now.logsnr_s, now.eta, noise)
 
 
-STEPS: dict[SamplerName, Step] = {'ddpm': _ancestral, 'ddim': _deterministic}
-"""What each sampler does between two times."""
+def _dpmpp_2m(now: Now) -> jax.Array:
+  return dpmpp_2m_step(now.x_t, now.estimate.x_0, now.logsnr_t, now.logsnr_s, now.last_x_0, now.last_logsnr)
+
+
+def _heun(now: Now) -> jax.Array:
+  return heun_step(now.x_t, now.estimate.x_0, now.logsnr_t, now.logsnr_s, now.denoise)
+
+
+STEPS: dict[SamplerName, Callable[[Now], jax.Array]] = {
+  'ddpm': _ddpm,
+  'ddim': _ddim,
+  'dpmpp_2m': _dpmpp_2m,
+  'heun': _heun,
+}
+"""What each sampler does between two times: returns x_s."""
 
 
 def sample(
@@ -92,6 +215,8 @@ def sample(
   num_steps: int | jax.Array,
   logvar: float | jax.Array | None,
   name: SamplerName,
+  eta: float = 0.0,
+  spacing: Spacing = 'time',
 ) -> jax.Array:
   """Runs the reverse process from pure noise, and returns the last estimate of x_0: float32 [B, H, W, C].
 
@@ -100,17 +225,27 @@ def sample(
     noise_fn: returns standard normal noise [B, H, W, C] for the number of a draw. Draw 0 is the start; step i
       uses draw i.
     schedule: the noise at each time.
-    num_steps: number of evaluations of `denoise`; may be traced, so that one compilation serves all.
-    logvar: the mixing coefficient of `ddpm_step`, None for the one that the network has learned;
-      'ddim' ignores it.
+    num_steps: number of times at which `denoise` is evaluated; may be traced, so that one compilation serves
+      all.
+    logvar: the mixing coefficient of `ddpm_step`, None for the one that the network has learned; the other
+      samplers ignore it.
     name: of one of `STEPS`.
+    eta: the share of fresh noise of `ddim_step`; the other samplers ignore it.
+    spacing: how the times are spaced, see `logsnr_at`.
   """
+  Carry = tuple[jax.Array, jax.Array, jax.Array]
 
-  def step(i: jax.Array, x_t: jax.Array) -> jax.Array:
-    logsnr_t = schedule.logsnr(1 - (i - 1) / num_steps)
-    logsnr_s = schedule.logsnr(1 - i / num_steps)
+  def step(i: jax.Array, carry: Carry) -> Carry:
+    x_t, last_x_0, last_logsnr = carry
+    logsnr_t = logsnr_at(i - 1, num_steps, schedule, spacing)
+    logsnr_s = logsnr_at(i, num_steps, schedule, spacing)
     estimate = denoise(x_t, jnp.full(x_t.shape[0], logsnr_t))
-    return STEPS[name](x_t, estimate, logsnr_t, logsnr_s, logvar, lambda: noise_fn(i))
+    now = Now(
+      x_t, estimate, logsnr_t, logsnr_s, last_x_0, last_logsnr, logvar, eta, lambda: noise_fn(i), denoise
+    )
+    return STEPS[name](now), estimate.x_0, logsnr_t
 
-  x_t = jax.lax.fori_loop(1, num_steps, step, noise_fn(0))
-  return denoise(x_t, jnp.full(x_t.shape[0], schedule.logsnr(1 / num_steps))).x_0
+  x_1 = noise_fn(0)
+  first = (x_1, jnp.zeros_like(x_1), jnp.float32(-jnp.inf))
+  x_t, _, _ = jax.lax.fori_loop(1, num_steps, step, first)
+  return denoise(x_t, jnp.full(x_t.shape[0], logsnr_at(num_steps - 1, num_steps, schedule, spacing))).x_0

@@ -60,9 +60,8 @@ class Trials:
   cas: CasConfig | None
 
   def cost(self, trials: Sequence[Trial], num_images: int) -> int:
-    """Returns the network's evaluations for `num_images` images of each trial; guidance doubles them."""
-    settings = [self.settings_fn(trial) for trial in trials]
-    return num_images * sum(of.num_steps * (1 + (of.guidance != 1)) for of in settings)
+    """Returns the network's evaluations for `num_images` images of each trial."""
+    return num_images * sum(self.settings_fn(of).num_evaluations(self.stage.schedule) for of in trials)
 
   def say_cost(self, trials: Sequence[Trial]) -> None:
     """Tells the user how many evaluations of the network all trials take."""
@@ -143,13 +142,18 @@ class Trials:
     return [chunk for start, stop in itertools.pairwise(ends) for chunk in self.samples.chunks(start, stop)]
 
   def _path(self, trial: Trial) -> pathlib.Path:
-    name = '-'.join(
-      f'{name}_{value:g}' if isinstance(value, float) else f'{name}_{value}' for name, value in trial.items()
-    )
+    name = '-'.join(f'{name}_{_short(value)}' for name, value in trial.items())
     return self.folder.path / 'trials' / name
 
   def _metrics_path(self, trial: Trial, num_images: int) -> pathlib.Path:
     return self._path(trial) / f'metrics_{num_images}.json'
+
+
+def _short(value: Any) -> str:
+  """Returns a setting as a part of a folder's name."""
+  if isinstance(value, tuple):
+    return '_to_'.join(map(_short, value))
+  return f'{value:g}' if isinstance(value, float) else str(value)
 
 
 def loss(row: Mapping[str, Any], choose: str) -> float:

@@ -10,7 +10,7 @@ from imagenet_synth.data.source import Contents
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples
-from imagenet_synth.inputs.scores import Keep
+from imagenet_synth.inputs.scores import Keep, Scores
 
 Share = Annotated[float, Range(low=float(SHORTEST_SHARE), high=float(1 - SHORTEST_SHARE))]
 """A share of each batch."""
@@ -33,6 +33,10 @@ class Mixture:
   synthetic_times: Positive | None = None
   # which synthetic images are used, by their scores; all if not given. The first ones of these are taken
   keep: Keep | None = None
+  # a score job whose classifier's most likely classes are the labels of synthetic images, in the place of the
+  # classes that they were drawn of. With a classifier that is better than those to be trained it tells
+  # whether labels are at fault, or the images
+  relabel: Scores | None = None
   # the size that synthetic images are read at, to be reduced to the size that is wanted; if not given, the
   # smallest that is large enough
   synthetic_size: Count | None = None
@@ -54,7 +58,7 @@ class Mixture:
       raise Invalid('', 'has no images: it needs real=True, synthetic=NAME, or both')
     if self.synthetic is not None and self.stand_in is not None:
       raise Invalid('stand_in', 'and synthetic are both set; leave one out')
-    for key in ('synthetic_size', 'keep'):
+    for key in ('synthetic_size', 'keep', 'relabel'):
       if self.synthetic is None and getattr(self, key) is not None:
         raise Invalid(key, 'is set, but synthetic is not')
     defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -113,7 +117,9 @@ class Mixture:
         size = self.synthetic_size or f'unset, and images of {loaded_size} pixels or more are wanted'
         raise Invalid(f'{key}.synthetic_size', f'is {size}; {self.synthetic} makes {made}')
       if self.keep is not None:
-        self.keep.check(self.synthetic, jobs, f'{key}.keep')
+        self.keep.scores.require_samples(self.synthetic, jobs, f'{key}.keep.scores')
+      if self.relabel is not None:
+        self.relabel.require_samples(self.synthetic, jobs, f'{key}.relabel')
       field, what, channels = 'synthetic', str(self.synthetic), self.synthetic.channels(jobs)
       num = jobs.of(self.synthetic).num_images(jobs)
     elif self.stand_in is not None:

@@ -77,6 +77,30 @@ class Scores(Reference):
 
   kinds: ClassVar[tuple[str, ...]] = ('score',)
 
+  def require_samples(self, samples: Samples, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` for `key` if the scores are of other images than `samples`."""
+    scored = jobs.of(self).samples
+    if scored != samples:
+      raise Invalid(key, f'is {self}, which scores the images of {scored}, not of {samples}')
+
+  def predicted(self, folder: JobFolder) -> np.ndarray:
+    """Returns what the classifier takes each image for, as labels of the generate job: int32 [N].
+
+    Args:
+      folder: of the job that uses them.
+
+    Raises:
+      InputError: it takes an image for a class that the generate job has not.
+    """
+    scores = self.open(folder)
+    predicted = scores.all().predicted
+    if (num := int(np.sum(predicted < 0))) > 0:
+      raise InputError(
+        f'{folder.name}: by {self}, {num} images are of classes that {scores.result["samples"]} has not; '
+        'images are relabelled by a classifier that knows the classes of the images alone'
+      )
+    return predicted
+
   def open(self, folder: JobFolder) -> ScoreSet:
     """Returns the scores that the job has written.
 
@@ -117,14 +141,6 @@ class Keep:
         raise Invalid('probability', f'is from {least:g} to {greatest:g}, which is empty')
     if not self.agrees and not self.not_copies and self.probability in (None, (0.0, 1.0)):
       raise Invalid('', 'lets all images pass: set agrees, probability or not_copies')
-
-  def check(self, samples: Samples, jobs: KnownJobs, key: str) -> None:
-    """Raises `Invalid` below `key` if the scores are of other images than `samples`."""
-    scored = jobs.of(self.scores).samples
-    if scored != samples:
-      raise Invalid(
-        f'{key}.scores', f'is {self.scores}, which scores the images of {scored}, not of {samples}'
-      )
 
   def rows(self, folder: JobFolder, num: int | None = None) -> np.ndarray:
     """Returns the rows of the images that are used, among all of the generate job: int [n].

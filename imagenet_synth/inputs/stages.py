@@ -131,7 +131,11 @@ class StageUse:
 
   def tuned(self, folder: JobFolder) -> dict[str, Any]:
     """Returns the settings that were found by sweeping, by name; none without `tuned_by`."""
-    return {} if self.tuned_by is None else self.tuned_by.open(folder)
+    if self.tuned_by is None:
+      return {}
+    found = self.tuned_by.open(folder)
+    settings = build(SamplerSettings, found, self.tuned_by.name)
+    return {name: getattr(settings, name) for name in found}
 
 
 def check_cascade(uses: Sequence[StageUse], text: Text, jobs: KnownJobs, key: str) -> list[Stage]:

@@ -19,7 +19,7 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.records import ShardSource
-from imagenet_synth.data.source import Contents, Examples
+from imagenet_synth.data.source import Contents, Examples, Relabelled
 from imagenet_synth.data.subsets import drawn_of_each_class, in_class_plan
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
 from imagenet_synth.inputs.datasets import DatasetConfig
@@ -328,6 +328,7 @@ class _Runs:
       'own_statistics': of.own_statistics,
       # of each class, so many images have passed
       'kept': None if of.keep is None else of.keep.left(self._folder),
+      'relabelled': of.relabel is not None,
       'finetuned': samples is not None and samples.open(self._folder).is_finetuned,
       **summary(results),
       'to_real': self._to_real(mixture),
@@ -397,6 +398,8 @@ class _Runs:
       if (mixture.added.name, size) not in self._opened:
         self._opened[mixture.added.name, size] = samples.images(size)
       source = self._opened[mixture.added.name, size]
+      if mixture.relabel is not None:
+        source = Relabelled(source, mixture.relabel.predicted(self._folder))
       names, rows = samples.class_names, range(samples.num_images)
     wanted = mixture.num_wanted(self._num_real)
     if mixture.keep is not None:

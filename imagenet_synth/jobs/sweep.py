@@ -33,7 +33,17 @@ from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
 from imagenet_synth.inputs.text import Text
 
-SWEPT = ('guidance', 'logvar', 'num_steps', 'noise_augmentation', 'sampler', 'thresholding')
+SWEPT = (
+  'guidance',
+  'guidance_interval',
+  'logvar',
+  'num_steps',
+  'spacing',
+  'noise_augmentation',
+  'sampler',
+  'eta',
+  'thresholding',
+)
 """Fields of SamplerSettings that a grid may have."""
 
 
@@ -82,12 +92,13 @@ class Config:
     for name, values in self.grid.items():
       if name not in SWEPT:
         raise Invalid(f'grid.{name}', f'cannot be swept; known: {", ".join(SWEPT)}')
+      known = set()
       for value in values:
         try:
-          build(SamplerSettings, {name: value}, 'grid')
+          known.add(build(SamplerSettings, {name: value}, 'grid'))
         except InputError as error:
           raise Invalid(f'grid.{name}', str(error).removeprefix(f'config: grid.{name} ')) from None
-      if len(set(values)) < len(values):
+      if len(known) < len(values):
         raise Invalid(f'grid.{name}', 'has a value twice')
     possible = ['cas', *(f'fid_{name}' for name in (*self.references, *self.statistics))]
     if self.choose not in possible:
@@ -141,11 +152,7 @@ class Config:
   @property
   def trials(self) -> list[Trial]:
     """Returns all combinations of the grid."""
-    built = [
-      build(SamplerSettings, dict(zip(self.grid, values)), 'grid')
-      for values in itertools.product(*self.grid.values())
-    ]
-    return [{name: getattr(settings, name) for name in self.grid} for settings in built]
+    return [_trial(dict(zip(self.grid, values)), self) for values in itertools.product(*self.grid.values())]
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
@@ -221,8 +228,9 @@ def _rows(config: Config, trials: Trials) -> list[dict[str, Any]]:
 
 
 def _trial(row: dict[str, Any], config: Config) -> Trial:
-  """Returns the trial that a row of figures is of."""
-  return {name: row[name] for name in config.grid}
+  """Returns the trial that a row of figures is of, its settings typed as those of a sampler."""
+  settings = build(SamplerSettings, {name: row[name] for name in config.grid}, 'grid')
+  return {name: getattr(settings, name) for name in config.grid}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

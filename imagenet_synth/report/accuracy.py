@@ -75,6 +75,7 @@ class Accuracy:
     texts = [
       f'{_in_words(share)} of each batch' if share else '',
       'chosen by score' if self.summary.get('kept') else '',
+      'relabelled' if self.summary.get('relabelled') else '',
       f'weight {weight:g}' if weight != 1 else '',
       'own statistics' if self.summary.get('own_statistics') else '',
     ]

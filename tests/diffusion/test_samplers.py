@@ -21,6 +21,7 @@ _SIZE = np.prod(_SHAPE)
 _SAMPLERS = pytest.mark.parametrize(
   'name, logvar', [('ddim', 0.0), ('ddpm', 0.0), ('ddpm', 0.3), ('ddpm', 1.0)]
 )
+_SECOND_ORDER = pytest.mark.parametrize('name', ['dpmpp_2m', 'heun'])
 _SCHEDULES = [Schedule('cosine'), Schedule('linear'), Schedule('cosine', shift=0.5)]
 
 
@@ -100,9 +101,9 @@ def _moments(schedule, num_steps, logvar, name):
   return out[0], np.sum((out[1:] - out[0]) ** 2)
 
 
-@functools.partial(jax.jit, static_argnames=('schedule', 'name'))
-def _sample(noises, num_steps, logvar, schedule, name):
-  return samplers.sample(_gaussian(), lambda i: noises[i], schedule, num_steps, logvar, name)
+@functools.partial(jax.jit, static_argnames=('schedule', 'name', 'eta', 'spacing'))
+def _sample(noises, num_steps, logvar, schedule, name, eta=0.0, spacing='time'):
+  return samplers.sample(_gaussian(), lambda i: noises[i], schedule, num_steps, logvar, name, eta, spacing)
 
 
 def _assert_moments(out, mean, variance):
@@ -141,23 +142,72 @@ def test_more_steps_come_closer_to_the_data(name, logvar):
   assert errors[-1] < 0.025 * _STD**2
 
 
-def test_ddim_reaches_the_probability_flow_solution_at_first_order():
+def _flow_errors(name, nums_steps, spacing='time', std=_STD):
+  """The largest differences of a deterministic sampler's outputs to the exact ones, by number of steps."""
   # the flow carries (x_t - alpha_t mean) / sqrt(variance of x_t) along unchanged
   noise = np.linspace(-3, 3, 13)
-  alpha2_1, alpha2_0 = _alpha2(np.array([-20.0, 20.0]))
-  variance = lambda alpha2: alpha2 * _STD**2 + 1 - alpha2
-  exact = np.sqrt(alpha2_0) * _MEAN + np.sqrt(variance(alpha2_0) / variance(alpha2_1)) * (
-    noise - np.sqrt(alpha2_1) * _MEAN
-  )
-
+  start = float(samplers.logsnr_at(0, 2, Schedule(), spacing))
+  alpha2_1 = _alpha2(start)
+  exact = _MEAN + _STD / np.sqrt(alpha2_1 * _STD**2 + 1 - alpha2_1) * (noise - np.sqrt(alpha2_1) * _MEAN)
   noises = jnp.asarray(noise, jnp.float32).reshape(1, 1, 1, 13, 1)
+  outs = [_sample(noises, num, 0.0, Schedule(), name, spacing=spacing) for num in nums_steps]
+  return np.array([np.abs(np.ravel(out) - exact).max() for out in outs])
 
-  def error(num_steps):
-    return np.abs(np.ravel(_sample(noises, num_steps, 0.0, Schedule(), 'ddim')) - exact).max()
 
-  errors = np.array([error(n) for n in (16, 32, 64, 128, 256)])
+def test_ddim_reaches_the_probability_flow_solution_at_first_order():
+  errors = _flow_errors('ddim', (16, 32, 64, 128, 256))
   np.testing.assert_allclose(errors[:-1] / errors[1:], 2, rtol=0.1)
   assert errors[-1] < 0.01
+
+
+@_SECOND_ORDER
+@pytest.mark.parametrize('spacing', ['logsnr', 'edm'])
+def test_others_reach_it_at_second_order(name, spacing):
+  errors = _flow_errors(name, (24, 48, 96), spacing)
+  assert (errors[:-1] / errors[1:] > 3.2).all()
+  assert errors[-1] < 0.15 * _flow_errors('ddim', (96,), spacing)[0]
+
+
+@pytest.mark.parametrize('eta', [0.0, 0.3, 1.0])
+def test_ddim_with_noise_goes_from_deterministic_to_ancestral(eta):
+  rng = np.random.default_rng(0)
+  x_t, x_0, eps = rng.normal(size=(3, *_SHAPE)).astype(np.float32)
+  logsnr_t, logsnr_s = jnp.float32(-1.0), jnp.float32(1.5)
+  out = samplers.ddim_step(x_t, x_0, logsnr_t, logsnr_s, eta, eps)
+  alpha_t, sigma_t = (float(of) for of in alpha_sigma(logsnr_t))
+  alpha_s, sigma_s = (float(of) for of in alpha_sigma(logsnr_s))
+  # Song et al. (2021), eq. 16
+  fresh = eta * np.sqrt((sigma_s / sigma_t) ** 2 * (1 - (alpha_t / alpha_s) ** 2))
+  expected = alpha_s * x_0 + np.sqrt(sigma_s**2 - fresh**2) * (x_t - alpha_t * x_0) / sigma_t + fresh * eps
+  np.testing.assert_allclose(out, expected, atol=5e-6)
+  if eta == 1:
+    np.testing.assert_allclose(out, samplers.ddpm_step(x_t, x_0, logsnr_t, logsnr_s, 0.0, eps), atol=5e-6)
+
+
+def test_spacings_have_these_ends_and_steps():
+  at = lambda spacing, num, schedule=Schedule(): np.array(
+    [samplers.logsnr_at(i, num, schedule, spacing) for i in range(num)]
+  )
+  np.testing.assert_allclose(at('logsnr', 5), [-10, -5, 0, 5, 10], atol=1e-5)
+  sigma = np.exp(-at('edm', 7) / 2)
+  np.testing.assert_allclose(sigma[[0, -1]], [80, 0.002], rtol=1e-4)
+  np.testing.assert_allclose(np.diff(sigma ** (1 / 7)), np.diff(sigma ** (1 / 7)).mean(), rtol=1e-3)
+  # never outside of what the schedule has, and one evaluation is at the noisiest time
+  narrow = Schedule(logsnr_min=-4.0, logsnr_max=6.0)
+  for spacing in ('logsnr', 'edm'):
+    ends = at(spacing, 9, narrow)
+    assert ends.min() == pytest.approx(-4, abs=1e-3) and ends.max() == pytest.approx(6, abs=1e-3)
+    assert at(spacing, 1, narrow)[0] == pytest.approx(-4, abs=1e-3)
+
+
+def test_multistep_extrapolates_the_estimate_to_the_middle_of_the_step():
+  image = lambda value: jnp.full((1, 1, 1, 1), value)
+  # the estimate was -0.02 at logSNR -1 and is 0 at 0: it would be 0.02 at 1, in the middle of the step to 2
+  out = samplers.dpmpp_2m_step(
+    image(1.0), image(0.0), jnp.float32(0), jnp.float32(2), image(-0.02), jnp.float32(-1)
+  )
+  middle = samplers.ddim_step(image(1.0), image(0.02), jnp.float32(0), jnp.float32(2))
+  np.testing.assert_allclose(out, middle, rtol=1e-6)
 
 
 _TIMES = [(-20.0, -12.0), (-3.0, -2.9), (0.5, 2.0), (6.0, 9.0)]
@@ -191,12 +241,12 @@ def test_ddim_step_keeps_eps():
   np.testing.assert_allclose(out, alpha_s * x_0 + sigma_s * eps, atol=2e-6)
 
 
-@pytest.mark.parametrize('name', ['ddpm', 'ddim'])
+@pytest.mark.parametrize('name', ['ddpm', 'ddim', 'dpmpp_2m', 'heun'])
 def test_a_traced_number_of_steps_changes_nothing(name):
   noises = jnp.asarray(_NOISES)
   plain = samplers.sample(_gaussian(), lambda i: noises[i], Schedule(), 7, 0.3, name)
   traced = _sample(_NOISES, jnp.int32(7), jnp.float32(0.3), Schedule(), name)
-  np.testing.assert_allclose(traced, plain, atol=2e-6)
+  np.testing.assert_allclose(traced, plain, rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize('name', ['ddpm', 'ddim'])
@@ -233,7 +283,7 @@ def _mixture(weight, center=0.6, std=0.1):
   return denoise
 
 
-@pytest.mark.parametrize('name', ['ddpm', 'ddim'])
+@pytest.mark.parametrize('name', ['ddpm', 'ddim', 'dpmpp_2m', 'heun'])
 @pytest.mark.parametrize('weight', [0.1, 0.7])
 def test_a_mixtures_modes_keep_their_proportions(name, weight):
   out = np.asarray(
@@ -277,3 +327,23 @@ def test_more_guidance_moves_more_of_a_mixture_to_the_wanted_mode():
   shares = np.array([share(w, _NOISES) for w in (0.0, 1.0, 2.0, 4.0)])
   np.testing.assert_allclose(shares[:2], [0.5, 0.7], atol=0.03)
   assert np.all(np.diff(shares) > 0.03) and shares[-1] > 0.9
+
+
+def test_guidance_in_an_interval_is_guidance_there_and_none_elsewhere():
+  """Outside, the estimate without text is not computed at all."""
+  evaluated = []
+
+  def unconditional(x_t, logsnr):
+    jax.debug.callback(lambda x: evaluated.append(float(x)), logsnr[0], ordered=True)
+    return _gaussian(-0.1, 0.3)(x_t, logsnr)
+
+  conditional = _gaussian(0.2, 0.3)
+  denoise = jax.jit(guide(conditional, unconditional, 3.0, (-2.0, 1.0)))
+  always = guide(conditional, _gaussian(-0.1, 0.3), 3.0)
+  x_t = jnp.ones((2, 1, 1, 1))
+  for logsnr in (-5.0, -2.0, 0.0, 1.0, 1.5):
+    level = jnp.full(2, logsnr)
+    expected = (always if -2 <= logsnr <= 1 else conditional)(x_t, level).x_0
+    np.testing.assert_allclose(denoise(x_t, level).x_0, expected, rtol=1e-5)
+  jax.effects_barrier()
+  assert evaluated == [-2, 0, 1]

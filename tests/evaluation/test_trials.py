@@ -12,6 +12,7 @@ from imagenet_synth.cascade import SamplerSettings, TextStates, TrainedStage
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.records import ShardSource
+from imagenet_synth.diffusion.schedule import Schedule
 from imagenet_synth.evaluation import fixed_samples, trials
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
@@ -62,7 +63,7 @@ def trials_of(tmp_path):
     labels, indices = np.arange(_NUM) % 10, np.arange(_NUM) // 10
     samples = _MadeUp((), text, 7, labels, indices, 8, folder.path)
     references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL], len(_REAL)), {})}
-    stage = SimpleNamespace(size=2)
+    stage = SimpleNamespace(size=2, schedule=Schedule())
     return Trials(
       folder, stage, settings, lambda trial: None, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas
     )

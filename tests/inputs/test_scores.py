@@ -157,13 +157,22 @@ def test_sections_that_choose_nothing_or_cannot_be_met_are_refused(section, key,
 
 def test_scores_of_other_images_are_refused(tmp_path):
   jobs = KnownJobs({'score': SimpleNamespace(samples=Samples('generate'))}, tmp_path)
-  _keep(agrees=True).check(Samples('generate'), jobs, 'mixtures.some.keep')
+  Scores('score').require_samples(Samples('generate'), jobs, 'mixtures.some.relabel')
   with pytest.raises(Invalid) as fault:
-    _keep(agrees=True).check(Samples('sample_more'), jobs, 'mixtures.some.keep')
+    Scores('score').require_samples(Samples('sample_more'), jobs, 'mixtures.some.relabel')
   assert (fault.value.key, fault.value.what) == (
-    'mixtures.some.keep.scores',
+    'mixtures.some.relabel',
     'is score, which scores the images of generate, not of sample_more',
   )
+
+
+def test_predicted_classes_are_labels_if_the_images_have_them_all(tmp_path):
+  predicted = [2, 1, 0] * 4
+  reader = _scored(tmp_path / 'known', predicted=predicted)
+  assert Scores('score').predicted(reader).tolist() == predicted
+  reader = _scored(tmp_path / 'unknown', predicted=[2, -1, -1] * 4)
+  with pytest.raises(InputError, match='classify: by score, 8 images are of classes that generate has not'):
+    Scores('score').predicted(reader)
 
 
 def test_scores_of_images_that_have_changed_since_are_refused(tmp_path):

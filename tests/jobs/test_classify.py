@@ -18,6 +18,7 @@ from imagenet_synth.evaluation import cas
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.samples import SampleSet
+from imagenet_synth.inputs.scores import Scores
 from imagenet_synth.jobs import classify
 from imagenet_synth.train.classifier import load
 from tests import small_pipeline
@@ -284,6 +285,20 @@ def test_images_that_stand_in_keep_the_shares_of_the_classes(with_samples, drawn
   with pytest.raises(InputError, match='many: 500 images wanted of digits validation, which has 400'):
     many = dict(real=False, stand_in=_digits('validation'), synthetic_num=500)
     small_pipeline.finish(with_samples, 'many', _section(mixtures=dict(many=many)))
+
+
+def test_images_are_relabelled_by_what_a_classifier_takes_them_for(with_samples, drawn_from):
+  small_pipeline.finish(with_samples, 'teacher', _section(seeds=(0,)))
+  score = dict(job='score', samples='generate', extractor='teacher', real=_digits('train[:64]'), size=8)
+  small_pipeline.finish(with_samples, 'score', score)
+  relabelled = dict(real=True, synthetic='generate', relabel='score')
+  section = _section(mixtures=dict(relabelled=relabelled, own=dict(real=True, synthetic='generate')))
+  result = small_pipeline.finish(with_samples, 'relabelled', section)
+  predicted = Scores('score').open(JobFolder(with_samples, 'more', {})).all().predicted
+  own, new = (_labels(drawn_from[f'{name}-seed0']) for name in ('own', 'relabelled'))
+  assert new[64:].tolist() == predicted.tolist() != own[64:].tolist()
+  assert new[:64].tolist() == own[:64].tolist()
+  assert [of['relabelled'] for of in result['mixtures'].values()] == [True, False]
 
 
 def test_synthetic_images_of_weight_0_change_nothing_and_others_do(with_samples):

@@ -9,6 +9,8 @@ from PIL import Image
 from imagenet_synth import pipeline
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.stages import StageUse, Sweep, Weights
 from tests import small_pipeline
 
 _GRID = {'guidance': (1.0, 4.0), 'sampler': ('ddpm', 'ddim')}
@@ -104,6 +106,19 @@ def test_the_cost_is_told_before(workdir, capsys):
   )
 
 
+def test_an_interval_of_guidance_is_swept_like_a_number(workdir):
+  grid = dict(guidance=(2.0,), guidance_interval=(None, (-3.0, 2.5)), sampler=('dpmpp_2m',))
+  pipeline.run(_config(sweep=_sweep() | dict(grid=grid)), workdir)
+  result = _result(workdir)
+  assert [row['guidance_interval'] for row in result['rows']] == [None, [-3.0, 2.5]]
+  names = {path.name for path in (workdir / 'sweep/trials').iterdir()}
+  of_interval = 'guidance_2-guidance_interval_-3_to_2.5-sampler_dpmpp_2m'
+  assert names == {'guidance_2-guidance_interval_None-sampler_dpmpp_2m', of_interval}
+  # typed as a sampler has them
+  found = StageUse(Weights('train'), tuned_by=Sweep('sweep')).tuned(JobFolder(workdir, 'generate', {}))
+  assert found['guidance_interval'] in (None, (-3.0, 2.5)) and found['sampler'] == 'dpmpp_2m'
+
+
 def test_workers_share_the_trials(whole, workdir):
   config = _config(sweep=_sweep())
   for index in (1, 0):
@@ -188,6 +203,11 @@ def test_bad_halving_is_named(more, message, workdir):
     ({'percentile': (1.0,)}, 'grid.percentile cannot be swept; known: guidance'),
     ({'sampler': ('euler',)}, "grid.sampler is 'euler', must be one of 'ddpm', 'ddim'"),
     ({'num_steps': (2.5,)}, 'grid.num_steps is 2.5, must be an integer'),
+    (
+      {'guidance_interval': ((2.0, -1.0),)},
+      r'grid.guidance_interval is \[2.0, -1.0\], must be the least and',
+    ),
+    ({'guidance': (2, 2.0)}, 'grid.guidance has a value twice'),
   ],
 )
 def test_a_bad_grid_is_named(grid, message, workdir):
