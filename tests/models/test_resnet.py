@@ -223,3 +223,12 @@ def test_squeeze_and_excitation_gates_channels():
   np.testing.assert_allclose(open_features, _eval(plain, variables, x).features, rtol=1e-6)
   block['excite']['bias'] = -block['excite']['bias']
   assert np.abs(_eval(gated, variables, x).features - open_features).max() > 1e-2
+
+
+def test_swish_is_at_every_place_of_a_relu():
+  relu, swish = _TINY(), _TINY(activation='swish')
+  variables = _init(relu)
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  text = str(jax.make_jaxpr(functools.partial(swish.apply, train=False))(variables, x))
+  assert 'logistic' in text and ' max ' not in text
+  assert np.abs(_eval(swish, variables, x).features - _eval(relu, variables, x).features).max() > 1e-3
