@@ -217,10 +217,13 @@ def test_previews_are_of_classes_of_imagenet(name):
   'name, num_epochs, peak, warmup_epochs, later',
   [
     ('cas', 90, 0.4, 5, {29.9: 1, 30.1: 0.1, 59.9: 0.1, 60.1: 0.01, 79.9: 0.01, 80.1: 0.001}),
-    ('resnet', 90, 0.4, 5, {29.9: 1, 80.1: 0.001}),
+    ('resnet50', 90, 1.6, 5, {29.9: 1, 80.1: 0.001}),
+    ('resnet', 200, 1.6, 5, {102.5: 0.5, 199.9: 0}),
     ('resnet_rs', 350, 1.6, 5, {177.5: 0.5, 349.9: 0}),
+    ('resnet_rs_large', 350, 1.6, 5, {177.5: 0.5, 349.9: 0}),
     ('vit_s16', 300, 1e-3, 10_000 * 1024 / _NUM_IMAGENET, {153.996: 0.5, 299.9: 0}),
-    ('deit', 300, 1e-3, 5, {152.5: 0.5, 299.9: 0}),
+    ('deit', 300, 1e-3, 5, {152.5: 0.505, 299.9: 0.01}),
+    ('deit_384', 30, 5e-6, 5, {17.5: 1, 30: 1}),
   ],
 )
 def test_recipes_have_the_learning_rates_of_their_papers(name, num_epochs, peak, warmup_epochs, later):
@@ -269,7 +272,8 @@ def test_models_have_the_sizes_of_their_papers():
     ('ResNet-RS-101', 160): 63_618_696,
     ('ResNet-RS-101', 190): 63_618_696,
     ('ResNet-RS-152', 224): 86_621_576,
-    ('ViT-S/16', 224): 22_050_664,
+    # without a class token and learned positions
+    ('ViT-S/16', 224): 22_050_664 - 384 - 197 * 384,
     ('DeiT-S', 224): 22_050_664,
     ('DeiT-B', 224): 86_567_656,
     ('DeiT-B', 384): 86_859_496,
@@ -277,8 +281,38 @@ def test_models_have_the_sizes_of_their_papers():
   }
 
 
+def test_rows_of_table_3_are_trained_as_published():
+  """What the model garden, Beyer et al. (2022) and Touvron et al. (2021) say: see docs/recipes.md."""
+  said = {
+    name: (
+      recipe['epochs'],
+      recipe['batch_size'],
+      recipe.get('randaugment', {}).get('magnitude'),
+      recipe.get('repeats', 1),
+      model.get('activation', model.get('pooling')),
+      model.get('drop_path_rate', 0.0),
+    )
+    for name, (_, model, recipe, _) in imagenet_study.TABLE_3.items()
+  }
+  assert said == {
+    'resnet50': (90, 4096, None, 1, None, 0),
+    'resnet101': (200, 4096, None, 1, None, 0),
+    'resnet152': (200, 4096, None, 1, None, 0),
+    'resnet_rs50': (350, 4096, 10, 1, 'swish', 0),
+    'resnet_rs101_160': (350, 4096, 15, 1, 'swish', 0),
+    'resnet_rs101_190': (350, 4096, 15, 1, 'swish', 0),
+    'resnet_rs152': (350, 4096, 15, 1, 'swish', 0),
+    'vit_s16': (300, 1024, 10, 1, 'average', 0),
+    'deit_s': (300, 1024, 9, 3, None, 0.1),
+    'deit_b': (300, 1024, 9, 3, None, 0.1),
+    'deit_b_384': (30, 512, 9, 3, None, 0.1),
+    'deit_l': (300, 1024, 9, 3, None, 0.1),
+  }
+
+
 def test_every_recipe_is_tested():
-  assert set(recipes.RECIPES) == {'cas', 'resnet', 'resnet_rs', 'vit_s16', 'deit'}
+  tested = test_recipes_have_the_learning_rates_of_their_papers.pytestmark[0].args[1]
+  assert {row[0] for row in tested} == set(recipes.RECIPES)
 
 
 def test_a_recipe_of_epochs_is_turned_into_one_of_steps():

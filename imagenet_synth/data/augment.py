@@ -3,11 +3,14 @@
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from imagenet_synth.data.decode import as_picture
+
+_RESAMPLING = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 
 
 class Draws:
@@ -79,13 +82,20 @@ def center_part(images: np.ndarray, size: int) -> np.ndarray:
   return images[:, start : start + size, start : start + size]
 
 
-def random_resized_crop(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:
+Interpolation = Literal['bilinear', 'bicubic']
+"""How the part that a crop is made of is brought to the size that is wanted."""
+
+
+def random_resized_crop(
+  images: np.ndarray, draws: Draws, size: int, least_area: float, interpolation: Interpolation
+) -> np.ndarray:
   """Returns a random part of each image, brought to `size`: uint8 [B, S, S, C] -> [B, size, size, C].
 
-  The part has 8 to 100 % of the area, and a width of 3/4 to 4/3 of its height (Szegedy et al., 2015,
-  section 6). It is resized bilinearly.
+  The part has `least_area` to all of the area, and a width of 3/4 to 4/3 of its height (Szegedy et al., 2015,
+  section 6, with a least area of 0.08).
   """
-  return each_image(functools.partial(_resized_crop, size=size), images, draws)
+  crop = functools.partial(_resized_crop, size=size, least_area=least_area, interpolation=interpolation)
+  return each_image(crop, images, draws)
 
 
 def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.ndarray:
@@ -99,10 +109,12 @@ def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.n
   return each_image(functools.partial(_erased, probability=probability), images, draws)
 
 
-def _resized_crop(image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-  top, left, height, width = _random_box(rng, len(image), areas=(0.08, 1), aspects=(3 / 4, 4 / 3))
+def _resized_crop(
+  image: np.ndarray, rng: np.random.Generator, size: int, least_area: float, interpolation: Interpolation
+) -> np.ndarray:
+  top, left, height, width = _random_box(rng, len(image), areas=(least_area, 1), aspects=(3 / 4, 4 / 3))
   part = as_picture(image).resize(
-    (size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height)
+    (size, size), _RESAMPLING[interpolation], box=(left, top, left + width, top + height)
   )
   return np.asarray(part).reshape(size, size, image.shape[-1])
 

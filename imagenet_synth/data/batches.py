@@ -228,6 +228,7 @@ def batches(
   stop: int,
   rows: np.ndarray | None = None,
   augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None,
+  repeats: int = 1,
 ) -> Iterator[Batch]:
   """Yields the batches of the steps from `start` to `stop` - 1.
 
@@ -242,13 +243,15 @@ def batches(
       others are wanted.
     augment: returns the images that are trained on, [b, h, w, C], given images uint8 [b, H, W, C] and
       random numbers for their rows.
+    repeats: how often each image is in a batch, the last ones perhaps less often.
 
   Yields:
     {'image': [b, h, w, C], number_name: int32 [b]}, and 'weight' float32 [b] where images have weights.
   """
   rows = np.arange(batch_size) if rows is None else rows
   for step in range(start, stop):
-    drawn = images.batch_indices(seed, step, batch_size)[rows]
+    distinct = images.batch_indices(seed, step, -(-batch_size // repeats))
+    drawn = distinct[rows % len(distinct)]
     taken, numbers = images.take(drawn)
     if augment is not None:
       taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))

@@ -109,6 +109,10 @@ class Config:
         raise Invalid('recipe.real_exposures', f'is set, but mixtures.{name} has no real images')
       if mixture.counts is not None:
         _require_multiple(self.recipe.batch_size, sum(mixture.counts), _said(name, mixture.counts))
+      if mixture.own_statistics and self.recipe.repeats > 1:
+        raise Invalid(
+          'recipe.repeats', f'is {self.recipe.repeats}, but mixtures.{name}.own_statistics counts images once'
+        )
       if mixture.own_statistics and self.recipe.accumulate > 1:
         raise Invalid(
           'recipe.accumulate',

@@ -65,6 +65,9 @@ def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str, zero: bool =
   )(x)
 
 
+_ACTIVATIONS = {'relu': nn.relu, 'swish': nn.swish}
+
+
 class Branch(NamedTuple):
   """What ResNet-RS changes of a block."""
 
@@ -74,6 +77,8 @@ class Branch(NamedTuple):
   drop_path_rate: float
   # as in `ResNet`
   pooled_shortcut: bool
+  # as in `ResNet`
+  activation: str
 
 
 class BasicBlock(nn.Module):
@@ -88,7 +93,7 @@ class BasicBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
     h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_1')(x)
-    h = nn.relu(norm(h, name='norm_1'))
+    h = _ACTIVATIONS[self.branch.activation](norm(h, name='norm_1'))
     h = conv(self.features, 3, dtype=self.dtype, name='conv_2')(h)
     h = norm(h, name='norm_2', zero=True)
     return _joined(self, x, h, norm, train)
@@ -107,9 +112,9 @@ class BottleneckBlock(nn.Module):
     norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
     out_features = self.features * _BOTTLENECK_EXPANSION
     h = conv(self.features, 1, dtype=self.dtype, name='conv_1')(x)
-    h = nn.relu(norm(h, name='norm_1'))
+    h = _ACTIVATIONS[self.branch.activation](norm(h, name='norm_1'))
     h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_2')(h)
-    h = nn.relu(norm(h, name='norm_2'))
+    h = _ACTIVATIONS[self.branch.activation](norm(h, name='norm_2'))
     h = conv(out_features, 1, dtype=self.dtype, name='conv_3')(h)
     h = norm(h, name='norm_3', zero=True)
     return _joined(self, x, h, norm, train)
@@ -119,12 +124,12 @@ def _joined(
   block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, norm: Callable[..., jax.Array], train: bool
 ) -> jax.Array:
   """Returns branch h and input x, added: the end of both kinds of blocks. Makes submodules of the block."""
-  squeeze_ratio, drop_path_rate, _ = block.branch
+  squeeze_ratio, drop_path_rate, _, activation = block.branch
   if squeeze_ratio:
     h = h * _excitation(h, squeeze_ratio)
   # One draw an image: a dropped branch is 0 for it, a kept one is scaled up (Huang et al., 2016).
   h = nn.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3), deterministic=not train)(h)
-  return nn.relu(h + _shortcut(block, x, h.shape[-1], norm))
+  return _ACTIVATIONS[activation](h + _shortcut(block, x, h.shape[-1], norm))
 
 
 def _shortcut(
@@ -185,6 +190,8 @@ class ResNet(nn.Module):
   squeeze_ratio: NonNegative = 0.0
   # shortcuts shrink by averaging, not by leaving out pixels
   pooled_shortcut: bool = False
+  # what follows each norm and each sum, but not the squeeze
+  activation: Literal['relu', 'swish'] = 'relu'
   # probability that the last block's branch is dropped, rising linearly from 0 at the first (stochastic
   # depth)
   drop_path_rate: Rate = 0.0
@@ -206,7 +213,7 @@ class ResNet(nn.Module):
     for number, (stage, i) in enumerate(blocks):
       stride = 2 if stage > 0 and i == 0 else 1
       rate = self.drop_path_rate * number / max(len(blocks) - 1, 1)
-      branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut)
+      branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut, self.activation)
       block = block_class(self.width * 2**stage, stride, branch, self.dtype, name=f'stage_{stage}_block_{i}')
       x = block(x, train)
     features = x.astype(jnp.float32).mean(axis=(1, 2))
@@ -222,7 +229,8 @@ class ResNet(nn.Module):
   def _stem(self, x: jax.Array, train: bool) -> jax.Array:
     def layer(x: jax.Array, features: int, kernel_size: int, stride: int, suffix: str = '') -> jax.Array:
       x = conv(features, kernel_size, stride, dtype=self.dtype, name=f'stem{suffix}')(x)
-      return nn.relu(batch_norm(x, train=train, dtype=self.dtype, name=f'stem_norm{suffix}'))
+      x = batch_norm(x, train=train, dtype=self.dtype, name=f'stem_norm{suffix}')
+      return _ACTIVATIONS[self.activation](x)
 
     if self.stem == 'deep':
       half = self.width // 2

@@ -1,6 +1,7 @@
 """Vision transformers: ViT (Dosovitskiy et al., 2021) and DeiT (Touvron et al., 2021, not distilled).
 
-The two are one network; they differ in how it is trained. Matrix products run in `dtype`;
+The two are one network; they differ in how it is trained. `pooling` and `positions` make it the plain
+baseline of Beyer et al. (2022). Matrix products run in `dtype`;
 parameters, the norms' arithmetic, features and logits are float32. Parameters carry logical axis
 names; `core/devices.py` says how these are laid over devices.
 """
@@ -8,7 +9,7 @@ names; `core/devices.py` says how these are laid over devices.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -81,7 +82,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-  """A vision transformer with a class token and learned positions.
+  """A vision transformer.
 
   Images must be of the size that they had at `init`. In training, drop path needs the 'dropout' rng
   where it is above 0.
@@ -99,6 +100,10 @@ class ViT(nn.Module):
   num_classes: NonNegativeInt = 0
   # width of a block's hidden layer over that of a token
   mlp_ratio: Count = 4
+  # the features: those of a token that is put before those of the patches, or the mean over patches
+  pooling: Literal['class_token', 'average'] = 'class_token'
+  # what tells patches apart: parameters, or fixed waves, see `waves`
+  positions: Literal['learned', 'waves'] = 'learned'
   # probability that the last block's branches are dropped, rising linearly from 0 at the first (stochastic
   # depth)
   drop_path_rate: Rate = 0.0
@@ -115,32 +120,37 @@ class ViT(nn.Module):
 
   @nn.nowrap
   def validate(self) -> None:
-    """Raises `Invalid` if the heads don't divide the width."""
+    """Raises `Invalid` if the heads don't divide the width, or waves don't fit it."""
     if self.width % self.num_heads:
       raise Invalid('num_heads', f'is {self.num_heads}, must divide the width {self.width}')
+    if self.positions == 'waves' and (self.width % 4 or self.width < 8):
+      raise Invalid('width', f"is {self.width}, must be a multiple of 4 from 8 on, as positions is 'waves'")
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
-    """Returns logits and features, the class token, of images x float32 [B, H, W, C] in [-1, 1]."""
-    x = self._add_class_and_position(self._patches(x))
+    """Returns logits and features [B, width] of images x float32 [B, H, W, C] in [-1, 1]."""
+    x = self._with_class_and_positions(self._patches(x))
     block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
     for i in range(self.depth):
       rate = self.drop_path_rate * i / max(self.depth - 1, 1)
       x = block(self.num_heads, self.mlp_ratio, rate, self.dtype, name=f'block_{i}')(x, train)
-    features = layer_norm(jnp.float32, 'norm')(x[:, 0])
+    if self.pooling == 'average':
+      features = layer_norm(jnp.float32, 'norm')(x).mean(axis=1)
+    else:
+      features = layer_norm(jnp.float32, 'norm')(x[:, 0])
     logits = _dense(self.num_classes, ('embed', 'classes'), 'float32', 'head')(features)
     return Outputs(logits, features)
 
   def _patches(self, x: jax.Array) -> jax.Array:
-    """Returns tokens [B, N, width] of images [B, H, W, C], row by row."""
-    batch_size, height, width, _ = x.shape
+    """Returns tokens [B, H / p, W / p, width] of images [B, H, W, C]."""
+    _, height, width, _ = x.shape
     if height % self.patch_size or width % self.patch_size:
       raise InputError(
         f'image of {height} x {width} pixels does not divide into patches of '
         f'{self.patch_size}; change image_size or patch_size'
       )
     size = (self.patch_size, self.patch_size)
-    x = nn.Conv(
+    return nn.Conv(
       self.width,
       size,
       size,
@@ -150,17 +160,34 @@ class ViT(nn.Module):
       kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, None, 'embed')),
       bias_init=nn.with_logical_partitioning(_zeros, ('embed',)),
     )(x)
-    return x.reshape(batch_size, -1, self.width)
 
-  def _add_class_and_position(self, tokens: jax.Array) -> jax.Array:
-    """Returns tokens [B, N, D] with positions added, and the class token before them: [B, 1 + N, D]."""
-    batch_size, num_patches, _ = tokens.shape
+  def _with_class_and_positions(self, patches: jax.Array) -> jax.Array:
+    """Returns tokens [B, N, D] with positions added, row by row, the class token, if there is one, first."""
+    batch_size, rows, columns, width = patches.shape
+    tokens = patches.reshape(batch_size, -1, width)
     # not the box that this returns, as its type says: `param` opens it
     init: Callable[..., Any] = nn.with_logical_partitioning(_token_init, (None, None, 'embed'))
-    class_token = self.param('class_token', init, (1, 1, self.width))
-    positions = self.param('positions', init, (1, 1 + num_patches, self.width))
-    class_token = jnp.tile(class_token, (batch_size, 1, 1)).astype(tokens.dtype)
-    return jnp.concatenate([class_token, tokens], axis=1) + positions.astype(tokens.dtype)
+    if self.positions == 'waves':
+      tokens += waves(rows, columns, width)[None].astype(tokens.dtype)
+    if self.pooling == 'class_token':
+      class_token = self.param('class_token', init, (1, 1, width))
+      class_token = jnp.tile(class_token, (batch_size, 1, 1)).astype(tokens.dtype)
+      tokens = jnp.concatenate([class_token, tokens], axis=1)
+    if self.positions == 'learned':
+      tokens += self.param('positions', init, (1, tokens.shape[1], width)).astype(tokens.dtype)
+    return tokens
+
+
+def waves(rows: int, columns: int, width: int) -> jax.Array:
+  """Returns fixed positions of a grid of patches, row by row: float32 [rows * columns, width].
+
+  They are sine and cosine of the column, then of the row, at width / 4 frequencies from 1 to 1 / 10,000, even
+  in the logarithm (Chen et al., "An Empirical Study of Training Self-Supervised Vision Transformers", 2021).
+  """
+  frequencies = 10_000 ** -jnp.linspace(0, 1, width // 4)
+  row, column = jnp.divmod(jnp.arange(rows * columns), columns)
+  x, y = jnp.outer(column, frequencies), jnp.outer(row, frequencies)
+  return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)
 
 
 ViT_S16 = functools.partial(ViT, patch_size=16, width=384, depth=12, num_heads=6)
@@ -169,15 +196,17 @@ ViT_L16 = functools.partial(ViT, patch_size=16, width=1024, depth=24, num_heads=
 
 
 def resize_positions(positions: jax.Array, num_patches: int) -> jax.Array:
-  """Returns positions [1, 1 + n, D] for images of another size: [1, 1 + num_patches, D].
+  """Returns positions [1, n, D] or [1, 1 + n, D] for images of another size: num_patches instead of n.
 
   The grid of patches is resized bicubically, as DeiT does before it is fine-tuned at 384 pixels
-  (Touvron et al., 2021, section 6); the class token keeps its own. Images are square.
+  (Touvron et al., 2021, section 6); a class token keeps its own. Images are square.
   """
-  class_position, grid = positions[:, :1], positions[:, 1:]
-  old, new = math.isqrt(grid.shape[1]), math.isqrt(num_patches)
-  if old == new:
+  side, new = math.isqrt(positions.shape[1]), math.isqrt(num_patches)
+  # one more than a square: the first is the class token's
+  num_others = positions.shape[1] - side**2
+  first, grid = positions[:, :num_others], positions[:, num_others:]
+  if side == new:
     return positions
-  grid = grid.reshape(1, old, old, -1)
+  grid = grid.reshape(1, side, side, -1)
   grid = jax.image.resize(grid, (1, new, new, grid.shape[-1]), 'bicubic', antialias=False)
-  return jnp.concatenate([class_position, grid.reshape(1, new * new, -1)], axis=1)
+  return jnp.concatenate([first, grid.reshape(1, new * new, -1)], axis=1)

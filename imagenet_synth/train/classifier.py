@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -192,7 +193,9 @@ def train(
     return augment(pictures, draws, recipe, size)
 
   def batches_of(first: int, stop: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    for batch in batches(data, 'label', seed, recipe.batch_size, first, stop, rows, augmented):
+    for batch in batches(
+      data, 'label', seed, recipe.batch_size, first, stop, rows, augmented, recipe.repeats
+    ):
       yield _with_mean_weight(batch) if recipe.accumulate > 1 else batch
 
   state = restore_or_init(trainer, checkpoints, fresh)
@@ -252,7 +255,7 @@ def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
   if 'positions' not in params:
     return variables
   wanted = nn.unbox(jax.eval_shape(objective.init, jax.random.key(0)))['params']['positions']
-  positions = resize_positions(params['positions'], wanted.shape[1] - 1)
+  positions = resize_positions(params['positions'], math.isqrt(wanted.shape[1]) ** 2)
   return {**variables, 'params': {**params, 'positions': positions}}
 
 

@@ -18,9 +18,11 @@ class Optimizer:
   name: Literal['adafactor', 'adam', 'adamw', 'momentum']
   # the highest learning rate, which is reached after the warm-up
   learning_rate: Positive
-  # how the learning rate goes on: 'cosine' falls to 0 at the last step, 'step' is divided by 10 at each of
-  # `drops`
+  # how the learning rate goes on: 'cosine' falls to `end_learning_rate` at the last step, 'step' is divided
+  # by 10 at each of `drops`
   schedule: Literal['constant', 'cosine', 'step'] = 'constant'
+  # the learning rate at the last step of 'cosine'
+  end_learning_rate: NonNegative = 0.0
   # steps of the warm-up, in which the learning rate rises linearly from 0
   warmup_steps: NonNegativeInt = 0
   # the warm-up as a fraction of all steps; only one of this and `warmup_steps` can be set
@@ -42,6 +44,12 @@ class Optimizer:
     """Raises `Invalid` if the warm-up is given twice, or the drops do not ascend."""
     if self.warmup and self.warmup_steps:
       raise Invalid('warmup', f'is {self.warmup} and warmup_steps is {self.warmup_steps}; leave one out')
+    if self.end_learning_rate > self.learning_rate:
+      raise Invalid(
+        'end_learning_rate', f'is {self.end_learning_rate}, more than learning_rate {self.learning_rate}'
+      )
+    if self.end_learning_rate and self.schedule != 'cosine':
+      raise Invalid('end_learning_rate', f"is {self.end_learning_rate}, but schedule is not 'cosine'")
     if self.weight_decay and self.name == 'adam':
       raise Invalid('weight_decay', f"is {self.weight_decay}, but 'adam' has none; take 'adamw'")
     if list(self.drops) != sorted(set(self.drops)):
@@ -52,7 +60,7 @@ def learning_rate(config: Optimizer, num_steps: int) -> optax.Schedule:
   """Returns the learning rate as a function of the step, for a run of `num_steps`."""
   peak, warmup = config.learning_rate, config.warmup_steps or round(config.warmup * num_steps)
   if config.schedule == 'cosine':
-    after = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1))
+    after = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1), config.end_learning_rate / peak)
   elif config.schedule == 'step':
     # join_schedules restarts the count after the warm-up
     after = optax.piecewise_constant_schedule(

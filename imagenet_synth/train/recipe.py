@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Annotated
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from imagenet_synth.core.config import (
   NonNegativeInt,
   Positive,
   Probability,
+  Range,
   Rate,
 )
 from imagenet_synth.core.devices import require_batch_size, require_mesh
 from imagenet_synth.data.augment import (
   Draws,
+  Interpolation,
   random_crop,
   random_erasing,
   random_flip,
@@ -46,6 +49,13 @@ class Recipe:
   crop_padding: NonNegativeInt = 0
   # whether a random part of each image is brought to the network's size
   random_resized_crop: bool = False
+  # the least share of the area that such a part has
+  least_area: Annotated[float, Range(above=0, high=1)] = 0.08
+  # how it is brought to that size
+  interpolation: Interpolation = 'bilinear'
+  # how often each image is in a batch, augmented by other draws each time, which has as many fewer images
+  # (repeated augmentation: Hoffer et al., 2020; Berman et al., 2019); there are as many steps as without
+  repeats: Count = 1
   # whether images are mirrored left to right at random
   flip: bool = False
   # random operations on each image; none if not given
@@ -106,7 +116,7 @@ def augment(batch: np.ndarray, draws: Draws, recipe: Recipe, size: int) -> np.nd
   """Returns images uint8 [B, S, S, C] augmented by a recipe, except for mixing: uint8 [B, size, size, C]."""
   batch = random_crop(batch, recipe.crop_padding, draws)
   if recipe.random_resized_crop:
-    batch = random_resized_crop(batch, draws, size)
+    batch = random_resized_crop(batch, draws, size, recipe.least_area, recipe.interpolation)
   elif batch.shape[1] > size:
     batch = random_part(batch, draws, size)
   if recipe.flip:

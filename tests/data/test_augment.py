@@ -29,7 +29,7 @@ def _draws(seed, batch_size, rows=None):
     functools.partial(random_crop, padding=2),
     random_flip,
     functools.partial(random_part, size=3),
-    functools.partial(random_resized_crop, size=5),
+    functools.partial(random_resized_crop, size=5, least_area=0.08, interpolation='bilinear'),
     functools.partial(random_erasing, probability=0.5),
   ],
 )
@@ -120,7 +120,7 @@ def _slopes(size, num):
 def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
   size, num = 100, 400
   images = _slopes(size, num)
-  out = random_resized_crop(images, _draws(0, num), images.shape[1])
+  out = random_resized_crop(images, _draws(0, num), images.shape[1], 0.08, 'bilinear')
   assert out.shape == images.shape and out.dtype == np.uint8
   assert (out[..., 2] == 100).all()
   # x doesn't change along y, nor y along x; both grow
@@ -141,9 +141,28 @@ def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
   assert (left + width).max() <= 101 and (top + height).max() <= 101
 
 
-def test_random_resized_crop_of_a_constant_is_the_constant():
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_random_resized_crop_of_a_constant_is_the_constant(interpolation):
   images = np.full((20, 9, 9, 1), 77, np.uint8)
-  np.testing.assert_array_equal(random_resized_crop(images, _draws(0, 20), images.shape[1]), images)
+  out = random_resized_crop(images, _draws(0, 20), images.shape[1], 0.08, interpolation)
+  np.testing.assert_array_equal(out, images)
+
+
+def test_the_least_area_of_a_part_is_told():
+  images = _slopes(100, 300)
+  out = random_resized_crop(images, _draws(0, 300), 100, 0.5, 'bilinear')
+  width, height = (np.ptp(line.astype(int), axis=1) / 2 + 1 for line in (out[:, 50, :, 0], out[:, :, 50, 1]))
+  assert 0.48 < (width * height / 100**2).min() < 0.56
+
+
+def test_bicubic_interpolation_overshoots_at_an_edge_and_bilinear_does_not():
+  images = np.zeros((50, 16, 16, 1), np.uint8) + 50
+  images[:, :, 8:] = 200
+  ends = {
+    interpolation: random_resized_crop(images, _draws(0, 50), 48, 0.08, interpolation).max()
+    for interpolation in ('bilinear', 'bicubic')
+  }
+  assert ends['bilinear'] == 200 < ends['bicubic']
 
 
 def _erased_boxes(probability, num=400, size=50):
@@ -185,7 +204,7 @@ def test_crops_of_another_size():
   images = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None], (3, 20, 20, 1)).copy()
   np.testing.assert_array_equal(center_part(images, 8)[..., 0], np.full((3, 8, 8), np.arange(6, 14)[:, None]))
   np.testing.assert_array_equal(center_part(images, 20), images)
-  out = random_resized_crop(images, _draws(0, 3), 6)
+  out = random_resized_crop(images, _draws(0, 3), 6, 0.08, 'bilinear')
   assert out.shape == (3, 6, 6, 1)
   # a ramp stays one
   assert (np.diff(out[..., 0].astype(int), axis=1) >= 0).all()

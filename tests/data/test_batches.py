@@ -191,6 +191,19 @@ def test_a_later_start_gives_the_tail(start, stop):
       np.testing.assert_array_equal(batch[name], expected[name])
 
 
+@pytest.mark.parametrize('batch_size, repeats', [(12, 3), (8, 3), (5, 1)])
+def test_images_are_repeated_in_a_batch_each_time_augmented_anew(batch_size, repeats):
+  data = Images(_Source(40), 8, _label)
+  seen = []
+  for step, batch in enumerate(batches(data, 'label', 1, batch_size, 0, 12, None, _noise, repeats)):
+    distinct = batch_indices((1,), step, -(-batch_size // repeats), 40)
+    assert batch['label'].tolist() == np.resize(distinct, batch_size).tolist()
+    assert len(np.unique(batch['image'], axis=0)) == batch_size
+    seen += distinct.tolist()
+  # none is seen again before all others are
+  assert len(set(seen[:40])) == min(40, len(seen))
+
+
 def test_augmentation_is_a_function_of_seed_and_step():
   drawn = []
 

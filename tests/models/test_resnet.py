@@ -250,3 +250,12 @@ def test_rematerialisation_changes_no_output_no_statistics_and_no_gradient():
   assert 'remat' in str(jax.make_jaxpr(functools.partial(loss_and_gradient, True))(variables))
   assert jax.tree.structure(_init(model.clone(remat=True))) == jax.tree.structure(variables)
   jax.tree.map(np.testing.assert_array_equal, _init(model.clone(remat=True)), variables)
+
+
+def test_swish_is_at_every_place_of_a_relu():
+  relu, swish = _TINY(), _TINY(activation='swish')
+  variables = _init(relu)
+  x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  text = str(jax.make_jaxpr(functools.partial(swish.apply, train=False))(variables, x))
+  assert 'logistic' in text and ' max ' not in text
+  assert np.abs(_eval(swish, variables, x).features - _eval(relu, variables, x).features).max() > 1e-3

@@ -165,6 +165,49 @@ def test_parameters_carry_logical_axes():
   assert tuple(specs['head']['kernel']) == ('embed', 'classes')
 
 
+def test_waves_tell_rows_and_columns_at_these_frequencies():
+  positions = vit.waves(3, 5, 16)
+  assert positions.shape == (15, 16) and positions.dtype == jnp.float32
+  row, column, frequencies = 2, 3, 10_000.0 ** -(np.arange(4) / 3)
+  waves = [of(at * frequencies) for at in (column, row) for of in (np.sin, np.cos)]
+  np.testing.assert_allclose(positions[row * 5 + column], np.concatenate(waves), atol=1e-6)
+
+
+def test_the_plain_baseline_has_neither_class_token_nor_learned_positions():
+  model = _TINY(pooling='average', positions='waves')
+  variables = _init(model)
+  assert not {'class_token', 'positions'} & set(variables['params'])
+  image = jax.random.normal(jax.random.key(1), (1, 8, 8, 3))
+  outputs = _eval(model, variables, image)
+  # the mean does not change if patches change their places, but their positions do
+  moved = jnp.roll(image, 4, axis=1)
+  assert np.abs(outputs.features - _eval(model, variables, moved).features).max() > 1e-3
+  assert outputs.features.shape == (1, 16) and outputs.logits.shape == (1, 3)
+  # as are images of another size, whose positions are made, not resized
+  assert _eval(model, variables, jnp.zeros((1, 12, 12, 3))).logits.shape == (1, 3)
+
+
+def test_without_positions_the_mean_over_patches_heeds_no_order():
+  model = _TINY(pooling='average')
+  variables = _init(model)
+  variables['params']['positions'] *= 0
+  image = jax.random.normal(jax.random.key(1), (1, 8, 8, 3))
+  outputs, moved = (_eval(model, variables, x).features for x in (image, jnp.roll(image, 4, axis=2)))
+  np.testing.assert_allclose(outputs, moved, atol=1e-5)
+
+
+@pytest.mark.parametrize('width', [4, 18])
+def test_waves_must_fit_the_width(width):
+  with pytest.raises(InputError, match=f'width is {width}, must be a multiple of 4 from 8 on'):
+    _TINY(width=width, positions='waves').validate()
+
+
+def test_positions_of_another_size_without_a_class_token():
+  positions = jax.random.normal(jax.random.key(0), (1, 1 + 4 * 4, 6))
+  larger = vit.resize_positions(positions, 6 * 6)
+  np.testing.assert_allclose(vit.resize_positions(positions[:, 1:], 6 * 6), larger[:, 1:], atol=1e-6)
+
+
 def test_positions_of_another_size():
   positions = jax.random.normal(jax.random.key(0), (1, 1 + 14 * 14, 6))
   np.testing.assert_array_equal(vit.resize_positions(positions, 14 * 14), positions)

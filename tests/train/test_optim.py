@@ -54,6 +54,20 @@ def test_cosine_from_the_peak_at_the_end_of_the_warm_up_to_zero():
   np.testing.assert_allclose(
     _rates(Optimizer('adam', 1.0, 'cosine'), 100, [0, 50, 100]), [1, 0.5, 0], atol=1e-6
   )
+  ends_at = Optimizer('adam', 1.0, 'cosine', end_learning_rate=0.2)
+  np.testing.assert_allclose(_rates(ends_at, 100, [0, 50, 100]), [1, 0.6, 0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'section, message',
+  [
+    (dict(schedule='cosine', end_learning_rate=2.0), 'end_learning_rate is 2.0, more than learning_rate 1.0'),
+    (dict(end_learning_rate=0.1), "end_learning_rate is 0.1, but schedule is not 'cosine'"),
+  ],
+)
+def test_an_end_that_cannot_be_is_refused(section, message):
+  with pytest.raises(InputError, match=message):
+    build(Optimizer, dict(name='adam', learning_rate=1.0, **section), 'optimizer')
 
 
 @pytest.mark.parametrize('warmup', [0, 5])
