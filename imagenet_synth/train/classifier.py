@@ -19,7 +19,7 @@ from imagenet_synth.data.augment import Draws, center_part
 from imagenet_synth.data.batches import Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
-from imagenet_synth.train.loop import Writer, fit, restore_or_init
+from imagenet_synth.train.loop import Writer, fit
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.recipe import Recipe, augment
 from imagenet_synth.train.state import Batch, TrainState, make_trainer
@@ -165,7 +165,6 @@ def train(
   mesh = make_mesh()
   num_steps = recipe.steps(len(data), data.first_pass)
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh)
-  checkpoints = Checkpoints(path / 'checkpoints')
 
   def fresh() -> TrainState:
     if start is None:
@@ -175,24 +174,20 @@ def train(
   def augmented(pictures: np.ndarray, draws: Draws) -> np.ndarray:
     return augment(pictures, draws, recipe, size)
 
-  state = restore_or_init(trainer, checkpoints, fresh)
-  writer = make_writer(path, int(state.step))
-  state = fit(
+  return fit(
     trainer,
-    state,
+    fresh,
     lambda first, stop, rows: batches(data, 'label', seed, recipe.batch_size, first, stop, rows, augmented),
     {},
     num_steps,
     batch_size=recipe.batch_size,
-    checkpoints=checkpoints,
-    checkpoint_every=max(num_steps // 4, 1000),
+    checkpoints=Checkpoints(path),
+    # nothing is chosen among them
+    checkpoint_every=num_steps,
     origin=origin,
-    writer=writer,
+    make_writer=functools.partial(make_writer, path),
     what=what,
   )
-  writer.close()
-  checkpoints.close()
-  return state.sampling_variables
 
 
 def _of_size(variables: Any, objective: ClassifierObjective) -> Any:

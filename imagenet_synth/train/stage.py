@@ -22,7 +22,17 @@ from imagenet_synth.cascade import (
 )
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
-from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Range, Rate, Seed, parts
+from imagenet_synth.core.config import (
+  Count,
+  Invalid,
+  NonNegative,
+  NotEmpty,
+  Probability,
+  Range,
+  Rate,
+  Seed,
+  parts,
+)
 from imagenet_synth.core.devices import make_mesh, require_batch_size, require_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
@@ -38,7 +48,8 @@ from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageWeights, local_replicas
 from imagenet_synth.inputs.text import EmbeddedText, Text, join
-from imagenet_synth.train.loop import fit, restore_or_init
+from imagenet_synth.models.network import DType
+from imagenet_synth.train.loop import SAVE_MINUTES, fit
 from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
@@ -46,7 +57,7 @@ from imagenet_synth.train.state import Trainer, TrainState, make_trainer
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
-  """The grid of samples that is drawn at each checkpoint, a row for each prompt."""
+  """The grid of samples that is drawn at each snapshot, a row for each prompt."""
 
   # the prompts, which must be among those of the embed job; SR stages enlarge images of the data set, with
   # the prompts of these
@@ -99,9 +110,9 @@ class Training(abc.ABC):
   num_steps: Count
   # images of a step, over all devices
   batch_size: Count
-  # steps between checkpoints; all of these are kept, for `select`
+  # steps between snapshots of the averaged weights; all of them are kept, for `select`
   checkpoint_every: Count
-  # the grid of samples that is drawn at each checkpoint
+  # the grid of samples that is drawn at each snapshot
   preview: Preview
   # decay per step of the averaged weights, which are sampled
   ema_decay: Rate = 0.9999
@@ -126,6 +137,11 @@ class Training(abc.ABC):
   # other images that each batch has a share of, such as those of pretraining, so that fine-tuning does not
   # forget what they have taught; the rest is of `dataset`
   blend: tuple[Part, ...] = ()
+  # minutes between saves of the state that training goes on from after a kill; the latest two are kept
+  save_minutes: NonNegative = SAVE_MINUTES
+  # what the weights of snapshots are rounded to; 'bfloat16' takes half of the disk and changes each by at
+  # most 1 / 256 of itself
+  snapshot_dtype: DType = 'float32'
   # where metrics go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
@@ -148,6 +164,12 @@ class Training(abc.ABC):
     parts = [part.fraction for part in self.blend]
     period = math.lcm(*(part.denominator for part in parts))
     return tuple(int(part * period) for part in (1 - sum(parts), *parts))
+
+  @property
+  def snapshots(self) -> tuple[int, ...]:
+    """Returns the steps of the snapshots, ascending; the last step is one of them."""
+    every = range(self.checkpoint_every, self.num_steps, self.checkpoint_every)
+    return (*every, self.num_steps)
 
   @abc.abstractmethod
   def trained_stage(self, jobs: KnownJobs) -> Stage:
@@ -233,14 +255,11 @@ def train_stage(
   trainer = make_trainer(
     objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
   )
-  checkpoints = Checkpoints(folder.path / 'checkpoints', keep_every=config.checkpoint_every)
-  state = restore_or_init(trainer, checkpoints, lambda: fresh(trainer))
-  draw_preview = _preview_fn(config.preview, stage, inputs.text, inputs.own, folder)
-  writer = make_writer(folder.path, int(state.step), config.writers)
+  checkpoints = Checkpoints(folder.path, config.snapshot_dtype)
   augment = functools.partial(_augmented, crop=config.crop, flip=config.flip)
-  state = fit(
+  variables = fit(
     trainer,
-    state,
+    lambda: fresh(trainer),
     lambda start, stop, rows: batches(
       inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, augment
     ),
@@ -250,26 +269,18 @@ def train_stage(
     checkpoints=checkpoints,
     checkpoint_every=config.checkpoint_every,
     origin=folder.origin,
-    writer=writer,
+    make_writer=lambda step: make_writer(folder.path, step, config.writers),
     what=folder.name,
-    on_checkpoint=lambda step, state: draw_preview(step, state, writer),
+    on_checkpoint=_preview_fn(config.preview, stage, inputs.text, inputs.own, folder),
+    save_minutes=config.save_minutes,
   )
-  writer.close()
   trained = StageWeights(
-    folder.path,
-    folder.name,
-    folder.config['job'],
-    config.num_steps,
-    tuple(checkpoints.steps),
-    section,
-    text_size,
+    folder.path, folder.name, folder.config['job'], config.num_steps, config.snapshots, section, text_size
   )
-  result = trained.handed_on | {
-    'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-    'checkpoint_hash': tree_hash(on_every_host(state.sampling_variables)),
+  return trained.handed_on | {
+    'num_params': sum(leaf.size for leaf in jax.tree.leaves(variables['params'])),
+    'checkpoint_hash': tree_hash(on_every_host(variables)),
   }
-  checkpoints.close()
-  return result
 
 
 def _augmented(batch: np.ndarray, draws: Draws, crop: int | None, flip: bool) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -243,9 +242,8 @@ def fitted(monkeypatch, tmp_path):
   class Seen(Exception):
     """Training needs no more to be seen."""
 
-  def fit(trainer, state, batches, context, num_steps, **others):
+  def fit(trainer, fresh, batches, context, num_steps, **others):
     others['checkpoints'].close()
-    others['writer'].close()
     raise Seen(batches, context['text'])
 
   def see(*args, **changes):
@@ -254,7 +252,6 @@ def fitted(monkeypatch, tmp_path):
     return seen.value.args
 
   monkeypatch.setattr('imagenet_synth.train.stage.fit', fit)
-  monkeypatch.setattr('imagenet_synth.train.stage.restore_or_init', lambda *args: SimpleNamespace(step=0))
   return see
 
 
