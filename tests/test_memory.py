@@ -52,7 +52,7 @@ def test_weights_average_gradients_and_moments_are_as_many_copies_of_the_weights
 ):
   """Adam has two moments, momentum has one."""
   num_params = _num_params(tmp_path)
-  text = _described(tmp_path, optimizer=dict(name=optimizer, learning_rate=1e-3))
+  text = _described(tmp_path, optimizer=dict(name=optimizer, learning_rate=1e-3), num_steps=3)
   assert text == (
     f'{num_params:,} parameters; weights, average, optimizer and gradients take {_mib(text)} MiB on each of '
     '8 devices (data 8 x fsdp 1 x tensor 1); checkpoints take '
