@@ -96,7 +96,7 @@ def training(job, optimizer, num_steps, batch_size, sampler, checkpoint_every, *
     cache=False,
     ema_decay=0.9999,
     text_dropout=0.1,
-    # half of the disk; the networks compute in it anyway
+    # half of the disk; it changes an answer of the networks as much as their computing in it does
     snapshot_dtype='bfloat16',
     preview=dict(prompts=PREVIEW, columns=4, sampler=sampler),
     **more,

@@ -124,7 +124,7 @@ def _filled(shapes, seed):
 
 def _states(config, tokens, name):
   shape = (*tokens.ids.shape, config.encoder.random.width)
-  return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+  yield np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def _fit(
