@@ -1,9 +1,7 @@
 """Training of a classifier, and its predictions: what CAS, the extractors and the studies share."""
 
-import copy
 import dataclasses
 import functools
-import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,10 +20,10 @@ from imagenet_synth.data.augment import Draws, center_part
 from imagenet_synth.data.batches import Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
-from imagenet_synth.train.loop import Writer, fit, restore_or_init
+from imagenet_synth.train.loop import Writer, fit
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.recipe import Recipe, augment
-from imagenet_synth.train.state import Batch, Trainer, TrainState, make_trainer
+from imagenet_synth.train.state import Batch, TrainState, make_trainer
 
 # images that `predict_labelled` has in memory at a time
 _PREDICTED = 2000
@@ -182,7 +180,6 @@ def train(
   mesh = make_mesh(recipe.fsdp, recipe.tensor)
   num_steps = recipe.steps(len(data), data.first_pass)
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh, recipe.accumulate)
-  checkpoints = Checkpoints(path / 'checkpoints')
 
   def fresh() -> TrainState:
     if start is None:
@@ -198,27 +195,29 @@ def train(
     ):
       yield _with_mean_weight(batch) if recipe.accumulate > 1 else batch
 
-  state = restore_or_init(trainer, checkpoints, fresh)
-  writer = make_writer(path, int(state.step))
-  if held_out is not None:
-    trainer = _trying(trainer, objective, held_out, writer, int(state.step))
-  state = fit(
+  def after_step(step: int, state: TrainState, writer: Writer) -> None:
+    if held_out is not None and step % held_out.every == 0:
+      variables = jax.device_put(state.sampling_variables, replicated(mesh))
+      logits, labels = predict_labelled(model, variables, held_out.images, size)
+      writer.write_scalars(step, {'held_out_accuracy': np.mean(logits.argmax(axis=1) == labels)})
+
+  variables = fit(
     trainer,
-    state,
+    fresh,
     batches_of,
     {},
     num_steps,
     batch_size=recipe.batch_size,
-    checkpoints=checkpoints,
-    checkpoint_every=max(num_steps // 4, 1000),
+    checkpoints=Checkpoints(path),
+    # nothing is chosen among them
+    checkpoint_every=num_steps,
     origin=origin,
-    writer=writer,
+    make_writer=functools.partial(make_writer, path),
     what=what,
+    after_step=after_step,
   )
-  writer.close()
-  checkpoints.close()
   # as predictions are made with them
-  return jax.device_put(state.sampling_variables, replicated(mesh))
+  return jax.device_put(variables, replicated(mesh))
 
 
 def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -226,27 +225,6 @@ def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   if 'weight' not in batch:
     return batch
   return batch | {'mean_weight': np.full_like(batch['weight'], batch['weight'].mean())}
-
-
-def _trying(
-  trainer: Trainer, objective: ClassifierObjective, held_out: HeldOut, writer: Writer, start: int
-) -> Trainer:
-  """Returns a trainer whose steps, from the one after `start` on, write the accuracy on images held out."""
-  steps = itertools.count(start + 1)
-
-  def step(state: TrainState, batch: Batch, context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-    state, metrics = trainer.step(state, batch, context)
-    number = next(steps)
-    if number % held_out.every == 0:
-      variables = jax.device_put(state.sampling_variables, replicated(trainer.mesh))
-      logits, labels = predict_labelled(objective.model, variables, held_out.images, objective.size)
-      writer.write_scalars(number, {'held_out_accuracy': np.mean(logits.argmax(axis=1) == labels)})
-    return state, metrics
-
-  # equal trainers are one: only this run's tries
-  own = copy.copy(trainer)
-  own.step = step
-  return own
 
 
 def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
