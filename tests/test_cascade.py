@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagenet_synth import cascade
 from imagenet_synth.cascade import (
   NO_PROMPT,
   Cascade,
@@ -58,9 +59,23 @@ def _formula(kind, settings=_PLAIN, size=4, low_res_size=None):
 
 def _sample(stages, labels=(0, 1, 2, 3), batch_size=8, first_stage=0, **kwargs):
   labels = np.array(labels)
-  cascade = Cascade(stages, _STATES, 0, batch_size, first_stage)
-  out = cascade.sample(labels, np.arange(len(labels)), **kwargs)
+  out = _all(Cascade(stages, _STATES, 0, batch_size, first_stage), labels, np.arange(len(labels)), **kwargs)
   jax.effects_barrier()
+  return out
+
+
+def _all(sampled, labels, indices, low_res=None):
+  """The floats of each stage; those of the stages below the last are asked for by cascades of their own."""
+  out = []
+  for stop in range(1, len(sampled.stages) + 1):
+    part = dataclasses.replace(sampled, stages=sampled.stages[:stop])
+    batches = list(part.sample(labels, indices, low_res))
+    out.append(np.concatenate([batch.exact for batch in batches]))
+  for of_stage, exact in enumerate(out):
+    # the bytes of all stages come with the last one's; a half may be rounded either way
+    pixels = np.concatenate([batch.pixels[of_stage] for batch in batches])
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, exact * 127.5 + 127.5, atol=0.5001)
   return out
 
 
@@ -95,7 +110,7 @@ def tiny():
 @pytest.fixture(scope='module')
 def drawn(tiny):
   labels, indices = np.arange(16) % 5, np.arange(16) // 5
-  return labels, indices, Cascade(tiny, _STATES, 3, 16).sample(labels, indices)
+  return labels, indices, _all(Cascade(tiny, _STATES, 3, 16), labels, indices)
 
 
 def test_sizes_ranges_and_variety(drawn):
@@ -113,28 +128,60 @@ def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
   labels, indices, expected = drawn
   order = np.random.default_rng(1).permutation(16)[:11]
   monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
-  out = Cascade(tiny, _STATES, 3, batch_size).sample(labels[order], indices[order])
+  out = _all(Cascade(tiny, _STATES, 3, batch_size), labels[order], indices[order])
   for stage in range(2):
     np.testing.assert_allclose(out[stage], expected[stage][order], atol=1e-5)
 
 
 def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   labels, indices, (base, large) = drawn
-  (out,) = Cascade(tiny[1:], _STATES, 3, 16, first_stage=1).sample(labels, indices, low_res=base)
+  (out,) = _all(Cascade(tiny[1:], _STATES, 3, 16, first_stage=1), labels, indices, low_res=base)
   np.testing.assert_allclose(out, large, atol=1e-5)
 
 
 def test_another_seed_draws_other_images(tiny, drawn):
   labels, indices, expected = drawn
-  out = Cascade(tiny, _STATES, 4, 16).sample(labels, indices)
+  out = _all(Cascade(tiny, _STATES, 4, 16), labels, indices)
   assert np.abs(out[0] - expected[0]).max(axis=(1, 2, 3)).min() > 1e-2
   assert np.abs(out[1] - expected[1]).max(axis=(1, 2, 3)).min() > 1e-2
 
 
-def test_reports_batches_without_the_images_that_fill_the_last():
-  finished = []
-  (out,) = _sample([_formula('text')], labels=np.zeros(19, int), on_batch=finished.append)
-  assert finished == [8, 8, 3] and len(out) == 19
+@pytest.mark.parametrize('batch_sizes', [(8, 2), (2, 8), (3, 5)])
+def test_each_stage_can_have_a_batch_size_of_its_own(tiny, drawn, monkeypatch, batch_sizes):
+  labels, indices, expected = drawn
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+  stages = [trained._replace(batch_size=size) for trained, size in zip(tiny, batch_sizes)]
+  batches = list(Cascade(stages, _STATES, 3, 16).sample(labels[:13], indices[:13]))
+  # those of the last stage, without the images that fill the last one
+  sizes = [batch.num_images for batch in batches]
+  assert sizes == [batch_sizes[1]] * (13 // batch_sizes[1]) + [13 % batch_sizes[1]]
+  np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), labels[:13])
+  np.testing.assert_array_equal(np.concatenate([batch.indices for batch in batches]), indices[:13])
+  np.testing.assert_allclose(np.concatenate([batch.exact for batch in batches]), expected[1][:13], atol=1e-5)
+  for stage in range(2):
+    pixels = np.concatenate([batch.pixels[stage] for batch in batches])
+    np.testing.assert_allclose(pixels, expected[stage][:13] * 127.5 + 127.5, atol=0.51)
+
+
+def test_a_stage_draws_no_more_than_the_next_one_needs(monkeypatch):
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+  made = []
+  sample_batch = cascade._sample_batch
+
+  def counted(trained, *args):
+    made.append(trained.stage.size)
+    return sample_batch(trained, *args)
+
+  monkeypatch.setattr(cascade, '_sample_batch', counted)
+  base, large = _formula('text'), _formula('low_res', size=8, low_res_size=4)
+  batches = Cascade([base, large._replace(batch_size=3)], _STATES, 0, 4).sample(*np.zeros((2, 100), int))
+  next(batches), next(batches)
+  assert made == [4, 8, 4, 8]
+  next(batches)
+  assert made == [4, 8, 4, 8, 4, 8]
+  # of twelve, none is left: the next batch is drawn
+  next(batches), next(batches)
+  assert made == [4, 8, 4, 8, 4, 8, 8, 4, 8]
 
 
 @pytest.mark.parametrize('num_steps', [1, 3, 6])
@@ -290,7 +337,7 @@ def test_a_learned_variance_mixes_the_bounds_where_no_coefficient_is_set(v, logv
 def test_no_text_is_the_null_row_in_sampling():
   states = TextStates(_TEXT, np.full((2, 4), -0.25, np.float32))
   stage = _formula('text', dataclasses.replace(_PLAIN, guidance=1.5))
-  (out,) = Cascade([stage], states, 0, 8).sample(np.arange(4), np.arange(4))
+  (out,) = _all(Cascade([stage], states, 0, 8), np.arange(4), np.arange(4))
   np.testing.assert_allclose(out[:, 0, 0], 1.5 * _TEXT[:4, 0, :3] + 0.5 * 0.25, atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """Files that exist whole or not at all, and hashes of what they hold."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -7,7 +8,8 @@ import os
 import pathlib
 import socket
 import zipfile
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -15,18 +17,36 @@ import numpy as np
 from imagenet_synth.core.errors import InputError
 
 
-def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
-  """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new.
+@contextlib.contextmanager
+def open_atomic(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a file to be written that takes the place of `path`, whole, when the context ends.
 
-  The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed.
+  The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed. Where
+  the context ends with an error nothing is left of it; a process that is killed leaves the temporary file.
   """
   # with the host's name: workers on other machines have the same process ids
   temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
-  with open(temporary, 'wb') as file:
+  try:
+    with open(temporary, 'wb') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
+  """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new."""
+  with open_atomic(path) as file:
     file.write(data.encode() if isinstance(data, str) else data)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+
+
+def delete_unfinished(folder: pathlib.Path) -> None:
+  """Deletes what killed processes have left of files in a folder, when nobody writes there any more."""
+  for path in folder.glob('.*.tmp'):
+    path.unlink(missing_ok=True)
 
 
 def write_arrays(path: pathlib.Path, **arrays: Any) -> None:

@@ -1,28 +1,28 @@
 """The generate job: class-balanced images are drawn and written, as TFRecord shards of each size.
 
-Shard s is a pure function of (config, weights, s). It is written to a temporary name, synced and
-renamed, so it exists whole or not at all; running again makes what is missing. Several workers can share
-the shards; the one that finds all of them there ends the job.
+Shard s is a pure function of (config, weights, s). It is written to a temporary name as its images come,
+synced and renamed, so it exists whole or not at all; running again makes what is missing. Memory holds a few
+batches of images, whatever the size of a shard. Several workers can share the shards; the one that finds all
+of them there ends the job.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from imagenet_synth.cascade import Cascade
-from imagenet_synth.core import images
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range, Seed
-from imagenet_synth.core.files import write_json
+from imagenet_synth.core.files import delete_unfinished, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data import dataset_card, tfds_metadata
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
-from imagenet_synth.data.records import Record, shard_hash, write_shard
+from imagenet_synth.data.records import Record, open_shard, shard_hash
 from imagenet_synth.data.shard_index import load_indices
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 from imagenet_synth.data.source import Source
@@ -145,6 +145,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
       lengths = [len(shard) for shard in shards]
       channels = stages[0].stage.channels
       tfds_metadata.write(folder.path / str(size), lengths, channels, text.class_names)
+      delete_unfinished(folder.path / str(size))
     write_json(folder.path / 'manifest.json', manifest)
     dataset_card.write(folder.path, manifest, config.license)
     kept.delete()
@@ -168,9 +169,7 @@ def _make_missing(
   shards: Sequence[Shard],
   kept: KeptImages,
 ) -> None:
-  """Makes this worker's shards, but those that are there; the next is sampled while one is written."""
-  mine = folder.worker.part(shards)
-  written: Future[None] | None = None
+  """Makes this worker's shards, but those that are there."""
 
   def fields(label: int, index: int) -> dict[str, Any]:
     """Returns a record but its image."""
@@ -185,38 +184,38 @@ def _make_missing(
       'stages': origins,
     }
 
-  with progress(sum(map(len, mine)), folder.name) as bar, ThreadPoolExecutor(1) as writer:
+  mine = folder.worker.part(shards)
+  with progress(sum(map(len, mine)), folder.name) as bar:
     for shard in mine:
       if shard.is_there:
         bar.update(len(shard))
         continue
       wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]
-      found = [kept.find(of, shard.files) for of in wanted]
-      rows = np.array([row for row, records in enumerate(found) if records is None], int)
-      bar.update(len(shard) - len(rows))
-      drawn = {}
-      if len(rows):
-        sampled = cascade.sample(shard.labels[rows], shard.indices[rows], on_batch=bar.update)
-        drawn = {of.stage.size: pictures for of, pictures in zip(cascade.stages, sampled)}
-      if written:
-        written.result()
-      written = writer.submit(_write, config, shard, wanted, found, rows, drawn)
-    if written:
-      written.result()
+      with contextlib.ExitStack() as stack:
+        append = {
+          size: stack.enter_context(open_shard(path, config.image_format, config.quality, keep_hash=True))
+          for size, path in shard.files.items()
+        }
+        for records in _records(cascade, shard, wanted, kept):
+          for size in append:
+            append[size](records[size])
+          bar.update()
 
 
-def _write(
-  config: Config,
-  shard: Shard,
-  wanted: Sequence[dict[str, Any]],
-  found: Sequence[dict[int, Record] | None],
-  rows: np.ndarray,
-  drawn: dict[int, np.ndarray],
-) -> None:
-  """Writes the shard of each size: what was found, and what was drawn for the other `rows`."""
-  for size, path in shard.files.items():
-    records = [of[size] if of else None for of in found]
-    if len(rows):
-      for row, picture in zip(rows.tolist(), np.asarray(images.to_uint8(drawn[size]))):
-        records[row] = Record(picture, **wanted[row])
-    write_shard(path, [of for of in records if of], config.image_format, config.quality, keep_hash=True)
+def _records(
+  cascade: Cascade, shard: Shard, wanted: Sequence[dict[str, Any]], kept: KeptImages
+) -> Iterator[dict[int, Record]]:
+  """Yields the records of each image of a shard, by their size: those that are kept, and the others drawn."""
+  found = [kept.find(of, shard.files) for of in wanted]
+  rows = np.array([row for row, places in enumerate(found) if places is None], int)
+  sizes = [trained.stage.size for trained in cascade.stages]
+  drawn = (
+    dict(zip(sizes, pixels))
+    for batch in cascade.sample(shard.labels[rows], shard.indices[rows])
+    for pixels in zip(*batch.pixels)
+  )
+  for of, places in zip(wanted, found):
+    if places is None:
+      yield {size: Record(pixels, **of) for size, pixels in next(drawn).items()}
+    else:
+      yield {size: kept.read(size, row, of) for size, row in places.items()}

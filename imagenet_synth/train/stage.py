@@ -366,7 +366,7 @@ def _preview_fn(
     cascade = Cascade([trained], chosen, seed=0, batch_size=len(rows))
     (drawn,) = cascade.sample(np.arange(len(rows)), indices, low_res)
     path = folder.path / 'samples' / f'{step:06d}.png'
-    picture = save_grid(path, np.asarray(images.to_uint8(drawn)), config.columns, min_size=32)
+    picture = save_grid(path, drawn.pixels[-1], config.columns, min_size=32)
     writer.write_images(step, {'samples': picture[None]})
 
   return draw
