@@ -9,12 +9,15 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from imagenet_synth.core import images, keys
 from imagenet_synth.core.config import Count, Invalid, NonNegative, Probability, Range
+from imagenet_synth.core.tracing import casts, peak_bytes
 from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.loss import diffusion_loss, hybrid_loss
@@ -202,6 +205,58 @@ class DiffusionObjective:
     return loss, ({'loss': loss}, {})
 
 
+@functools.lru_cache(maxsize=16)
+def sampling_dtypes(stage: Stage, text_size: int) -> Any:
+  """Returns in which dtype each of the network's variables can be kept for sampling, a tree of dtypes.
+
+  It is the one that the network casts the variable to before it computes with it, so that the images are the
+  same; what it computes with in float32, such as the scales of norms, stays so.
+  """
+  shapes = _variables(stage, text_size)
+  leaves, structure = jax.tree.flatten(shapes)
+  narrower = casts(_traced(stage, shapes, 1, text_size))[: len(leaves)]
+  dtypes = [dtype or leaf.dtype for leaf, dtype in zip(leaves, narrower)]
+  return jax.tree.unflatten(structure, dtypes)
+
+
+@functools.lru_cache(maxsize=16)
+def default_batch_size(stage: Stage, text_length: int, text_size: int) -> int:
+  """Returns how many images are sampled at a time, over all local devices, where no config says it.
+
+  On each device it is the greatest power of 2, up to 256, that takes no more than half of the memory that is
+  free when it is first asked for. An image takes the most that the network, traced but not compiled, has made
+  and still needs at any time, and eight images in float32 for the sampler. What a compiler adds for itself
+  has the other half. Where a device does not tell its memory, as a CPU, the number is 16.
+  """
+  num_devices = jax.local_device_count()
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if 'bytes_limit' not in stats:
+    return 16 * num_devices
+  dtypes = sampling_dtypes(stage, text_size)
+  variables = jax.tree.map(
+    lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), _variables(stage, text_size), dtypes
+  )
+  of_network = peak_bytes(_traced(stage, variables, text_length, text_size))
+  each = of_network + 8 * 4 * stage.size**2 * stage.channels
+  free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  num_fitting = max(free // (2 * each), 1)
+  return min(2 ** (num_fitting.bit_length() - 1), 256) * num_devices
+
+
+def _variables(stage: Stage, text_size: int) -> Any:
+  """Returns the shapes and dtypes of the network's variables as checkpoints hold them."""
+  return nn.unbox(jax.eval_shape(DiffusionObjective(stage, text_size).init, jax.random.key(0)))
+
+
+def _traced(stage: Stage, variables: Any, text_length: int, text_size: int) -> ClosedJaxpr:
+  """Returns the program of the network for one image, whose first arguments are the variables."""
+  image = jax.ShapeDtypeStruct((1, stage.size, stage.size, stage.channels), jnp.float32)
+  level = jax.ShapeDtypeStruct((1,), jnp.float32)
+  text = jax.ShapeDtypeStruct((1, text_length, text_size), jnp.float32)
+  low_res = (None, None) if stage.low_res_size is None else (image, level)
+  return jax.make_jaxpr(stage.predict)(variables, image, level, text, *low_res)
+
+
 def sample_stage(
   stage: Stage,
   settings: SamplerSettings,
@@ -348,8 +403,9 @@ class Cascade:
   text: TextStates
   # of the data set
   seed: int
-  # images sampled at a time, over all local devices, by stages that don't say it themselves
-  batch_size: int
+  # images sampled at a time, over all local devices, by stages that don't say it themselves; None to leave it
+  # to the devices' memory
+  batch_size: int | None
   # position of the first of `stages` in the whole cascade
   first_stage: int = 0
 
@@ -379,7 +435,10 @@ class Cascade:
     text = self.text
     ids = np.arange(len(text.prompts)) if text.ids is None else text.ids
     num_devices = jax.local_device_count()
-    batch_size = -(-(trained.batch_size or self.batch_size) // num_devices) * num_devices
+    wanted = (
+      trained.batch_size or self.batch_size or default_batch_size(trained.stage, *text.prompts.shape[1:])
+    )
+    batch_size = -(-wanted // num_devices) * num_devices
     for batch in _cut_anew(batches, batch_size):
       # all are filled up to one size, so that a program is compiled for one shape only
       rows = np.resize(np.arange(batch.num_images), batch_size)

@@ -4,6 +4,7 @@ A formula tells what it was called with through callbacks, and what should come 
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -20,9 +21,13 @@ from imagenet_synth.cascade import (
   Stage,
   TextStates,
   TrainedStage,
+  default_batch_size,
+  sampling_dtypes,
 )
 from imagenet_synth.core import images
+from imagenet_synth.core.tracing import peak_bytes
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
+from imagenet_synth.models.deepfloyd import IFUNet
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.models.unet import UNet
 
@@ -137,6 +142,85 @@ def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   labels, indices, (base, large) = drawn
   (out,) = _all(Cascade(tiny[1:], _STATES, 3, 16, first_stage=1), labels, indices, low_res=base)
   np.testing.assert_allclose(out, large, atol=1e-5)
+
+
+_NETWORKS = {
+  'unet': UNet(
+    channels=8,
+    channel_multiples=(1, 2),
+    num_res_blocks=1,
+    attention_sizes=(4,),
+    head_size=8,
+    dtype=jnp.bfloat16,
+    remat=True,
+  ),
+  'efficient_unet': EfficientUNet(
+    channels=(8,),
+    num_res_blocks=(1,),
+    self_attention=(True,),
+    text_attention=(True,),
+    num_heads=2,
+    dtype=jnp.bfloat16,
+  ),
+  'deepfloyd': IFUNet(
+    channels=(32, 32),
+    layers_per_block=(1, 1),
+    attention=(False, True),
+    head_size=16,
+    cross_attention_size=32,
+    pool_heads=2,
+    dtype=jnp.bfloat16,
+  ),
+}
+
+
+@pytest.mark.parametrize('name', _NETWORKS)
+def test_weights_that_are_cast_before_draw_the_same_images(name):
+  stage = Stage(8, 3, _NETWORKS[name], prediction='v', learned_variance=name == 'deepfloyd')
+  shapes = nn.unbox(jax.eval_shape(DiffusionObjective(stage, 4).init, jax.random.key(0)))
+  rng = np.random.default_rng(0)
+  whole = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
+  dtypes = sampling_dtypes(stage, 4)
+  cast = jax.tree.map(lambda x, dtype: x.astype(dtype), whole, dtypes)
+  of_dtype = {dtype: [] for dtype in (jnp.dtype('float32'), jnp.dtype('bfloat16'))}
+  for path, dtype in jax.tree_util.tree_leaves_with_path(dtypes):
+    of_dtype[dtype].append(jax.tree_util.keystr(path))
+  # norms, and the last layer, compute in float32
+  assert all('norm' in path or 'conv_out' in path for path in of_dtype[jnp.dtype('float32')])
+  assert any('norm' in path for path in of_dtype[jnp.dtype('float32')])
+  assert all('norm' not in path.split("'")[-4] for path in of_dtype[jnp.dtype('bfloat16')])
+  half = sum(leaf.nbytes for leaf in jax.tree.leaves(cast)) / sum(
+    leaf.nbytes for leaf in jax.tree.leaves(whole)
+  )
+  assert half < 0.6
+  settings = SamplerSettings(num_steps=3, guidance=2.0)
+  expected, out = (
+    _all(Cascade([TrainedStage(stage, variables, settings)], _STATES, 0, 8), *np.arange(10).reshape(2, 5) % 5)
+    for variables in (whole, cast)
+  )
+  np.testing.assert_array_equal(out[0], expected[0])
+
+
+@pytest.mark.parametrize('limit_in_images, expected', [(1, 1), (5, 2), (9, 4), (17, 8), (10**6, 256)])
+def test_the_default_batch_takes_half_of_the_memory_that_is_free(
+  tiny, monkeypatch, limit_in_images, expected
+):
+  stage = tiny[0].stage
+  shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  program = jax.make_jaxpr(stage.predict)(
+    tiny[0].variables, shape, jnp.zeros(1), jnp.zeros((1, 2, 4)), None, None
+  )
+  each = peak_bytes(program) + 8 * 4 * 8 * 8 * 3
+  stats = {'bytes_limit': 1000 + limit_in_images * each, 'bytes_in_use': 1000}
+  device = SimpleNamespace(memory_stats=lambda: stats)
+  monkeypatch.setattr(jax, 'local_devices', lambda: [device])
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 2)
+  default_batch_size.cache_clear()
+  assert default_batch_size(stage, 2, 4) == 2 * expected
+  stats.clear()
+  default_batch_size.cache_clear()
+  assert default_batch_size(stage, 2, 4) == 32
+  default_batch_size.cache_clear()
 
 
 def test_another_seed_draws_other_images(tiny, drawn):

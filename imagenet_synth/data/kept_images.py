@@ -19,7 +19,7 @@ from imagenet_synth.data.records import Record, ShardSource
 
 _PLAN = 'plan.json'
 # of a plan: what image files are like
-_FORM = ('image_format', 'quality')
+_FORM = ('image_format', 'jpeg_sizes', 'quality')
 
 
 def set_aside(path: pathlib.Path, plan: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import read_arrays, write_arrays
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import digits, glyphs, mnist5k
 from imagenet_synth.data.class_names import imagenet_names
@@ -95,6 +97,8 @@ class TfdsSource(Source):
   image_channels: Mapping[str, int]
   # in label order; empty where examples have no label
   class_names: tuple[str, ...]
+  # the file in which the labels are kept once they have been read; None to read them each time
+  labels_path: pathlib.Path | None = None
 
   @property
   def version(self) -> str:
@@ -102,12 +106,16 @@ class TfdsSource(Source):
     return tfds_version(self.name, len(self))
 
   def labels(self) -> np.ndarray:
-    """Returns the label of each example, int32 [N]; reads all records, but decodes none."""
+    """Returns the label of each example, int32 [N]; reads all records once, but decodes none."""
+    if self.labels_path is not None and self.labels_path.exists():
+      return read_arrays(self.labels_path)['labels']
     labels = np.empty(len(self), np.int32)
     with progress(len(self), f'reading the classes of {self.name}') as bar:
       for index in range(len(self)):
         labels[index] = self.records[index]['label']
         bar.update()
+    if self.labels_path is not None:
+      write_arrays(self.labels_path, labels=labels)
     return labels
 
   def __len__(self) -> int:

@@ -29,8 +29,8 @@ class FixedSamples:
   labels: np.ndarray
   # the number of each image within its class, int [N]
   indices: np.ndarray
-  # images sampled at a time, over all devices of this host
-  batch_size: int
+  # images sampled at a time, over all devices of this host; None to leave it to the devices' memory
+  batch_size: int | None
   # the folder in which `low_res` holds what the stages below have drawn
   path: pathlib.Path
 

@@ -115,7 +115,7 @@ class Mixture:
       if self.keep is not None:
         self.keep.check(self.synthetic, jobs, f'{key}.keep')
       field, what, channels = 'synthetic', str(self.synthetic), self.synthetic.channels(jobs)
-      num = jobs.of(self.synthetic).num_images(jobs)
+      num = self.synthetic.num_images(jobs)
     elif self.stand_in is not None:
       known = self.stand_in.contents(jobs.workdir, f'{key}.stand_in')
       if known.class_names == ():

@@ -121,7 +121,8 @@ class Keep:
   def check(self, samples: Samples, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` below `key` if the scores are of other images than `samples`."""
     scored = jobs.of(self.scores).samples
-    if scored != samples:
+    # reduced images are those that they were made from, in the same order
+    if scored.drawn_by(jobs) != samples.drawn_by(jobs):
       raise Invalid(
         f'{key}.scores', f'is {self.scores}, which scores the images of {scored}, not of {samples}'
       )

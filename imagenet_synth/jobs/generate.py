@@ -14,16 +14,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from imagenet_synth.cascade import Cascade
-from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range, Seed
-from imagenet_synth.core.files import delete_unfinished, write_json
+from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Range, Seed
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data import dataset_card, tfds_metadata
+from imagenet_synth.data import sample_folder
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
-from imagenet_synth.data.records import Record, open_shard, shard_hash
-from imagenet_synth.data.shard_index import load_indices
+from imagenet_synth.data.records import Record, open_shard
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
@@ -38,6 +36,8 @@ class Config:
 
   # more images, or more classes, can be asked for later: those that are there are kept
   grows: ClassVar[tuple[str, ...]] = ('per_class', 'times_real')
+  # the job whose images were made smaller: none, they are drawn here
+  reduced_from: ClassVar[None] = None
 
   # the cascade, base first
   stages: Annotated[tuple[StageUse, ...], NotEmpty()]
@@ -47,8 +47,9 @@ class Config:
   dataset: DatasetConfig
   # images in a shard
   shard_size: Count
-  # images sampled at a time, over all devices of a host
-  batch_size: Count
+  # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
+  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  batch_size: Annotated[Count | None, Execution()] = None
   # the number of images of each class
   per_class: Count | None = None
   # the number of images of each class as a multiple of what `dataset` has of it
@@ -57,6 +58,8 @@ class Config:
   keep: Annotated[tuple[Count, ...], NotEmpty(), Distinct()] | None = None
   # the format of the image files in the records
   image_format: Literal['png', 'jpeg'] = 'png'
+  # sizes whose images are JPEG files, where those of the others are PNG
+  jpeg_sizes: Annotated[tuple[Count, ...], Distinct()] = ()
   # the quality of JPEG files
   quality: Annotated[int, Range(low=1, high=95)] = 95
   # the license that the data set's card states
@@ -65,11 +68,13 @@ class Config:
   seed: Seed = 0
 
   def validate(self) -> None:
-    """Raises `Invalid` unless exactly one of `per_class` and `times_real` is given."""
+    """Raises `Invalid` unless exactly one of `per_class` and `times_real` is given, and one format a size."""
     if (self.per_class is None) == (self.times_real is None):
       raise Invalid(
         'per_class', f'is {self.per_class} and times_real is {self.times_real}; give one of the two'
       )
+    if self.jpeg_sizes and self.image_format == 'jpeg':
+      raise Invalid('jpeg_sizes', "is set, but image_format is 'jpeg' for all sizes; leave one out")
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stages, the text, the data and the sizes don't fit each other."""
@@ -77,10 +82,18 @@ class Config:
     for i, size in enumerate(self.keep or ()):
       if size not in made:
         raise Invalid(f'keep[{i}]', f'is {size}, the cascade makes {", ".join(map(str, made))}')
+    for i, size in enumerate(self.jpeg_sizes):
+      if size not in (self.keep or made):
+        written = ', '.join(map(str, self.keep or made))
+        raise Invalid(f'jpeg_sizes[{i}]', f'is {size}, the sizes that are written are {written}')
     contents = self.dataset.contents(jobs.workdir, 'dataset')
     if contents.class_names == ():
       raise Invalid('dataset.name', f'is {self.dataset.name!r}, which has no classes')
     self.text.require_classes(contents.class_names, jobs, 'text')
+
+  def format_of(self, size: int) -> str:
+    """Returns the format of the image files of a size."""
+    return 'jpeg' if size in self.jpeg_sizes else self.image_format
 
   def image_sizes(self, jobs: KnownJobs) -> tuple[int, ...]:
     """Returns the sizes of the images that are written."""
@@ -123,6 +136,8 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     'shard_size': config.shard_size,
     'image_format': config.image_format,
     'quality': config.quality,
+    # not where it is empty: a data set that grows knows images by what its plan says of their form
+    **({'jpeg_sizes': sorted(config.jpeg_sizes)} if config.jpeg_sizes else {}),
     'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
   }
   if is_first():
@@ -133,23 +148,11 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   _make_missing(config, folder, cascade, text, origins, shards, kept)
   wait_for_all(folder.name)
   folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
-  hashes = {
-    str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards} for size in sizes
-  }
-  manifest = {'origin': folder.origin, **plan, 'shards': hashes}
+  manifest = {'origin': folder.origin, **plan, 'shards': sample_folder.hashes_by_size(shards)}
   if is_first():
-    for size in sizes:
-      # those that a kill has left out are made: whoever reads the data set may not be able to write there
-      for _ in load_indices([shard.files[size] for shard in shards]):
-        pass
-      lengths = [len(shard) for shard in shards]
-      channels = stages[0].stage.channels
-      tfds_metadata.write(folder.path / str(size), lengths, channels, text.class_names)
-      delete_unfinished(folder.path / str(size))
-    write_json(folder.path / 'manifest.json', manifest)
-    dataset_card.write(folder.path, manifest, config.license)
+    sample_folder.finish(folder.path, shards, manifest, stages[0].stage.channels, config.license)
     kept.delete()
-  return {key: manifest[key] for key in ('stages', 'sizes', 'class_counts', 'num_images', 'shards')}
+  return {key: manifest[key] for key in sample_folder.SUMMARY}
 
 
 def _class_counts(config: Config, source: Source) -> list[int]:
@@ -157,7 +160,13 @@ def _class_counts(config: Config, source: Source) -> list[int]:
   if config.per_class is not None:
     return [config.per_class] * len(source.class_names)
   assert config.times_real is not None
-  return (config.times_real * source.class_counts()).tolist()
+  # the first process reads the classes, and leaves them for the others
+  if not is_first():
+    wait_for_all('class counts')
+  counts = source.class_counts()
+  if is_first():
+    wait_for_all('class counts')
+  return (config.times_real * counts).tolist()
 
 
 def _make_missing(
@@ -193,7 +202,7 @@ def _make_missing(
       wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]
       with contextlib.ExitStack() as stack:
         append = {
-          size: stack.enter_context(open_shard(path, config.image_format, config.quality, keep_hash=True))
+          size: stack.enter_context(open_shard(path, config.format_of(size), config.quality, keep_hash=True))
           for size, path in shard.files.items()
         }
         for records in _records(cascade, shard, wanted, kept):

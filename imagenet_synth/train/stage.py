@@ -36,7 +36,7 @@ from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.stages import StageWeights, local_replicas
+from imagenet_synth.inputs.stages import StageWeights, sampling_replicas
 from imagenet_synth.inputs.text import EmbeddedText, Text, join
 from imagenet_synth.train.loop import fit, restore_or_init
 from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
@@ -358,7 +358,8 @@ def _preview_fn(
     low_res = np.asarray(images.downsample(images.to_float(originals), stage.low_res_size))
 
   def draw(step: int, state: TrainState, writer: MetricWriter) -> None:
-    trained = TrainedStage(stage, local_replicas(state.sampling_variables), config.sampler)
+    variables = sampling_replicas(state.sampling_variables, stage, text.shape[1])
+    trained = TrainedStage(stage, variables, config.sampler)
     if not is_first():
       return
     # a row of text for each image, so that every image is its own "class" to the sampler
