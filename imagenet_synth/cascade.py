@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr
 
 from imagenet_synth.core import images, keys
 from imagenet_synth.core.config import Count, Invalid, NonNegative, Probability, Range
+from imagenet_synth.core.devices import local_replicated
 from imagenet_synth.core.tracing import casts, peak_bytes
 from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
@@ -130,7 +131,7 @@ class TrainedStage(NamedTuple):
 
   # the stage
   stage: Stage
-  # the network's variables, whole on each device of this host
+  # the network's variables, whole on each device of this host, or, for `stage_by_stage`, in its memory
   variables: Any
   # how it is sampled
   settings: SamplerSettings
@@ -408,6 +409,9 @@ class Cascade:
   batch_size: int | None
   # position of the first of `stages` in the whole cascade
   first_stage: int = 0
+  # whether a stage samples all images before the next one does any, and its weights, which the host holds,
+  # are on the devices meanwhile alone: where those of all stages don't fit
+  stage_by_stage: bool = False
 
   def sample(
     self, labels: np.ndarray, indices: np.ndarray, low_res: np.ndarray | None = None
@@ -418,7 +422,8 @@ class Cascade:
     settings, not on the images that are sampled together with it, nor on what other classes there are.
 
     A stage draws a batch when the next one has too few images for one of its own. So no more than a few
-    batches of each size are in memory, however many images there are.
+    batches of each size are in memory, however many images there are. With `stage_by_stage`, all are, but for
+    those of the last stage; those of the stage before it in float32, too.
 
     Args:
       labels: int [N], the class of each image.
@@ -432,6 +437,9 @@ class Cascade:
 
   def _enlarged(self, batches: Iterator[Drawn], trained: TrainedStage, position: int) -> Iterator[Drawn]:
     """Yields what a stage makes of the images of the one before, or of none."""
+    if self.stage_by_stage:
+      batches = iter(list(batches))
+      trained = trained._replace(variables=jax.device_put(trained.variables, local_replicated()))
     text = self.text
     ids = np.arange(len(text.prompts)) if text.ids is None else text.ids
     num_devices = jax.local_device_count()

@@ -144,6 +144,27 @@ def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   np.testing.assert_allclose(out, large, atol=1e-5)
 
 
+def test_stages_can_sample_one_after_the_other(tiny, drawn, monkeypatch):
+  labels, indices, expected = drawn
+  on_devices, made = [], []
+  put, sample_batch = jax.device_put, cascade._sample_batch
+  monkeypatch.setattr(jax, 'device_put', lambda x, *args: on_devices.append(x) or put(x, *args))
+  monkeypatch.setattr(
+    cascade,
+    '_sample_batch',
+    lambda trained, *args: made.append(trained.stage.size) or sample_batch(trained, *args),
+  )
+  on_host = [trained._replace(variables=jax.tree.map(np.asarray, trained.variables)) for trained in tiny]
+  batches = list(Cascade(on_host, _STATES, 3, 8, stage_by_stage=True).sample(labels, indices))
+  assert made == [8, 8, 16, 16]
+  put_whole = [x for x in on_devices if isinstance(x, dict)]
+  assert len(put_whole) == 2 and all(x is of.variables for x, of in zip(put_whole, on_host))
+  np.testing.assert_allclose(np.concatenate([of.exact for of in batches]), expected[1], atol=1e-5)
+  for stage in range(2):
+    pixels = np.concatenate([of.pixels[stage] for of in batches])
+    np.testing.assert_allclose(pixels, expected[stage] * 127.5 + 127.5, atol=0.51)
+
+
 _NETWORKS = {
   'unet': UNet(
     channels=8,

@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage, sampling_dtypes
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Count, Execution, Invalid, Reference, build
+from imagenet_synth.core.devices import local_replicated
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import on_every_host
@@ -189,7 +190,7 @@ def load_variables(weights: StageWeights) -> Any:
   Raises:
     InputError: the checkpoint is not there, or does not fit the stage.
   """
-  return _for_sampling(_read(weights), weights)
+  return jax.device_put(_for_sampling(_read(weights), weights), local_replicated())
 
 
 def _read(weights: StageWeights) -> Any:
@@ -202,13 +203,20 @@ def _read(weights: StageWeights) -> Any:
 
 
 def _for_sampling(variables: Any, weights: StageWeights) -> Any:
-  """Returns weights in the host's memory as arrays of the devices that take as little as sampling needs."""
+  """Returns weights in the host's memory in dtypes that take as little as sampling needs."""
   dtypes = sampling_dtypes(weights.stage, weights.text_size)
-  return jax.device_put(jax.tree.map(lambda a, dtype: a.astype(dtype), variables, dtypes), _local())
+  return jax.tree.map(lambda a, dtype: a.astype(dtype), variables, dtypes)
 
 
-def load_stage(use: StageUse, folder: JobFolder) -> tuple[TrainedStage, dict[str, Any]]:
+def load_stage(
+  use: StageUse, folder: JobFolder, on_devices: bool = True
+) -> tuple[TrainedStage, dict[str, Any]]:
   """Returns the stage with its weights, and their origin as JSON holds it.
+
+  Args:
+    use: the stage and how it is sampled.
+    folder: of the job that samples it.
+    on_devices: whether the weights are put whole on every device of this host, or stay in the host's memory.
 
   Raises:
     InputError: a job that is read has not been run to its end, or the checkpoint does not fit the stage.
@@ -224,15 +232,17 @@ def load_stage(use: StageUse, folder: JobFolder) -> tuple[TrainedStage, dict[str
     'checkpoint_hash': tree_hash(variables),
     'sampler': dataclasses.asdict(settings),
   }
-  trained = TrainedStage(weights.stage, _for_sampling(variables, weights), settings, use.batch_size)
-  return trained, origin
+  variables = _for_sampling(variables, weights)
+  if on_devices:
+    variables = jax.device_put(variables, local_replicated())
+  return TrainedStage(weights.stage, variables, settings, use.batch_size), origin
 
 
 def load_cascade(
-  uses: tuple[StageUse, ...], folder: JobFolder
+  uses: tuple[StageUse, ...], folder: JobFolder, on_devices: bool = True
 ) -> tuple[list[TrainedStage], list[dict[str, Any]]]:
   """Returns the stages in order, base first, and the origin of each: see `load_stage`."""
-  loaded = [load_stage(use, folder) for use in uses]
+  loaded = [load_stage(use, folder, on_devices) for use in uses]
   return [trained for trained, _ in loaded], [origin for _, origin in loaded]
 
 
@@ -241,7 +251,7 @@ def local_replicas(variables: Any) -> Any:
 
   With several processes, all of them must call it.
   """
-  return jax.device_put(on_every_host(variables), _local())
+  return jax.device_put(on_every_host(variables), local_replicated())
 
 
 def sampling_replicas(variables: Any, stage: Stage, text_size: int) -> Any:
@@ -285,10 +295,5 @@ def _own(array: jax.Array) -> jax.Array:
   """Returns an array that all devices hold whole as one of this host's devices alone; nothing is copied."""
   parts = {shard.device: shard.data for shard in array.addressable_shards}
   return jax.make_array_from_single_device_arrays(
-    array.shape, _local(), [parts[device] for device in jax.local_devices()]
+    array.shape, local_replicated(), [parts[device] for device in jax.local_devices()]
   )
-
-
-def _local() -> NamedSharding:
-  """Returns the sharding of arrays that every device of this host holds whole."""
-  return NamedSharding(Mesh(np.array(jax.local_devices()), ('device',)), PartitionSpec())

@@ -50,6 +50,9 @@ class Config:
   # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
   # as many as are sure to fit into memory: see `cascade.default_batch_size`
   batch_size: Annotated[Count | None, Execution()] = None
+  # whether the weights of one stage alone are on the devices, where those of all don't fit: each stage
+  # samples a whole shard before the next one begins, whose small images are in the host's memory meanwhile
+  stage_by_stage: Annotated[bool, Execution()] = False
   # the number of images of each class
   per_class: Count | None = None
   # the number of images of each class as a multiple of what `dataset` has of it
@@ -121,7 +124,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   source = config.dataset.open(folder, uses='classes' if config.per_class is not None else 'images')
   text = config.text.open(folder).of_classes(source.class_names, str(config.dataset))
   counts = _class_counts(config, source)
-  stages, origins = load_cascade(config.stages, folder)
+  stages, origins = load_cascade(config.stages, folder, on_devices=not config.stage_by_stage)
   origins = [origin | {'encoder': text.encoder} for origin in origins]
   sizes = list(config.keep or (trained.stage.size for trained in stages))
   shards = plan_shards(folder.path, counts, sizes, config.shard_size)
@@ -144,7 +147,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     set_aside(folder.path, plan)
   wait_for_all(f'{folder.name}: plan')
   kept = KeptImages(folder.path)
-  cascade = Cascade(stages, text.states, config.seed, config.batch_size)
+  cascade = Cascade(stages, text.states, config.seed, config.batch_size, stage_by_stage=config.stage_by_stage)
   _make_missing(config, folder, cascade, text, origins, shards, kept)
   wait_for_all(folder.name)
   folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')

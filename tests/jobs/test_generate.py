@@ -90,6 +90,7 @@ def test_a_run_can_be_gone_on_with_in_batches_of_another_size(whole, workdir):
   config = _config()
   del config['jobs']['generate']['batch_size']
   config['jobs']['generate']['stages'][0]['batch_size'] = 3
+  config['jobs']['generate']['stage_by_stage'] = True
   pipeline.run(config, workdir, Worker(1, 2))
   assert _bytes(workdir) == _bytes(whole)
   results = [json.loads((path / 'generate/job.json').read_text()) for path in (workdir, whole)]

@@ -1,4 +1,4 @@
-"""Generated images that are written at smaller sizes, by several workers, and used in the place of the large."""
+"""Generated images that are written at smaller sizes, by several workers, and used as the large ones are."""
 
 import json
 import shutil
