@@ -110,7 +110,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     'shards': sample_folder.hashes_by_size(shards),
   }
   manifest.pop('jpeg_sizes', None)
-  num_channels = samples.images(config.size)[0]['image'].shape[-1]
+  num_channels = ShardSource([work[0][0]])[0]['image'].shape[-1]
   sample_folder.finish(folder.path, shards, manifest, num_channels, config.license)
   return {key: manifest[key] for key in (*sample_folder.SUMMARY, 'reduced_from')}
 

@@ -86,9 +86,7 @@ def test_a_classifier_is_trained_on_reduced_images_chosen_by_scores_of_the_large
     real=small_pipeline.REAL,
     generate=_GENERATE,
     reduce=dict(_REDUCE, to=[4]),
-    score=dict(
-      job='score', samples='generate', extractor='real', reference=small_pipeline.DIGITS, batch_size=16
-    ),
+    score=dict(job='score', samples='generate', extractor='real', real=small_pipeline.DIGITS, batch_size=16),
     measured=dict(small_pipeline.REAL, size=4, mixtures=dict(synthetic=mixture)),
   )
   pipeline.plan(config, tmp_path)
