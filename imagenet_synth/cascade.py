@@ -6,16 +6,19 @@ networks. Sampling runs under `jax.pmap` on the devices of one host.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from imagenet_synth.core import images, keys
 from imagenet_synth.core.config import Count, Invalid, NonNegative, Probability, Range
-from imagenet_synth.core.devices import filled_batches
+from imagenet_synth.core.devices import local_replicated
+from imagenet_synth.core.tracing import casts, peak_bytes
 from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.loss import diffusion_loss, hybrid_loss
@@ -151,10 +154,12 @@ class TrainedStage(NamedTuple):
 
   # the stage
   stage: Stage
-  # the network's variables, whole on each device of this host
+  # the network's variables, whole on each device of this host, or, for `stage_by_stage`, in its memory
   variables: Any
   # how it is sampled
   settings: SamplerSettings
+  # images sampled at a time, over all local devices; None to leave it to the cascade
+  batch_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +226,58 @@ class DiffusionObjective:
     loss_fn = hybrid_loss if stage.learned_variance else diffusion_loss
     loss = jnp.mean(loss_fn(network, x_0, loss_key, stage.schedule, stage.prediction))
     return loss, ({'loss': loss}, {})
+
+
+@functools.lru_cache(maxsize=16)
+def sampling_dtypes(stage: Stage, text_size: int) -> Any:
+  """Returns in which dtype each of the network's variables can be kept for sampling, a tree of dtypes.
+
+  It is the one that the network casts the variable to before it computes with it, so that the images are the
+  same; what it computes with in float32, such as the scales of norms, stays so.
+  """
+  shapes = _variables(stage, text_size)
+  leaves, structure = jax.tree.flatten(shapes)
+  narrower = casts(_traced(stage, shapes, 1, text_size))[: len(leaves)]
+  dtypes = [dtype or leaf.dtype for leaf, dtype in zip(leaves, narrower)]
+  return jax.tree.unflatten(structure, dtypes)
+
+
+@functools.lru_cache(maxsize=16)
+def default_batch_size(stage: Stage, text_length: int, text_size: int) -> int:
+  """Returns how many images are sampled at a time, over all local devices, where no config says it.
+
+  On each device it is the greatest power of 2, up to 256, that takes no more than half of the memory that is
+  free when it is first asked for. An image takes the most that the network, traced but not compiled, has made
+  and still needs at any time, and eight images in float32 for the sampler. What a compiler adds for itself
+  has the other half. Where a device does not tell its memory, as a CPU, the number is 16.
+  """
+  num_devices = jax.local_device_count()
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if 'bytes_limit' not in stats:
+    return 16 * num_devices
+  dtypes = sampling_dtypes(stage, text_size)
+  variables = jax.tree.map(
+    lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), _variables(stage, text_size), dtypes
+  )
+  of_network = peak_bytes(_traced(stage, variables, text_length, text_size))
+  each = of_network + 8 * 4 * stage.size**2 * stage.channels
+  free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  num_fitting = max(free // (2 * each), 1)
+  return min(2 ** (num_fitting.bit_length() - 1), 256) * num_devices
+
+
+def _variables(stage: Stage, text_size: int) -> Any:
+  """Returns the shapes and dtypes of the network's variables as checkpoints hold them."""
+  return nn.unbox(jax.eval_shape(DiffusionObjective(stage, text_size).init, jax.random.key(0)))
+
+
+def _traced(stage: Stage, variables: Any, text_length: int, text_size: int) -> ClosedJaxpr:
+  """Returns the program of the network for one image, whose first arguments are the variables."""
+  image = jax.ShapeDtypeStruct((1, stage.size, stage.size, stage.channels), jnp.float32)
+  level = jax.ShapeDtypeStruct((1,), jnp.float32)
+  text = jax.ShapeDtypeStruct((1, text_length, text_size), jnp.float32)
+  low_res = (None, None) if stage.low_res_size is None else (image, level)
+  return jax.make_jaxpr(stage.predict)(variables, image, level, text, *low_res)
 
 
 def sample_stage(
@@ -291,8 +348,13 @@ _NUMBERS = ('num_steps', 'guidance', 'guidance_interval', 'logvar', 'noise_augme
 
 
 @functools.lru_cache(maxsize=16)
-def _pmapped(stage: Stage, compiled: SamplerSettings, guided: bool) -> Callable[..., jax.Array]:
-  """Returns the program that samples a stage on all local devices, whatever the numbers of the settings."""
+def _pmapped(
+  stage: Stage, compiled: SamplerSettings, guided: bool
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """Returns the program that samples a stage on all local devices, whatever the numbers of the settings.
+
+  It returns the images as uint8 and as float32.
+  """
 
   def run(
     variables: Any,
@@ -301,9 +363,10 @@ def _pmapped(stage: Stage, compiled: SamplerSettings, guided: bool) -> Callable[
     image_keys: jax.Array,
     low_res: jax.Array | None,
     numbers: dict[str, Any],
-  ) -> jax.Array:
+  ) -> tuple[jax.Array, jax.Array]:
     settings = dataclasses.replace(compiled, **numbers)
-    return sample_stage(stage, settings, variables, text, null, image_keys, low_res, guided)
+    drawn = sample_stage(stage, settings, variables, text, null, image_keys, low_res, guided)
+    return images.to_uint8(drawn), drawn
 
   # with several processes, a bare pmap would be over the devices of all
   return jax.pmap(run, in_axes=(None, 0, None, 0, 0, None), devices=jax.local_devices())
@@ -315,9 +378,9 @@ def _sample_batch(
   null: np.ndarray | jax.Array,
   image_keys: jax.Array,
   low_res: np.ndarray | None,
-) -> np.ndarray:
-  """Returns images for text [B, L, D], sampled over all local devices: float32 [B, S, S, C]."""
-  stage, variables, settings = trained
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns images for text [B, L, D], sampled over all local devices: [B, S, S, C], uint8 and float32."""
+  stage, variables, settings = trained.stage, trained.variables, trained.settings
   numbers = {name: getattr(settings, name) for name in _NUMBERS}
   defaults = {name: getattr(SamplerSettings(), name) for name in _NUMBERS}
   sample = _pmapped(stage, dataclasses.replace(settings, **defaults), settings.guidance != 1.0)
@@ -325,9 +388,34 @@ def _sample_batch(
   def cut(x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
     return x.reshape(jax.local_device_count(), -1, *x.shape[1:])
 
+  def joined(x: jax.Array) -> np.ndarray:
+    return np.asarray(x).reshape(-1, *x.shape[2:])
+
   small = None if low_res is None else cut(low_res)
-  out = sample(variables, cut(text), null, cut(image_keys), small, numbers)
-  return np.asarray(out).reshape(-1, *out.shape[2:])
+  pixels, exact = sample(variables, cut(text), null, cut(image_keys), small, numbers)
+  return joined(pixels), joined(exact)
+
+
+class Drawn(NamedTuple):
+  """A batch of images that a cascade has drawn."""
+
+  # the class of each image, int [n]
+  labels: np.ndarray
+  # the number of each image within its class, int [n]
+  indices: np.ndarray
+  # the images of each stage, base first: uint8 [n, S, S, C]
+  pixels: tuple[np.ndarray, ...]
+  # those of the last stage as another one would take them: float32 [n, S, S, C] in [-1, 1]
+  exact: np.ndarray | None
+
+  @property
+  def num_images(self) -> int:
+    """Returns how many images there are."""
+    return len(self.labels)
+
+  def rows(self, rows: slice) -> 'Drawn':
+    """Returns some of the images."""
+    return cast(Drawn, jax.tree.map(lambda of_all: of_all[rows], self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,37 +428,69 @@ class Cascade:
   text: TextStates
   # of the data set
   seed: int
-  # images sampled at a time, over all local devices
-  batch_size: int
+  # images sampled at a time, over all local devices, by stages that don't say it themselves; None to leave it
+  # to the devices' memory
+  batch_size: int | None
   # position of the first of `stages` in the whole cascade
   first_stage: int = 0
+  # whether a stage samples all images before the next one does any, and its weights, which the host holds,
+  # are on the devices meanwhile alone: where those of all stages don't fit
+  stage_by_stage: bool = False
 
   def sample(
-    self,
-    labels: np.ndarray,
-    indices: np.ndarray,
-    low_res: np.ndarray | None = None,
-    on_batch: Callable[[int], Any] = lambda num: None,
-  ) -> list[np.ndarray]:
-    """Returns images of classes, for each stage float32 [N, S, S, C] in [-1, 1].
+    self, labels: np.ndarray, indices: np.ndarray, low_res: np.ndarray | None = None
+  ) -> Iterator[Drawn]:
+    """Yields images of classes in order, in batches of the last stage.
 
     Image `indices[i]` of class `labels[i]` depends on its index, its class's prompt and id, the seed and the
     settings, not on the images that are sampled together with it, nor on what other classes there are.
+
+    A stage draws a batch when the next one has too few images for one of its own. So no more than a few
+    batches of each size are in memory, however many images there are. With `stage_by_stage`, all are, but for
+    those of the last stage; those of the stage before it in float32, too.
 
     Args:
       labels: int [N], the class of each image.
       indices: int [N], the number of each image within its class.
       low_res: float32 [N, s, s, C] in [-1, 1], what the stage before `first_stage` has drawn.
-      on_batch: called with the number of images of each batch that is finished.
     """
-    text, batches = self.text, []
+    batches = iter([Drawn(labels, indices, (), low_res)])
+    for position, trained in enumerate(self.stages, self.first_stage):
+      batches = self._enlarged(batches, trained, position)
+    return batches
+
+  def _enlarged(self, batches: Iterator[Drawn], trained: TrainedStage, position: int) -> Iterator[Drawn]:
+    """Yields what a stage makes of the images of the one before, or of none."""
+    if self.stage_by_stage:
+      batches = iter(list(batches))
+      trained = trained._replace(variables=jax.device_put(trained.variables, local_replicated()))
+    text = self.text
     ids = np.arange(len(text.prompts)) if text.ids is None else text.ids
-    for rows, num_new in filled_batches(len(labels), self.batch_size, jax.local_device_count()):
-      image, drawn = None if low_res is None else low_res[rows], []
-      for position, trained in enumerate(self.stages, self.first_stage):
-        image_keys = keys.image_keys(self.seed, position, ids[labels[rows]], indices[rows])
-        image = _sample_batch(trained, text.prompts[labels[rows]], text.null, image_keys, image)
-        drawn.append(image[:num_new])
-      batches.append(drawn)
-      on_batch(num_new)
-    return [np.concatenate(parts) for parts in zip(*batches)]
+    num_devices = jax.local_device_count()
+    wanted = (
+      trained.batch_size or self.batch_size or default_batch_size(trained.stage, *text.prompts.shape[1:])
+    )
+    batch_size = -(-wanted // num_devices) * num_devices
+    for batch in _cut_anew(batches, batch_size):
+      # all are filled up to one size, so that a program is compiled for one shape only
+      rows = np.resize(np.arange(batch.num_images), batch_size)
+      labels = batch.labels[rows]
+      image_keys = keys.image_keys(self.seed, position, ids[labels], batch.indices[rows])
+      low_res = None if batch.exact is None else batch.exact[rows]
+      pixels, exact = _sample_batch(trained, text.prompts[labels], text.null, image_keys, low_res)
+      yield batch._replace(
+        pixels=(*batch.pixels, pixels[: batch.num_images]), exact=exact[: batch.num_images]
+      )
+
+
+def _cut_anew(batches: Iterator[Drawn], batch_size: int) -> Iterator[Drawn]:
+  """Yields the images of batches in batches of another size; the last one has what is left."""
+  held: Drawn | None = None
+  for batch in batches:
+    joined = batch if held is None else jax.tree.map(lambda *parts: np.concatenate(parts), held, batch)
+    num_whole = joined.num_images - joined.num_images % batch_size
+    for start in range(0, num_whole, batch_size):
+      yield joined.rows(slice(start, start + batch_size))
+    held = joined.rows(slice(num_whole, None)) if num_whole < joined.num_images else None
+  if held is not None:
+    yield held

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from imagenet_synth import memory
-from imagenet_synth.core.config import Invalid, build, parts, references
+from imagenet_synth.core.config import Invalid, build, execution_keys, parts, references
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
@@ -25,6 +25,7 @@ from imagenet_synth.data import verification
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import require_held_out
 from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.jobs import (
   classify,
   embed,
@@ -35,6 +36,7 @@ from imagenet_synth.jobs import (
   import_extractor,
   import_weights,
   pretrain,
+  reduce,
   report,
   score,
   select,
@@ -66,6 +68,7 @@ JOBS: dict[str, JobKind] = {
   'select': JobKind(select.Config, select.run, divisible=True),
   'sweep': JobKind(sweep.Config, sweep.run, divisible=True),
   'generate': JobKind(generate.Config, generate.run, divisible=True, joined=True),
+  'reduce': JobKind(reduce.Config, reduce.run, divisible=True),
   'score': JobKind(score.Config, score.run, divisible=True),
   'export': JobKind(export.Config, export.run),
   'evaluate': JobKind(evaluate.Config, evaluate.run),
@@ -213,7 +216,7 @@ def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
 def verify(
   config: Mapping[str, Any], workdir: pathlib.Path, repair: bool
 ) -> tuple[list[verification.Fault], int]:
-  """Returns the faults of the data sets of finished generate jobs, and how many shards were checked.
+  """Returns the faults of the data sets of finished generate and reduce jobs, and how many shards there are.
 
   Faulty shards are deleted if `repair`.
 
@@ -222,7 +225,7 @@ def verify(
   """
   faults, num_checked = [], 0
   for job in plan(config, workdir).planned:
-    if job.folder.config['job'] == 'generate' and job.folder.done:
+    if job.folder.config['job'] in Samples.kinds and job.folder.done:
       num_checked += verification.num_shards(job.folder.path)
       found = verification.verify(job.folder.path)
       if repair:
@@ -309,7 +312,8 @@ def _folder(
   workdir: pathlib.Path, name: str, section: Mapping[str, Any], config: Any, worker: Worker
 ) -> JobFolder:
   """Returns the folder of a job, from its section and what that was built as."""
-  return JobFolder(workdir, name, dict(section), worker, getattr(config, 'grows', ()))
+  grows = getattr(config, 'grows', ())
+  return JobFolder(workdir, name, dict(section), worker, grows, execution_keys(config))
 
 
 def _add_from_workdir(configs: dict[str, Any], kinds: dict[str, str], workdir: pathlib.Path) -> None:

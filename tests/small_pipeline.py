@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from imagenet_synth import pipeline
+from imagenet_synth.cascade import Drawn
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import build
+from imagenet_synth.core.images import to_uint8
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.train.classifier import ClassifierObjective
 
@@ -154,11 +156,10 @@ def _know_all(model, variables, data, size):
   return np.eye(model.num_classes, dtype=np.float32)[labels], labels
 
 
-def _noise(cascade, labels, indices, low_res=None, on_batch=lambda num: None):
+def _noise(cascade, labels, indices, low_res=None):
   drawn = []
-  for stage, _, _ in cascade.stages:
-    shape = (stage.size, stage.size, stage.channels)
+  for trained in cascade.stages:
+    shape = (trained.stage.size, trained.stage.size, trained.stage.channels)
     images = [np.random.default_rng(place).random(shape) for place in zip(labels, indices)]
     drawn.append(np.float32(2 * np.stack(images) - 1))
-  on_batch(len(labels))
-  return drawn
+  yield Drawn(labels, indices, tuple(np.asarray(to_uint8(images)) for images in drawn), drawn[-1])

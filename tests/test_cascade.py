@@ -4,6 +4,7 @@ A formula tells what it was called with through callbacks, and what should come 
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagenet_synth import cascade
 from imagenet_synth.cascade import (
   Cascade,
   DiffusionObjective,
@@ -18,9 +20,13 @@ from imagenet_synth.cascade import (
   Stage,
   TextStates,
   TrainedStage,
+  default_batch_size,
+  sampling_dtypes,
 )
 from imagenet_synth.core import images
+from imagenet_synth.core.tracing import peak_bytes
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
+from imagenet_synth.models.deepfloyd import IFUNet
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.models.unet import UNet
 
@@ -57,9 +63,23 @@ def _formula(kind, settings=_PLAIN, size=4, low_res_size=None):
 
 def _sample(stages, labels=(0, 1, 2, 3), batch_size=8, first_stage=0, **kwargs):
   labels = np.array(labels)
-  cascade = Cascade(stages, _STATES, 0, batch_size, first_stage)
-  out = cascade.sample(labels, np.arange(len(labels)), **kwargs)
+  out = _all(Cascade(stages, _STATES, 0, batch_size, first_stage), labels, np.arange(len(labels)), **kwargs)
   jax.effects_barrier()
+  return out
+
+
+def _all(sampled, labels, indices, low_res=None):
+  """The floats of each stage; those of the stages below the last are asked for by cascades of their own."""
+  out = []
+  for stop in range(1, len(sampled.stages) + 1):
+    part = dataclasses.replace(sampled, stages=sampled.stages[:stop])
+    batches = list(part.sample(labels, indices, low_res))
+    out.append(np.concatenate([batch.exact for batch in batches]))
+  for of_stage, exact in enumerate(out):
+    # the bytes of all stages come with the last one's; a half may be rounded either way
+    pixels = np.concatenate([batch.pixels[of_stage] for batch in batches])
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, exact * 127.5 + 127.5, atol=0.5001)
   return out
 
 
@@ -94,7 +114,7 @@ def tiny():
 @pytest.fixture(scope='module')
 def drawn(tiny):
   labels, indices = np.arange(16) % 5, np.arange(16) // 5
-  return labels, indices, Cascade(tiny, _STATES, 3, 16).sample(labels, indices)
+  return labels, indices, _all(Cascade(tiny, _STATES, 3, 16), labels, indices)
 
 
 def test_sizes_ranges_and_variety(drawn):
@@ -112,28 +132,160 @@ def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
   labels, indices, expected = drawn
   order = np.random.default_rng(1).permutation(16)[:11]
   monkeypatch.setattr(jax, 'local_device_count', lambda: num_devices)
-  out = Cascade(tiny, _STATES, 3, batch_size).sample(labels[order], indices[order])
+  out = _all(Cascade(tiny, _STATES, 3, batch_size), labels[order], indices[order])
   for stage in range(2):
     np.testing.assert_allclose(out[stage], expected[stage][order], atol=1e-5)
 
 
 def test_a_later_stage_continues_what_an_earlier_one_drew(tiny, drawn):
   labels, indices, (base, large) = drawn
-  (out,) = Cascade(tiny[1:], _STATES, 3, 16, first_stage=1).sample(labels, indices, low_res=base)
+  (out,) = _all(Cascade(tiny[1:], _STATES, 3, 16, first_stage=1), labels, indices, low_res=base)
   np.testing.assert_allclose(out, large, atol=1e-5)
+
+
+def test_stages_can_sample_one_after_the_other(tiny, drawn, monkeypatch):
+  labels, indices, expected = drawn
+  on_devices, made = [], []
+  put, sample_batch = jax.device_put, cascade._sample_batch
+  monkeypatch.setattr(jax, 'device_put', lambda x, *args: on_devices.append(x) or put(x, *args))
+  monkeypatch.setattr(
+    cascade,
+    '_sample_batch',
+    lambda trained, *args: made.append(trained.stage.size) or sample_batch(trained, *args),
+  )
+  on_host = [trained._replace(variables=jax.tree.map(np.asarray, trained.variables)) for trained in tiny]
+  batches = list(Cascade(on_host, _STATES, 3, 8, stage_by_stage=True).sample(labels, indices))
+  assert made == [8, 8, 16, 16]
+  put_whole = [x for x in on_devices if isinstance(x, dict)]
+  assert len(put_whole) == 2 and all(x is of.variables for x, of in zip(put_whole, on_host))
+  np.testing.assert_allclose(np.concatenate([of.exact for of in batches]), expected[1], atol=1e-5)
+  for stage in range(2):
+    pixels = np.concatenate([of.pixels[stage] for of in batches])
+    np.testing.assert_allclose(pixels, expected[stage] * 127.5 + 127.5, atol=0.51)
+
+
+_NETWORKS = {
+  'unet': UNet(
+    channels=8,
+    channel_multiples=(1, 2),
+    num_res_blocks=1,
+    attention_sizes=(4,),
+    head_size=8,
+    dtype=jnp.bfloat16,
+    remat=True,
+  ),
+  'efficient_unet': EfficientUNet(
+    channels=(8,),
+    num_res_blocks=(1,),
+    self_attention=(True,),
+    text_attention=(True,),
+    num_heads=2,
+    dtype=jnp.bfloat16,
+  ),
+  'deepfloyd': IFUNet(
+    channels=(32, 32),
+    layers_per_block=(1, 1),
+    attention=(False, True),
+    head_size=16,
+    cross_attention_size=32,
+    pool_heads=2,
+    dtype=jnp.bfloat16,
+  ),
+}
+
+
+@pytest.mark.parametrize('name', _NETWORKS)
+def test_weights_that_are_cast_before_draw_the_same_images(name):
+  stage = Stage(8, 3, _NETWORKS[name], prediction='v', learned_variance=name == 'deepfloyd')
+  shapes = nn.unbox(jax.eval_shape(DiffusionObjective(stage, 4).init, jax.random.key(0)))
+  rng = np.random.default_rng(0)
+  whole = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
+  dtypes = sampling_dtypes(stage, 4)
+  cast = jax.tree.map(lambda x, dtype: x.astype(dtype), whole, dtypes)
+  of_dtype = {dtype: [] for dtype in (jnp.dtype('float32'), jnp.dtype('bfloat16'))}
+  for path, dtype in jax.tree_util.tree_leaves_with_path(dtypes):
+    of_dtype[dtype].append(jax.tree_util.keystr(path))
+  # norms, and the last layer, compute in float32
+  assert all('norm' in path or 'conv_out' in path for path in of_dtype[jnp.dtype('float32')])
+  assert any('norm' in path for path in of_dtype[jnp.dtype('float32')])
+  assert all('norm' not in path.split("'")[-4] for path in of_dtype[jnp.dtype('bfloat16')])
+  half = sum(leaf.nbytes for leaf in jax.tree.leaves(cast)) / sum(
+    leaf.nbytes for leaf in jax.tree.leaves(whole)
+  )
+  assert half < 0.6
+  settings = SamplerSettings(num_steps=3, guidance=2.0)
+  expected, out = (
+    _all(Cascade([TrainedStage(stage, variables, settings)], _STATES, 0, 8), *np.arange(10).reshape(2, 5) % 5)
+    for variables in (whole, cast)
+  )
+  np.testing.assert_array_equal(out[0], expected[0])
+
+
+@pytest.mark.parametrize('limit_in_images, expected', [(1, 1), (5, 2), (9, 4), (17, 8), (10**6, 256)])
+def test_the_default_batch_takes_half_of_the_memory_that_is_free(
+  tiny, monkeypatch, limit_in_images, expected
+):
+  stage = tiny[0].stage
+  shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  program = jax.make_jaxpr(stage.predict)(
+    tiny[0].variables, shape, jnp.zeros(1), jnp.zeros((1, 2, 4)), None, None
+  )
+  each = peak_bytes(program) + 8 * 4 * 8 * 8 * 3
+  stats = {'bytes_limit': 1000 + limit_in_images * each, 'bytes_in_use': 1000}
+  device = SimpleNamespace(memory_stats=lambda: stats)
+  monkeypatch.setattr(jax, 'local_devices', lambda: [device])
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 2)
+  default_batch_size.cache_clear()
+  assert default_batch_size(stage, 2, 4) == 2 * expected
+  stats.clear()
+  default_batch_size.cache_clear()
+  assert default_batch_size(stage, 2, 4) == 32
+  default_batch_size.cache_clear()
 
 
 def test_another_seed_draws_other_images(tiny, drawn):
   labels, indices, expected = drawn
-  out = Cascade(tiny, _STATES, 4, 16).sample(labels, indices)
+  out = _all(Cascade(tiny, _STATES, 4, 16), labels, indices)
   assert np.abs(out[0] - expected[0]).max(axis=(1, 2, 3)).min() > 1e-2
   assert np.abs(out[1] - expected[1]).max(axis=(1, 2, 3)).min() > 1e-2
 
 
-def test_reports_batches_without_the_images_that_fill_the_last():
-  finished = []
-  (out,) = _sample([_formula('text')], labels=np.zeros(19, int), on_batch=finished.append)
-  assert finished == [8, 8, 3] and len(out) == 19
+@pytest.mark.parametrize('batch_sizes', [(8, 2), (2, 8), (3, 5)])
+def test_each_stage_can_have_a_batch_size_of_its_own(tiny, drawn, monkeypatch, batch_sizes):
+  labels, indices, expected = drawn
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+  stages = [trained._replace(batch_size=size) for trained, size in zip(tiny, batch_sizes)]
+  batches = list(Cascade(stages, _STATES, 3, 16).sample(labels[:13], indices[:13]))
+  # those of the last stage, without the images that fill the last one
+  sizes = [batch.num_images for batch in batches]
+  assert sizes == [batch_sizes[1]] * (13 // batch_sizes[1]) + [13 % batch_sizes[1]]
+  np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), labels[:13])
+  np.testing.assert_array_equal(np.concatenate([batch.indices for batch in batches]), indices[:13])
+  np.testing.assert_allclose(np.concatenate([batch.exact for batch in batches]), expected[1][:13], atol=1e-5)
+  for stage in range(2):
+    pixels = np.concatenate([batch.pixels[stage] for batch in batches])
+    np.testing.assert_allclose(pixels, expected[stage][:13] * 127.5 + 127.5, atol=0.51)
+
+
+def test_a_stage_draws_no_more_than_the_next_one_needs(monkeypatch):
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+  made = []
+  sample_batch = cascade._sample_batch
+
+  def counted(trained, *args):
+    made.append(trained.stage.size)
+    return sample_batch(trained, *args)
+
+  monkeypatch.setattr(cascade, '_sample_batch', counted)
+  base, large = _formula('text'), _formula('low_res', size=8, low_res_size=4)
+  batches = Cascade([base, large._replace(batch_size=3)], _STATES, 0, 4).sample(*np.zeros((2, 100), int))
+  next(batches), next(batches)
+  assert made == [4, 8, 4, 8]
+  next(batches)
+  assert made == [4, 8, 4, 8, 4, 8]
+  # of twelve, none is left: the next batch is drawn
+  next(batches), next(batches)
+  assert made == [4, 8, 4, 8, 4, 8, 8, 4, 8]
 
 
 @pytest.mark.parametrize('num_steps', [1, 3, 6])
@@ -301,7 +453,7 @@ def test_a_learned_variance_mixes_the_bounds_where_no_coefficient_is_set(v, logv
 def test_no_text_is_the_null_row_in_sampling():
   states = TextStates(_TEXT, np.full((2, 4), -0.25, np.float32))
   stage = _formula('text', dataclasses.replace(_PLAIN, guidance=1.5))
-  (out,) = Cascade([stage], states, 0, 8).sample(np.arange(4), np.arange(4))
+  (out,) = _all(Cascade([stage], states, 0, 8), np.arange(4), np.arange(4))
   np.testing.assert_allclose(out[:, 0, 0], 1.5 * _TEXT[:4, 0, :3] + 0.5 * 0.25, atol=1e-6)
 
 

@@ -67,6 +67,11 @@ class Distinct:
   """An annotation of a list that must not hold a value twice."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """An annotation of a field that says how a job is done, not what comes of it: it may change on the way."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class OneOf:
   """An annotation of a section whose `type` key says which class of a registry it is built as."""
@@ -201,6 +206,18 @@ def parts(value: Any, cls: type[T], where: str = '') -> Iterator[tuple[str, T]]:
   for key, part in _walk(value, where):
     if isinstance(part, cls):
       yield key.removeprefix('.'), part
+
+
+def execution_keys(value: Any) -> set[str]:
+  """Returns the dotted keys of all fields of a built section that are annotated with `Execution`."""
+  keys = set()
+  for where, part in _walk(value, ''):
+    if dataclasses.is_dataclass(part) and not isinstance(part, (nn.Module, Reference)):
+      hints = typing.get_type_hints(type(part), include_extras=True)
+      for field in dataclasses.fields(part):
+        if Execution() in getattr(hints[field.name], '__metadata__', ()):
+          keys.add(f'{where}.{field.name}'.removeprefix('.'))
+  return keys
 
 
 def _walk(value: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -68,6 +68,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def local_replicated() -> NamedSharding:
+  """Returns the sharding of arrays that every device of this host holds whole."""
+  return NamedSharding(Mesh(np.array(jax.local_devices()), ('device',)), PartitionSpec())
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of arrays whose rows are cut along `data` and `fsdp`."""
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))

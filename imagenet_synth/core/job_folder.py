@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from imagenet_synth.core.division import Worker
@@ -56,6 +56,8 @@ class JobFolder:
   path: pathlib.Path
   # keys of the section that may change while its work is kept: more of the same is wanted
   grows: Sequence[str]
+  # dotted keys of the section that may change at any time, as what comes of the job does not depend on them
+  execution: Collection[str]
 
   def __init__(
     self,
@@ -64,8 +66,10 @@ class JobFolder:
     config: dict[str, Any],
     worker: Worker = Worker(),
     grows: Sequence[str] = (),
+    execution: Collection[str] = (),
   ):
     self.workdir, self.name, self.config, self.worker, self.grows = workdir, name, config, worker, grows
+    self.execution = execution
     self.path = workdir / name
     self._inputs: dict[str, str] = {}
     self._data: dict[str, str] = {}
@@ -151,7 +155,7 @@ class JobFolder:
     path = self.path / 'config.json'
     if not path.exists():
       return {}
-    old, new = _flatten(read_json(path)), _flatten(self.config)
+    old, new = (_flatten(_without(config, self.execution)) for config in (read_json(path), self.config))
     pairs = {key: (old.get(key, _UNSET), new.get(key, _UNSET)) for key in sorted(old.keys() | new.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -199,7 +203,7 @@ class JobFolder:
     """Returns where this job's work comes from: versions of its config, inputs and data, code revision."""
     return {
       'job': self.name,
-      'config_hash': json_hash(self.config),
+      'config_hash': json_hash(_without(self.config, self.execution)),
       'inputs': dict(self._inputs),
       'data': dict(self._data),
       'revision': revision(),
@@ -255,6 +259,16 @@ def revision() -> str:
   except (OSError, subprocess.CalledProcessError):
     return 'unknown'
   return run.stdout.strip()
+
+
+def _without(value: Any, keys: Collection[str], where: str = '') -> Any:
+  """Returns a section without what it has at some dotted keys."""
+  if isinstance(value, dict):
+    below = {key: f'{where}.{key}' if where else key for key in value}
+    return {key: _without(of, keys, below[key]) for key, of in value.items() if below[key] not in keys}
+  if isinstance(value, list):
+    return [_without(of, keys, f'{where}[{i}]') for i, of in enumerate(value)]
+  return value
 
 
 def _flatten(value: Any, prefix: str = '') -> dict[str, Any]:

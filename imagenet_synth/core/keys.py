@@ -7,9 +7,12 @@ an image draws while it is sampled is made from `fold_in(its key, i)`.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-def image_keys(seed: int, stage: int, class_ids: jax.Array, indices: jax.Array) -> jax.Array:
+def image_keys(
+  seed: int, stage: int, class_ids: np.ndarray | jax.Array, indices: np.ndarray | jax.Array
+) -> jax.Array:
   """Returns a key for each image: typed keys [B].
 
   Args:

@@ -47,7 +47,7 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
 - License: {license_name}
 - Images: {manifest['num_images']:,} at each of {sizes}; {_per_class(manifest['class_counts'])} of each of
   {len(manifest['class_names']):,} classes. None of them is a photo: all were drawn by a diffusion model.
-- Plan: {manifest['plan']}. Seed {manifest['seed']}.
+- Plan: {manifest['plan']}. Seed {manifest['seed']}.{_reduced(manifest)}
 - Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in
   `manifest.json`. The `*.index` beside a shard says where its records are, and can be made anew.
 - TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`.
@@ -61,6 +61,12 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
 | --- | --- | --- | --- |
 {classes}
 """
+
+
+def _reduced(manifest: dict[str, Any]) -> str:
+  """Returns a sentence on the larger images that these were made from; '' if there are none."""
+  before = manifest.get('reduced_from')
+  return f'\n  Reduced from {before["size"]}x{before["size"]} of job `{before["samples"]}`.' if before else ''
 
 
 def _per_class(counts: list[int]) -> str:

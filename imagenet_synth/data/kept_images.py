@@ -19,7 +19,7 @@ from imagenet_synth.data.records import Record, ShardSource
 
 _PLAN = 'plan.json'
 # of a plan: what image files are like
-_FORM = ('image_format', 'quality')
+_FORM = ('image_format', 'jpeg_sizes', 'quality')
 
 
 def set_aside(path: pathlib.Path, plan: dict[str, Any]) -> None:
@@ -56,22 +56,22 @@ class KeptImages:
     for folder in sorted(self._path.iterdir()) if self._path.is_dir() else ():
       self._sets[int(folder.name)] = _KeptSet(ShardSource(sorted(folder.glob('*.tfrecord'))))
 
-  def find(self, wanted: Mapping[str, Any], sizes: Iterable[int]) -> dict[int, Record] | None:
-    """Returns the record of each size of an image that would be drawn so; None if not all are there.
+  def find(self, wanted: Mapping[str, Any], sizes: Iterable[int]) -> dict[int, int] | None:
+    """Returns where an image that would be drawn so is at each size, for `read`; None if not all are there.
 
     Args:
       wanted: the fields of `Record` but the image.
       sizes: heights of the images.
     """
-    records = {}
     if not self._sets.keys() >= set(sizes):
       return None
-    for size in sizes:
-      example = self._sets[size].find(wanted)
-      if example is None or _drawn_by(example) != _drawn_by(wanted):
-        return None
-      records[size] = Record(example['image'], encoded=example['encoded'], **wanted)
-    return records
+    rows = {size: self._sets[size].find(wanted) for size in sizes}
+    return {size: row for size, row in rows.items() if row is not None} if None not in rows.values() else None
+
+  def read(self, size: int, row: int, wanted: Mapping[str, Any]) -> Record:
+    """Returns the record of an image that `find` has found, as one of the data set that is being made."""
+    example = self._sets[size].source[row]
+    return Record(example['image'], encoded=example['encoded'], **wanted)
 
   def delete(self) -> None:
     """Deletes what was set aside, when all that is wanted is there."""
@@ -82,7 +82,7 @@ class _KeptSet:
   """The images of one size: 16 bytes of memory for each, and one of each class is read to know its name."""
 
   def __init__(self, source: ShardSource):
-    self._source = source
+    self.source = source
     labels, indices = source.places()
     keys = _key(labels, indices)
     # the images in the order of their keys
@@ -92,8 +92,8 @@ class _KeptSet:
     named = zip(first_labels.tolist(), firsts.tolist())
     self._labels = {_class_id(source.fields(row)): label for label, row in named}
 
-  def find(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the example of the same class and number within it; None if there is none."""
+  def find(self, wanted: Mapping[str, Any]) -> int | None:
+    """Returns the row of the image that would be drawn so; None if there is none. No image is decoded."""
     # not the label that is wanted: it changes when classes are added
     label = self._labels.get(_class_id(wanted))
     if label is None:
@@ -102,7 +102,8 @@ class _KeptSet:
     place = int(np.searchsorted(self._keys, key))
     if place == len(self._keys) or self._keys[place] != key:
       return None
-    return self._source[int(self._rows[place])]
+    row = int(self._rows[place])
+    return row if _drawn_by(self.source.fields(row)) == _drawn_by(wanted) else None
 
 
 def _key(labels: Any, indices: Any) -> Any:

@@ -1,19 +1,22 @@
-"""Generated images in TFRecord shards: a shard is written as a whole, and read in any order."""
+"""Generated images in TFRecord shards: a shard is there whole or not at all, and is read in any order."""
 
+import collections
+import contextlib
 import functools
 import hashlib
 import io
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from tensorflow.core.example import example_pb2, feature_pb2
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_atomic
+from imagenet_synth.core.files import open_atomic, write_atomic
 from imagenet_synth.data import shard_index, tfrecord
 from imagenet_synth.data.decode import as_picture, decode_image
 from imagenet_synth.data.shard_index import ShardIndex, index_path, missing_shard
@@ -21,6 +24,8 @@ from imagenet_synth.data.source import Examples
 
 # of one source: the usual limit of a process is 1,024 files, that of some systems 256
 _MAX_OPEN_FILES = 64
+# images of a shard that wait to be encoded and written: 85 of 1024x1024
+_MAX_PENDING_BYTES = 2**28
 
 
 class Record(NamedTuple):
@@ -72,6 +77,34 @@ def shard_name(shard: int, num_shards: int) -> str:
   return f'train-{shard:05d}-of-{num_shards:05d}.tfrecord'
 
 
+@contextlib.contextmanager
+def open_shard(
+  path: pathlib.Path, image_format: str = 'png', quality: int = 95, keep_hash: bool = False
+) -> Iterator[Callable[[Record], None]]:
+  """Opens a shard to be written, and yields a function that appends a record to it.
+
+  The shard is there, whole, when the context has ended without an error, and its index beside it; equal
+  records give equal bytes. Images are encoded in threads. A few of them are in memory, however many records
+  there are.
+
+  Args:
+    path: the shard's file; its folder is made if it is not there.
+    image_format: 'png' or 'jpeg'.
+    quality: of JPEG, up to 100.
+    keep_hash: write the shard's hash beside it as well, for `shard_hash`.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open_atomic(path) as file:
+    writer = _Writer(file, image_format, quality)
+    yield writer.append
+    writer.write_all()
+    # first: a process that is killed meanwhile must not leave the index of the shard that was there before
+    index_path(path).unlink(missing_ok=True)
+  shard_index.write_index(path, ShardIndex.of(writer.places))
+  if keep_hash:
+    _keep_hash(path, writer.digest.hexdigest())
+
+
 def write_shard(
   path: pathlib.Path,
   records: Iterable[Record],
@@ -79,26 +112,54 @@ def write_shard(
   quality: int = 95,
   keep_hash: bool = False,
 ) -> None:
-  """Writes a shard atomically, and its index beside it; equal records give equal bytes.
+  """Writes a shard of some records, in order: see `open_shard`."""
+  with open_shard(path, image_format, quality, keep_hash) as append:
+    for record in records:
+      append(record)
 
-  Args:
-    path: the shard's file; its folder is made if it is not there.
-    records: the images, in order.
-    image_format: 'png' or 'jpeg'.
-    quality: of JPEG, up to 100.
-    keep_hash: write the shard's hash beside it as well, for `shard_hash`.
+
+class _Writer:
+  """What is appended to a file that is open for writing.
+
+  Attributes:
+    places: of each record that is in the file, its end, label and number within its class.
+    digest: the SHA-256 of what is in the file.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  file, places = io.BytesIO(), []
-  for record in records:
-    file.write(tfrecord.framed(_encode(record, image_format, quality)))
-    places.append((file.tell(), record.label, record.index))
-  # first: a process that is killed meanwhile must not leave the index of the shard that was there before
-  index_path(path).unlink(missing_ok=True)
-  write_atomic(path, file.getvalue())
-  shard_index.write_index(path, ShardIndex.of(places))
-  if keep_hash:
-    _keep_hash(path, file.getvalue())
+
+  def __init__(self, file: BinaryIO, image_format: str, quality: int):
+    self.places: list[tuple[int, int, int]] = []
+    self.digest = hashlib.sha256()
+    self._file, self._form = file, (image_format, quality)
+    # records whose images are being encoded, in order
+    self._pending: collections.deque[tuple[Record, Future[bytes]]] = collections.deque()
+    self._pending_bytes = 0
+
+  def append(self, record: Record) -> None:
+    """Takes a record, which will stand behind those that were taken before."""
+    self._pending.append((record, _encoders().submit(_encode, record, *self._form)))
+    self._pending_bytes += record.image.nbytes
+    while self._pending and (self._pending[0][1].done() or self._pending_bytes > _MAX_PENDING_BYTES):
+      self._write_first()
+
+  def write_all(self) -> None:
+    """Writes all records that were taken."""
+    while self._pending:
+      self._write_first()
+
+  def _write_first(self) -> None:
+    record, encoded = self._pending.popleft()
+    self._pending_bytes -= record.image.nbytes
+    data = tfrecord.framed(encoded.result())
+    self._file.write(data)
+    self.digest.update(data)
+    end = self.places[-1][0] if self.places else 0
+    self.places.append((end + len(data), record.label, record.index))
+
+
+@functools.cache
+def _encoders() -> ThreadPoolExecutor:
+  """Returns the threads that encode images, as many as there are cores: Pillow does it without the lock."""
+  return ThreadPoolExecutor(os.cpu_count())
 
 
 def hash_path(shard: pathlib.Path) -> pathlib.Path:
@@ -112,12 +173,13 @@ def shard_hash(path: pathlib.Path) -> str:
   Where it is not kept beside the shard, as after a kill between the two, it is computed and kept now.
   """
   if not hash_path(path).exists():
-    _keep_hash(path, path.read_bytes())
+    with open(path, 'rb') as file:
+      _keep_hash(path, hashlib.file_digest(file, 'sha256').hexdigest())
   return hash_path(path).read_text().split()[0]
 
 
-def _keep_hash(path: pathlib.Path, data: bytes) -> None:
-  write_atomic(hash_path(path), f'{hashlib.sha256(data).hexdigest()}  {path.name}\n')
+def _keep_hash(path: pathlib.Path, digest: str) -> None:
+  write_atomic(hash_path(path), f'{digest}  {path.name}\n')
 
 
 class ShardSource(Examples):

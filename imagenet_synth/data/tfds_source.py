@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash
+from imagenet_synth.core.files import json_hash, read_arrays, write_arrays
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import digits, glyphs, mnist5k
 from imagenet_synth.data.class_names import imagenet_names
@@ -100,6 +100,8 @@ class TfdsSource(Source):
   class_names: tuple[str, ...]
   # the folder of all data sets that it was found in
   data_dir: str
+  # the file in which the labels are kept once they have been read; None to read them each time
+  labels_path: pathlib.Path | None = None
   # the shorter side of `image` in pixels, where all have the same size
   side: int | None = None
 
@@ -109,12 +111,16 @@ class TfdsSource(Source):
     return tfds_version(self.name, len(self))
 
   def labels(self) -> np.ndarray:
-    """Returns the label of each example, int32 [N]; reads all records, but decodes none."""
+    """Returns the label of each example, int32 [N]; reads all records once, but decodes none."""
+    if self.labels_path is not None and self.labels_path.exists():
+      return read_arrays(self.labels_path)['labels']
     labels = np.empty(len(self), np.int32)
     with progress(len(self), f'reading the classes of {self.name}') as bar:
       for index in range(len(self)):
         labels[index] = self.records[index]['label']
         bar.update()
+    if self.labels_path is not None:
+      write_arrays(self.labels_path, labels=labels)
     return labels
 
   def sides(self, cache_dir: pathlib.Path) -> Sides:
@@ -291,4 +297,5 @@ def tfds_source(name: str, split: str, data_dir: str | os.PathLike[str], **build
     ) from error
   class_names = tuple(features['label'].names) if 'label' in features else ()
   channels = {key: features[key].shape[-1] for key in images}
-  return TfdsSource(f'{name} {split}', records, channels, class_names, data_dir, _side_of_all(features))
+  side = _side_of_all(features)
+  return TfdsSource(f'{name} {split}', records, channels, class_names, data_dir, side=side)

@@ -89,7 +89,9 @@ def _fault(path: pathlib.Path, expected_hash: str | None, wanted: list[tuple[Any
   if expected_hash is None:
     # it is told with those that are not of the plan
     return None
-  if hashlib.sha256(path.read_bytes()).hexdigest() != expected_hash:
+  with open(path, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  if digest != expected_hash:
     return 'was altered or cut off: its SHA-256 is not that of the manifest'
   try:
     source = ShardSource([path])

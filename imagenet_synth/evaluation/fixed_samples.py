@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from imagenet_synth.cascade import Cascade, TextStates, TrainedStage
-from imagenet_synth.core import images
 from imagenet_synth.core.files import read_arrays, write_arrays
 
 # images that are drawn between two writes to disk
@@ -30,8 +29,8 @@ class FixedSamples:
   labels: np.ndarray
   # the number of each image within its class, int [N]
   indices: np.ndarray
-  # images sampled at a time, over all devices of this host
-  batch_size: int
+  # images sampled at a time, over all devices of this host; None to leave it to the devices' memory
+  batch_size: int | None
   # the folder in which `low_res` holds what the stages below have drawn
   path: pathlib.Path
 
@@ -48,8 +47,11 @@ class FixedSamples:
     `on_batch` is called with the number of images of each batch.
     """
     cascade = Cascade([trained], self.text, self.seed, self.batch_size, first_stage=len(self.below))
-    (drawn,) = cascade.sample(self.labels[rows], self.indices[rows], self._low_res(rows), on_batch)
-    return np.asarray(images.to_uint8(drawn))
+    pictures = []
+    for drawn in cascade.sample(self.labels[rows], self.indices[rows], self._low_res(rows)):
+      pictures.append(drawn.pixels[-1])
+      on_batch(drawn.num_images)
+    return np.concatenate(pictures)
 
   def clean(self) -> None:
     """Deletes what the stages below have drawn, when no more images are to be drawn."""
@@ -62,6 +64,6 @@ class FixedSamples:
     path = self.path / 'low_res' / f'{rows.start:09d}-{rows.stop:09d}.npz'
     if not path.exists():
       cascade = Cascade(self.below, self.text, self.seed, self.batch_size)
-      drawn = cascade.sample(self.labels[rows], self.indices[rows])
-      write_arrays(path, images=drawn[-1])
+      batches = cascade.sample(self.labels[rows], self.indices[rows])
+      write_arrays(path, images=np.concatenate([drawn.exact for drawn in batches]))
     return read_arrays(path)['images']

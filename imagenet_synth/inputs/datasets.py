@@ -245,8 +245,13 @@ class TfdsReader(Reader):
     return tfds_contents(config.name, directory, config.options)
 
   def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
-    """Returns the split, and prepares the data set where it is missing and can be prepared."""
-    return tfds_source(config.name, config.split, directory, **config.options)
+    """Returns the split, and prepares the data set where it is missing and can be prepared.
+
+    Its labels, for which all records must be read, are kept: of ImageNet, these are 140 GB.
+    """
+    source = tfds_source(config.name, config.split, directory, **config.options)
+    what = [str(directory.resolve()), config.options, source.version, list(source.class_names)]
+    return dataclasses.replace(source, labels_path=cache_dir / f'labels-{json_hash(what)}.npz')
 
   def state(
     self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path

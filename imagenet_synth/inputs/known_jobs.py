@@ -67,6 +67,11 @@ class MakesWeights(Protocol):
 class MakesSamples(Protocol):
   """The configuration of a job that makes `Samples`: what it tells before the job runs."""
 
+  @property
+  def reduced_from(self) -> Reference | None:
+    """Returns the job whose images were made smaller, in the same order; None if they are drawn here."""
+    ...
+
   def image_sizes(self, jobs: KnownJobs) -> tuple[int, ...]:
     """Returns the sizes of the images that the job writes: their height and width."""
     ...

@@ -121,7 +121,7 @@ class Mixture:
       if self.relabel is not None:
         self.relabel.require_samples(self.synthetic, jobs, f'{key}.relabel')
       field, what, channels = 'synthetic', str(self.synthetic), self.synthetic.channels(jobs)
-      num = jobs.of(self.synthetic).num_images(jobs)
+      num = self.synthetic.num_images(jobs)
     elif self.stand_in is not None:
       known = self.stand_in.contents(jobs.workdir, f'{key}.stand_in')
       if known.class_names == ():

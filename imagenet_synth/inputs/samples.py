@@ -13,9 +13,9 @@ from imagenet_synth.inputs.known_jobs import KnownJobs, MakesSamples
 class SampleSet(NamedTuple):
   """A generated data set."""
 
-  # the generate job's folder
+  # the folder of the job that has written it
   path: pathlib.Path
-  # manifest.json, as `jobs/generate.py` has written it
+  # manifest.json, as `jobs/generate.py` or `jobs/reduce.py` has written it
   manifest: dict[str, Any]
 
   @property
@@ -48,9 +48,9 @@ class SampleSet(NamedTuple):
 
 
 class Samples(Reference):
-  """A reference to the images of a generate job."""
+  """A reference to the images of a generate job, or of a job that has reduced them."""
 
-  kinds: ClassVar[tuple[str, ...]] = ('generate',)
+  kinds: ClassVar[tuple[str, ...]] = ('generate', 'reduce')
 
   def open(self, folder: JobFolder) -> SampleSet:
     """Returns the data set that the job has written.
@@ -76,6 +76,17 @@ class Samples(Reference):
     """Returns the sizes of the images as the configurations have them."""
     maker: MakesSamples = jobs.of(self)
     return maker.image_sizes(jobs)
+
+  def num_images(self, jobs: KnownJobs) -> int | None:
+    """Returns how many images of each size there will be; None if only the data set tells it."""
+    maker: MakesSamples = jobs.of(self)
+    return maker.num_images(jobs)
+
+  def drawn_by(self, jobs: KnownJobs) -> 'Samples':
+    """Returns the generate job that draws the images, whether or not they are reduced afterwards."""
+    maker: MakesSamples = jobs.of(self)
+    before = maker.reduced_from
+    return self if before is None else Samples(before.name).drawn_by(jobs)
 
   def class_names(self, jobs: KnownJobs) -> tuple[str, ...] | None:
     """Returns the classes as the configurations have them; None if only the data set tells them."""

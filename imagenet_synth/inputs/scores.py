@@ -80,7 +80,8 @@ class Scores(Reference):
   def require_samples(self, samples: Samples, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` for `key` if the scores are of other images than `samples`."""
     scored = jobs.of(self).samples
-    if scored != samples:
+    # reduced images are those that they were made from, in the same order
+    if scored.drawn_by(jobs) != samples.drawn_by(jobs):
       raise Invalid(key, f'is {self}, which scores the images of {scored}, not of {samples}')
 
   def predicted(self, folder: JobFolder) -> np.ndarray:

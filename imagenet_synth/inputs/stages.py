@@ -1,18 +1,20 @@
 """Trained stages of the cascade: the weights that one job hands to another, and how they are sampled."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage, sampling_dtypes
 from imagenet_synth.core.checkpoint import load_ema
-from imagenet_synth.core.config import Invalid, Reference, build
+from imagenet_synth.core.config import Count, Execution, Invalid, Reference, build
+from imagenet_synth.core.devices import local_replicated
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import on_every_host
@@ -128,6 +130,8 @@ class StageUse:
   sampler: SamplerSettings = SamplerSettings()
   # a sweep whose best settings override those of `sampler`
   tuned_by: Sweep | None = None
+  # images sampled at a time, over all devices of a host; what the job says of all stages if not given
+  batch_size: Annotated[Count | None, Execution()] = None
 
   def tuned(self, folder: JobFolder) -> dict[str, Any]:
     """Returns the settings that were found by sweeping, by name; none without `tuned_by`."""
@@ -183,25 +187,46 @@ def check_stage(use: StageUse, below: Stage | None, text: Text, jobs: KnownJobs,
 
 
 def load_variables(weights: StageWeights) -> Any:
-  """Returns the averaged weights of a checkpoint, whole on every device of this host.
+  """Returns the averaged weights of a checkpoint, whole on every device of this host, as they are sampled.
+
+  What the network computes with in 16 bits takes no more: see `sampling_dtypes`.
 
   Raises:
     InputError: the checkpoint is not there, or does not fit the stage.
   """
+  return jax.device_put(_for_sampling(_read(weights), weights), local_replicated())
+
+
+def _read(weights: StageWeights) -> Any:
+  """Returns the averaged weights of a checkpoint in the host's memory, in float32."""
   objective = DiffusionObjective(weights.stage, weights.text_size)
-  abstract = jax.eval_shape(objective.init, jax.random.key(0))
-  like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=_local()), nn.unbox(abstract))
+  abstract = nn.unbox(jax.eval_shape(objective.init, jax.random.key(0)))
+  # arrays of one number, broadcast: they take no memory, and are read as arrays of numpy
+  like = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), abstract)
   return load_ema(weights.checkpoints, weights.step, like)
 
 
-def load_stage(use: StageUse, folder: JobFolder) -> tuple[TrainedStage, dict[str, Any]]:
+def _for_sampling(variables: Any, weights: StageWeights) -> Any:
+  """Returns weights in the host's memory in dtypes that take as little as sampling needs."""
+  dtypes = sampling_dtypes(weights.stage, weights.text_size)
+  return jax.tree.map(lambda a, dtype: a.astype(dtype), variables, dtypes)
+
+
+def load_stage(
+  use: StageUse, folder: JobFolder, on_devices: bool = True
+) -> tuple[TrainedStage, dict[str, Any]]:
   """Returns the stage with its weights, and their origin as JSON holds it.
+
+  Args:
+    use: the stage and how it is sampled.
+    folder: of the job that samples it.
+    on_devices: whether the weights are put whole on every device of this host, or stay in the host's memory.
 
   Raises:
     InputError: a job that is read has not been run to its end, or the checkpoint does not fit the stage.
   """
   weights = use.weights.open(folder)
-  variables = load_variables(weights)
+  variables = _read(weights)
   settings = dataclasses.replace(use.sampler, **use.tuned(folder))
   origin = {
     'weights': use.weights.name,
@@ -211,25 +236,68 @@ def load_stage(use: StageUse, folder: JobFolder) -> tuple[TrainedStage, dict[str
     'checkpoint_hash': tree_hash(variables),
     'sampler': dataclasses.asdict(settings),
   }
-  return TrainedStage(weights.stage, variables, settings), origin
+  variables = _for_sampling(variables, weights)
+  if on_devices:
+    variables = jax.device_put(variables, local_replicated())
+  return TrainedStage(weights.stage, variables, settings, use.batch_size), origin
 
 
 def load_cascade(
-  uses: tuple[StageUse, ...], folder: JobFolder
+  uses: tuple[StageUse, ...], folder: JobFolder, on_devices: bool = True
 ) -> tuple[list[TrainedStage], list[dict[str, Any]]]:
   """Returns the stages in order, base first, and the origin of each: see `load_stage`."""
-  loaded = [load_stage(use, folder) for use in uses]
+  loaded = [load_stage(use, folder, on_devices) for use in uses]
   return [trained for trained, _ in loaded], [origin for _, origin in loaded]
 
 
 def local_replicas(variables: Any) -> Any:
-  """Returns the variables whole on every device of this host, as the pmapped samplers take them.
+  """Returns the variables whole on every device of this host, as the pmapped networks take them.
 
   With several processes, all of them must call it.
   """
-  return jax.device_put(on_every_host(variables), _local())
+  return jax.device_put(on_every_host(variables), local_replicated())
 
 
-def _local() -> NamedSharding:
-  """Returns the sharding of arrays that every device of this host holds whole."""
-  return NamedSharding(Mesh(np.array(jax.local_devices()), ('device',)), PartitionSpec())
+def sampling_replicas(variables: Any, stage: Stage, text_size: int) -> Any:
+  """Returns the averaged weights of a training run as `load_variables` would.
+
+  They are cast where they are, and put together on the devices. Those that each device holds whole, and that
+  sampling needs in the dtype that they have, are not copied. With several processes, all must call it.
+
+  Args:
+    variables: laid out over the mesh of the run.
+    stage: what they are of.
+    text_size: D, the width of the text states.
+  """
+  leaves, structure = jax.tree.flatten(variables)
+  dtypes = jax.tree.leaves(sampling_dtypes(stage, text_size))
+  changed = [
+    i for i, leaf in enumerate(leaves) if leaf.dtype != dtypes[i] or not leaf.sharding.is_fully_replicated
+  ]
+  if changed:
+    put_together = _cast_whole(tuple(dtypes[i] for i in changed), tuple(leaves[i].sharding for i in changed))
+    for i, leaf in zip(changed, put_together([leaves[i] for i in changed])):
+      leaves[i] = leaf
+  return jax.tree.unflatten(structure, [_own(leaf) for leaf in leaves])
+
+
+@functools.lru_cache(maxsize=4)
+def _cast_whole(dtypes: tuple[Any, ...], shardings: tuple[NamedSharding, ...]) -> Any:
+  """Returns a function of arrays, laid out so, that gives them to every device whole and in other dtypes."""
+
+  def cast(arrays: list[jax.Array]) -> list[jax.Array]:
+    # what goes from device to device is what was cast
+    return [
+      jax.lax.with_sharding_constraint(array.astype(dtype), sharding)
+      for array, dtype, sharding in zip(arrays, dtypes, shardings)
+    ]
+
+  return jax.jit(cast, out_shardings=NamedSharding(shardings[0].mesh, PartitionSpec()))
+
+
+def _own(array: jax.Array) -> jax.Array:
+  """Returns an array that all devices hold whole as one of this host's devices alone; nothing is copied."""
+  parts = {shard.device: shard.data for shard in array.addressable_shards}
+  return jax.make_array_from_single_device_arrays(
+    array.shape, local_replicated(), [parts[device] for device in jax.local_devices()]
+  )

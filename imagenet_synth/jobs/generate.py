@@ -1,29 +1,27 @@
 """The generate job: class-balanced images are drawn and written, as TFRecord shards of each size.
 
-Shard s is a pure function of (config, weights, s). It is written to a temporary name, synced and
-renamed, so it exists whole or not at all; running again makes what is missing. Several workers can share
-the shards; the one that finds all of them there ends the job.
+Shard s is a pure function of (config, weights, s). It is written to a temporary name as its images come,
+synced and renamed, so it exists whole or not at all; running again makes what is missing. Memory holds a few
+batches of images, whatever the size of a shard. Several workers can share the shards; the one that finds all
+of them there ends the job.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from imagenet_synth.cascade import Cascade
-from imagenet_synth.core import images
-from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range, Seed
-from imagenet_synth.core.files import write_json
+from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Range, Seed
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data import dataset_card, tfds_metadata
+from imagenet_synth.data import sample_folder
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
-from imagenet_synth.data.records import Record, shard_hash, write_shard
-from imagenet_synth.data.shard_index import load_indices
+from imagenet_synth.data.records import Record, open_shard
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
@@ -38,6 +36,8 @@ class Config:
 
   # more images, or more classes, can be asked for later: those that are there are kept
   grows: ClassVar[tuple[str, ...]] = ('per_class', 'times_real')
+  # the job whose images were made smaller: none, they are drawn here
+  reduced_from: ClassVar[None] = None
 
   # the cascade, base first
   stages: Annotated[tuple[StageUse, ...], NotEmpty()]
@@ -47,8 +47,12 @@ class Config:
   dataset: DatasetConfig
   # images in a shard
   shard_size: Count
-  # images sampled at a time, over all devices of a host
-  batch_size: Count
+  # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
+  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  batch_size: Annotated[Count | None, Execution()] = None
+  # whether the weights of one stage alone are on the devices, where those of all don't fit: each stage
+  # samples a whole shard before the next one begins, whose small images are in the host's memory meanwhile
+  stage_by_stage: Annotated[bool, Execution()] = False
   # the number of images of each class
   per_class: Count | None = None
   # the number of images of each class as a multiple of what `dataset` has of it
@@ -57,6 +61,8 @@ class Config:
   keep: Annotated[tuple[Count, ...], NotEmpty(), Distinct()] | None = None
   # the format of the image files in the records
   image_format: Literal['png', 'jpeg'] = 'png'
+  # sizes whose images are JPEG files, where those of the others are PNG
+  jpeg_sizes: Annotated[tuple[Count, ...], Distinct()] = ()
   # the quality of JPEG files
   quality: Annotated[int, Range(low=1, high=95)] = 95
   # the license that the data set's card states
@@ -65,11 +71,13 @@ class Config:
   seed: Seed = 0
 
   def validate(self) -> None:
-    """Raises `Invalid` unless exactly one of `per_class` and `times_real` is given."""
+    """Raises `Invalid` unless exactly one of `per_class` and `times_real` is given, and one format a size."""
     if (self.per_class is None) == (self.times_real is None):
       raise Invalid(
         'per_class', f'is {self.per_class} and times_real is {self.times_real}; give one of the two'
       )
+    if self.jpeg_sizes and self.image_format == 'jpeg':
+      raise Invalid('jpeg_sizes', "is set, but image_format is 'jpeg' for all sizes; leave one out")
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the stages, the text, the data and the sizes don't fit each other."""
@@ -77,10 +85,18 @@ class Config:
     for i, size in enumerate(self.keep or ()):
       if size not in made:
         raise Invalid(f'keep[{i}]', f'is {size}, the cascade makes {", ".join(map(str, made))}')
+    for i, size in enumerate(self.jpeg_sizes):
+      if size not in (self.keep or made):
+        written = ', '.join(map(str, self.keep or made))
+        raise Invalid(f'jpeg_sizes[{i}]', f'is {size}, the sizes that are written are {written}')
     contents = self.dataset.contents(jobs.workdir, 'dataset')
     if contents.class_names == ():
       raise Invalid('dataset.name', f'is {self.dataset.name!r}, which has no classes')
     self.text.require_classes(contents.class_names, jobs, 'text')
+
+  def format_of(self, size: int) -> str:
+    """Returns the format of the image files of a size."""
+    return 'jpeg' if size in self.jpeg_sizes else self.image_format
 
   def image_sizes(self, jobs: KnownJobs) -> tuple[int, ...]:
     """Returns the sizes of the images that are written."""
@@ -108,7 +124,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   source = config.dataset.open(folder, uses='classes' if config.per_class is not None else 'images')
   text = config.text.open(folder).of_classes(source.class_names, str(config.dataset))
   counts = _class_counts(config, source)
-  stages, origins = load_cascade(config.stages, folder)
+  stages, origins = load_cascade(config.stages, folder, on_devices=not config.stage_by_stage)
   origins = [origin | {'encoder': text.encoder} for origin in origins]
   sizes = list(config.keep or (trained.stage.size for trained in stages))
   shards = plan_shards(folder.path, counts, sizes, config.shard_size)
@@ -123,32 +139,23 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     'shard_size': config.shard_size,
     'image_format': config.image_format,
     'quality': config.quality,
+    # not where it is empty: a data set that grows knows images by what its plan says of their form
+    **({'jpeg_sizes': sorted(config.jpeg_sizes)} if config.jpeg_sizes else {}),
     'plan': 'the images of each class are spread evenly, so that a prefix keeps the ratio of the classes',
   }
   if is_first():
     set_aside(folder.path, plan)
   wait_for_all(f'{folder.name}: plan')
   kept = KeptImages(folder.path)
-  cascade = Cascade(stages, text.states, config.seed, config.batch_size)
+  cascade = Cascade(stages, text.states, config.seed, config.batch_size, stage_by_stage=config.stage_by_stage)
   _make_missing(config, folder, cascade, text, origins, shards, kept)
   wait_for_all(folder.name)
   folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
-  hashes = {
-    str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards} for size in sizes
-  }
-  manifest = {'origin': folder.origin, **plan, 'shards': hashes}
+  manifest = {'origin': folder.origin, **plan, 'shards': sample_folder.hashes_by_size(shards)}
   if is_first():
-    for size in sizes:
-      # those that a kill has left out are made: whoever reads the data set may not be able to write there
-      for _ in load_indices([shard.files[size] for shard in shards]):
-        pass
-      lengths = [len(shard) for shard in shards]
-      channels = stages[0].stage.channels
-      tfds_metadata.write(folder.path / str(size), lengths, channels, text.class_names)
-    write_json(folder.path / 'manifest.json', manifest)
-    dataset_card.write(folder.path, manifest, config.license)
+    sample_folder.finish(folder.path, shards, manifest, stages[0].stage.channels, config.license)
     kept.delete()
-  return {key: manifest[key] for key in ('stages', 'sizes', 'class_counts', 'num_images', 'shards')}
+  return {key: manifest[key] for key in sample_folder.SUMMARY}
 
 
 def _class_counts(config: Config, source: Source) -> list[int]:
@@ -156,7 +163,13 @@ def _class_counts(config: Config, source: Source) -> list[int]:
   if config.per_class is not None:
     return [config.per_class] * len(source.class_names)
   assert config.times_real is not None
-  return (config.times_real * source.class_counts()).tolist()
+  # the first process reads the classes, and leaves them for the others
+  if not is_first():
+    wait_for_all('class counts')
+  counts = source.class_counts()
+  if is_first():
+    wait_for_all('class counts')
+  return (config.times_real * counts).tolist()
 
 
 def _make_missing(
@@ -168,9 +181,7 @@ def _make_missing(
   shards: Sequence[Shard],
   kept: KeptImages,
 ) -> None:
-  """Makes this worker's shards, but those that are there; the next is sampled while one is written."""
-  mine = folder.worker.part(shards)
-  written: Future[None] | None = None
+  """Makes this worker's shards, but those that are there."""
 
   def fields(label: int, index: int) -> dict[str, Any]:
     """Returns a record but its image."""
@@ -185,38 +196,38 @@ def _make_missing(
       'stages': origins,
     }
 
-  with progress(sum(map(len, mine)), folder.name) as bar, ThreadPoolExecutor(1) as writer:
+  mine = folder.worker.part(shards)
+  with progress(sum(map(len, mine)), folder.name) as bar:
     for shard in mine:
       if shard.is_there:
         bar.update(len(shard))
         continue
       wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]
-      found = [kept.find(of, shard.files) for of in wanted]
-      rows = np.array([row for row, records in enumerate(found) if records is None], int)
-      bar.update(len(shard) - len(rows))
-      drawn = {}
-      if len(rows):
-        sampled = cascade.sample(shard.labels[rows], shard.indices[rows], on_batch=bar.update)
-        drawn = {of.stage.size: pictures for of, pictures in zip(cascade.stages, sampled)}
-      if written:
-        written.result()
-      written = writer.submit(_write, config, shard, wanted, found, rows, drawn)
-    if written:
-      written.result()
+      with contextlib.ExitStack() as stack:
+        append = {
+          size: stack.enter_context(open_shard(path, config.format_of(size), config.quality, keep_hash=True))
+          for size, path in shard.files.items()
+        }
+        for records in _records(cascade, shard, wanted, kept):
+          for size in append:
+            append[size](records[size])
+          bar.update()
 
 
-def _write(
-  config: Config,
-  shard: Shard,
-  wanted: Sequence[dict[str, Any]],
-  found: Sequence[dict[int, Record] | None],
-  rows: np.ndarray,
-  drawn: dict[int, np.ndarray],
-) -> None:
-  """Writes the shard of each size: what was found, and what was drawn for the other `rows`."""
-  for size, path in shard.files.items():
-    records = [of[size] if of else None for of in found]
-    if len(rows):
-      for row, picture in zip(rows.tolist(), np.asarray(images.to_uint8(drawn[size]))):
-        records[row] = Record(picture, **wanted[row])
-    write_shard(path, [of for of in records if of], config.image_format, config.quality, keep_hash=True)
+def _records(
+  cascade: Cascade, shard: Shard, wanted: Sequence[dict[str, Any]], kept: KeptImages
+) -> Iterator[dict[int, Record]]:
+  """Yields the records of each image of a shard, by their size: those that are kept, and the others drawn."""
+  found = [kept.find(of, shard.files) for of in wanted]
+  rows = np.array([row for row, places in enumerate(found) if places is None], int)
+  sizes = [trained.stage.size for trained in cascade.stages]
+  drawn = (
+    dict(zip(sizes, pixels))
+    for batch in cascade.sample(shard.labels[rows], shard.indices[rows])
+    for pixels in zip(*batch.pixels)
+  )
+  for of, places in zip(wanted, found):
+    if places is None:
+      yield {size: Record(pixels, **of) for size, pixels in next(drawn).items()}
+    else:
+      yield {size: kept.read(size, row, of) for size, row in places.items()}

@@ -9,7 +9,7 @@ import shutil
 from typing import Annotated, Any, Literal
 
 from imagenet_synth.cascade import SamplerSettings, Stage
-from imagenet_synth.core.config import Count, Distinct, Invalid, Seed, parts
+from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, Seed, parts
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig
@@ -53,8 +53,9 @@ class Config:
   reference: DatasetConfig
   # samples of each class (the paper: 10K in all)
   per_class: Count
-  # images sampled at a time, over all devices
-  batch_size: Count
+  # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
+  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  batch_size: Annotated[Count | None, Execution()] = None
   # the stages that feed the one that is compared, base first
   below: tuple[StageUse, ...] = ()
   # jobs whose weights, of the same stage, can be chosen as well, such as what fine-tuning has started from

@@ -11,7 +11,7 @@ import math
 from typing import Annotated, Any
 
 from imagenet_synth.cascade import SamplerSettings
-from imagenet_synth.core.config import Count, Invalid, NotEmpty, Range, Seed, build
+from imagenet_synth.core.config import Count, Execution, Invalid, NotEmpty, Range, Seed, build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.core.job_folder import JobFolder
@@ -73,11 +73,12 @@ class Config:
   references: References
   # samples of each class in a trial
   per_class: Count
-  # images sampled at a time, over all devices
-  batch_size: Count
   # the figure by which the best trial is chosen: the lowest FID, or the highest CAS; no later classify job
   # tests on the images that it is against
   choose: str
+  # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
+  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  batch_size: Annotated[Count | None, Execution()] = None
   # feature statistics from elsewhere that samples are compared with, too, by name
   statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
   # how a classifier is trained on a trial's samples, for CAS; CAS is left out if not given

@@ -53,7 +53,7 @@ from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.stages import StageWeights, local_replicas
+from imagenet_synth.inputs.stages import StageWeights, sampling_replicas
 from imagenet_synth.inputs.text import NO_PROMPT, EmbeddedText, JoinedText, Text, join
 from imagenet_synth.models.network import DType
 from imagenet_synth.train.loop import SAVE_MINUTES, fit
@@ -411,7 +411,8 @@ def _preview_fn(
     low_res = np.asarray(images.downsample(images.to_float(originals), stage.low_res_size))
 
   def draw(step: int, state: TrainState, writer: MetricWriter) -> None:
-    trained = TrainedStage(stage, local_replicas(state.sampling_variables), config.sampler)
+    variables = sampling_replicas(state.sampling_variables, stage, text.shape[1])
+    trained = TrainedStage(stage, variables, config.sampler)
     if not is_first():
       return
     # a row of text for each image, so that every image is its own "class" to the sampler
@@ -419,7 +420,7 @@ def _preview_fn(
     cascade = Cascade([trained], chosen, seed=0, batch_size=len(rows))
     (drawn,) = cascade.sample(np.arange(len(rows)), indices, low_res)
     path = folder.path / 'samples' / f'{step:06d}.png'
-    picture = save_grid(path, np.asarray(images.to_uint8(drawn)), config.columns, min_size=32)
+    picture = save_grid(path, drawn.pixels[-1], config.columns, min_size=32)
     writer.write_images(step, {'samples': picture[None]})
 
   return draw

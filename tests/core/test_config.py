@@ -9,6 +9,7 @@ import pytest
 from imagenet_synth.core.config import (
   Count,
   Distinct,
+  Execution,
   Invalid,
   NonNegative,
   NonNegativeInt,
@@ -22,6 +23,7 @@ from imagenet_synth.core.config import (
   Seed,
   build,
   build_one_of,
+  execution_keys,
   jobs_config,
   parts,
   references,
@@ -379,3 +381,22 @@ def test_a_number_that_no_computer_holds_is_refused(hint):
   cls = dataclasses.make_dataclass('Section', [('value', hint)])
   with pytest.raises(InputError, match='^config: x.value is 1000'):
     build(cls, {'value': 10**400}, 'x')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Use:
+  steps: int
+  batch_size: Annotated[Count | None, Execution()] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Uses:
+  uses: tuple[_Use, ...]
+  num: Annotated[Count, Execution()] = 1
+
+
+def test_what_says_how_a_job_is_done_is_found_set_or_not():
+  config = build(_Uses, {'uses': [{'steps': 1}, {'steps': 2, 'batch_size': 3}]}, 'x')
+  assert execution_keys(config) == {'num', 'uses[0].batch_size', 'uses[1].batch_size'}
+  with pytest.raises(InputError, match=r'x.uses\[0\].batch_size is 0, must be at least 1'):
+    build(_Uses, {'uses': [{'steps': 1, 'batch_size': 0}]}, 'x')

@@ -134,6 +134,29 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
   assert str(tmp_path / 'file' / 'work') in str(error.value)
 
 
+def test_how_a_job_is_done_may_change(tmp_path):
+  def folder(batch_size, seed=0):
+    config = {
+      'job': 'generate',
+      'seed': seed,
+      'stages': [{'steps': 2, 'batch_size': batch_size}, {'steps': 3}],
+    }
+    return JobFolder(tmp_path, 'data', config, execution={'stages[0].batch_size', 'batch_size'})
+
+  first = folder(8)
+  first.start()
+  (first.path / 'work').touch()
+  again = folder(16)
+  again.check()
+  again.start()
+  # nor is there more to be done
+  first.finish({})
+  assert again.done and again.origin['config_hash'] == first.origin['config_hash']
+  with pytest.raises(InputError, match='holds work with seed = 0, the config says 1'):
+    folder(16, seed=1).check()
+  assert folder(16, seed=1).origin['config_hash'] != first.origin['config_hash']
+
+
 def _growing(tmp_path, **changed):
   return JobFolder(tmp_path, 'data', {'job': 'generate', 'per_class': 2} | changed, grows=('per_class',))
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from imagenet_synth.cascade import SamplerSettings, TextStates, TrainedStage
+from imagenet_synth.cascade import Drawn, SamplerSettings, TextStates, TrainedStage
+from imagenet_synth.core import images
 from imagenet_synth.evaluation import fixed_samples
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
 
@@ -21,13 +22,16 @@ def drawn(monkeypatch):
   """What was asked of the sampler, call by call; a stage draws its value plus a tenth of the index."""
   calls = []
 
-  def sample(self, labels, indices, low_res=None, on_batch=None):
+  def sample(self, labels, indices, low_res=None):
     stages, seed, first_stage = self.stages, self.seed, self.first_stage
     calls.append(dict(stages=stages, seed=seed, labels=labels, low_res=low_res, first_stage=first_stage))
-    if on_batch:
-      on_batch(len(labels))
     one = indices[:, None, None, None].astype(np.float32) / 10
-    return [np.broadcast_to(stage.variables + one, (len(labels), 2, 2, 1)) for stage in stages]
+    drawn = [np.broadcast_to(stage.variables + one, (len(labels), 2, 2, 1)) for stage in stages]
+    pixels = tuple(np.asarray(images.to_uint8(of_stage)) for of_stage in drawn)
+    # in batches of two
+    for start in range(0, len(labels), 2):
+      rows = slice(start, start + 2)
+      yield Drawn(labels[rows], indices[rows], tuple(of_stage[rows] for of_stage in pixels), drawn[-1][rows])
 
   monkeypatch.setattr(fixed_samples.Cascade, 'sample', sample)
   return calls
@@ -49,7 +53,7 @@ def test_the_base_is_drawn_from_its_keys_alone(drawn, tmp_path):
   pictures = _samples(tmp_path).draw(_version(-1.0), slice(1, 4), batches.append)
   (call,) = drawn
   assert call['low_res'] is None and call['first_stage'] == 0 and call['seed'] == 7
-  assert call['labels'].tolist() == [1, 0, 1] and batches == [3]
+  assert call['labels'].tolist() == [1, 0, 1] and batches == [2, 1]
   # from [-1, 1] to bytes
   assert pictures.dtype == np.uint8 and pictures[:, 0, 0, 0].tolist() == [0, 13, 13]
   assert not list(tmp_path.iterdir())

@@ -328,3 +328,20 @@ def test_folders_that_cannot_be_put_together_are_refused_at_once(tmp_path):
   section = {'name': 'folder', 'split': 'train+train', 'directory': config.directory}
   with pytest.raises(InputError, match='dataset.split is'):
     build(DatasetConfig, section, 'dataset').contents(tmp_path, 'dataset')
+
+
+def test_labels_for_which_all_records_are_read_are_kept(tmp_path, monkeypatch):
+  config = DatasetConfig('digits', 'train[:40]')
+  folder = JobFolder(tmp_path, 'job', {})
+  first = config.open(folder)
+  labels = first.labels()
+  assert [first[i]['label'] for i in range(40)] == labels.tolist()
+  again = config.open(folder)
+  # another start of the job, which reads no record
+  monkeypatch.setattr(type(again.records), '__getitem__', lambda *args: pytest.fail('a record was read'))
+  np.testing.assert_array_equal(again.labels(), labels)
+  np.testing.assert_array_equal(again.class_counts(), np.bincount(labels, minlength=10))
+  assert len(list((tmp_path / 'datasets').glob('labels-*.npz'))) == 1
+  # of another part, it is another file
+  with pytest.raises(pytest.fail.Exception, match='a record was read'):
+    DatasetConfig('digits', 'train[:41]').open(folder).labels()

@@ -1,5 +1,7 @@
 """What a generate job hands on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,15 @@ def test_sizes_that_are_not_made_are_refused(tmp_path):
   with pytest.raises(Invalid) as fault:
     samples.require_size(32, jobs, 'mixtures.both.size')
   assert (fault.value.key, fault.value.what) == ('mixtures.both.size', 'is 32, generate makes 8, 16')
+
+
+def test_reduced_images_are_known_by_the_job_that_drew_them(tmp_path):
+  jobs = KnownJobs(
+    {
+      'generate': SimpleNamespace(reduced_from=None),
+      'half': SimpleNamespace(reduced_from=Samples('generate')),
+      'quarter': SimpleNamespace(reduced_from=Samples('half')),
+    },
+    tmp_path,
+  )
+  assert {Samples(name).drawn_by(jobs) for name in ('generate', 'half', 'quarter')} == {Samples('generate')}

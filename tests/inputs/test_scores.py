@@ -156,8 +156,18 @@ def test_sections_that_choose_nothing_or_cannot_be_met_are_refused(section, key,
 
 
 def test_scores_of_other_images_are_refused(tmp_path):
-  jobs = KnownJobs({'score': SimpleNamespace(samples=Samples('generate'))}, tmp_path)
-  Scores('score').require_samples(Samples('generate'), jobs, 'mixtures.some.relabel')
+  drawn, reduced = SimpleNamespace(reduced_from=None), SimpleNamespace(reduced_from=Samples('generate'))
+  jobs = KnownJobs(
+    {
+      'score': SimpleNamespace(samples=Samples('generate')),
+      'generate': drawn,
+      'sample_more': drawn,
+      'reduce': reduced,
+    },
+    tmp_path,
+  )
+  for same in ('generate', 'reduce'):
+    Scores('score').require_samples(Samples(same), jobs, 'mixtures.some.relabel')
   with pytest.raises(Invalid) as fault:
     Scores('score').require_samples(Samples('sample_more'), jobs, 'mixtures.some.relabel')
   assert (fault.value.key, fault.value.what) == (

@@ -4,10 +4,12 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, sampling_dtypes
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.devices import make_mesh, param_shardings
@@ -26,6 +28,7 @@ from imagenet_synth.inputs.stages import (
   load_stage,
   load_variables,
   local_replicas,
+  sampling_replicas,
 )
 from imagenet_synth.inputs.text import Text
 
@@ -306,3 +309,36 @@ def test_weights_that_are_cut_over_devices_are_put_together():
   whole = local_replicas(cut)
   _assert_equal(whole, expected)
   assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
+
+
+def test_of_16_bits_no_more_is_put_on_the_devices_than_sampling_needs(tmp_path):
+  """The checkpoint has all in float32."""
+  section = dict(_SECTION, network=dict(_SECTION['network'], dtype='bfloat16'))
+  stage = build(Stage, section, 'stage')
+  expected = _variables(0)
+  save_ema(tmp_path / 'checkpoints', 5, expected, {})
+  weights = StageWeights(tmp_path, 'train', 'pretrain', 5, (5,), section, _TEXT_SIZE)
+  dtypes = sampling_dtypes(stage, _TEXT_SIZE)
+  cast = jax.tree.map(lambda a, dtype: jnp.asarray(a).astype(dtype), expected, dtypes)
+  loaded = load_variables(weights)
+  assert jax.tree.map(lambda a: a.dtype, loaded) == dtypes
+  assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {jnp.dtype('float32'), jnp.dtype('bfloat16')}
+  _assert_equal(loaded, cast)
+  # a run that is trained gives the same for its previews, however its weights are cut
+  for mesh in (make_mesh(), make_mesh(fsdp=2, tensor=2)):
+    laid_out = jax.device_put(expected, {'params': param_shardings(mesh, _boxed()['params'])})
+    replicas = sampling_replicas(laid_out, stage, _TEXT_SIZE)
+    _assert_equal(replicas, cast)
+    for leaf in jax.tree.leaves(replicas):
+      assert leaf.is_fully_replicated and len(leaf.addressable_shards) == 8
+
+
+def test_what_devices_hold_as_sampling_needs_it_is_not_copied():
+  whole = jax.device_put(_variables(0), NamedSharding(make_mesh(), PartitionSpec()))
+  replicas = sampling_replicas(whole, _BASE, _TEXT_SIZE)
+  for before, after in zip(jax.tree.leaves(whole), jax.tree.leaves(replicas)):
+    pointers = [
+      {shard.device: shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards}
+      for leaf in (before, after)
+    ]
+    assert pointers[0] == pointers[1]

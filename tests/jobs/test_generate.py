@@ -82,6 +82,31 @@ def test_a_worker_that_died_is_replaced_by_the_same_command(whole, workdir):
   assert _bytes(workdir) == _bytes(whole)
 
 
+def test_a_run_can_be_gone_on_with_in_batches_of_another_size(whole, workdir):
+  """Each image has a key of its own."""
+  _without_generate(workdir)
+  with pytest.raises(Unfinished):
+    pipeline.run(_config(), workdir, Worker(0, 2))
+  config = _config()
+  del config['jobs']['generate']['batch_size']
+  config['jobs']['generate']['stages'][0]['batch_size'] = 3
+  config['jobs']['generate']['stage_by_stage'] = True
+  pipeline.run(config, workdir, Worker(1, 2))
+  assert _bytes(workdir) == _bytes(whole)
+  results = [json.loads((path / 'generate/job.json').read_text()) for path in (workdir, whole)]
+  assert results[0]['result'] == results[1]['result']
+  assert results[0]['origin']['config_hash'] == results[1]['origin']['config_hash']
+
+
+def test_what_a_kill_has_left_of_a_shard_is_deleted_in_the_end(workdir):
+  _without_generate(workdir)
+  left = workdir / 'generate/8' / f'.{_SHARDS[1]}.host.1.tmp'
+  left.parent.mkdir(parents=True)
+  left.touch()
+  pipeline.run(_config(), workdir)
+  assert not left.exists() and verify(workdir / 'generate') == []
+
+
 def test_what_cannot_be_divided_must_be_done_first(tmp_path):
   with pytest.raises(InputError, match='embed is not done, and cannot be divided among workers'):
     pipeline.run(_config(), tmp_path, Worker(0, 2))
@@ -248,3 +273,16 @@ def test_jpeg_shards(workdir):
   pipeline.run(config, workdir)
   assert all(example['encoded'].startswith(b'\xff\xd8') for example in _originals(workdir))
   assert verify(workdir / 'generate') == []
+
+
+def test_some_sizes_can_be_jpeg(workdir):
+  config = _config(jpeg_sizes=[8])
+  _without_generate(workdir)
+  pipeline.run(config, workdir)
+  assert all(example['encoded'].startswith(b'\xff\xd8') for example in _originals(workdir))
+  for changes, what in (
+    (dict(jpeg_sizes=[16]), r'jpeg_sizes\[0\] is 16, the sizes that are written are 8'),
+    (dict(jpeg_sizes=[8], image_format='jpeg'), "jpeg_sizes is set, but image_format is 'jpeg'"),
+  ):
+    with pytest.raises(InputError, match=what):
+      pipeline.run(_config(**changes), workdir)
