@@ -21,6 +21,8 @@ from imagenet_synth.core import processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import Stopped
+from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
+from imagenet_synth.cost.table import Prices
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'What to do: a file of configs/.')
 _WORKDIR = flags.DEFINE_string(
@@ -48,7 +50,19 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and what is left.')
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print the jobs: what is done, what is left, and what each costs; run none.'
+)
+_ACCELERATOR = flags.DEFINE_string(
+  'accelerator',
+  None,
+  f'With --dry_run: the devices whose hours are estimated, one of {", ".join(ACCELERATORS)}. Their number is '
+  'that of --cpu_devices, or of the devices of this machine.',
+)
+_UTILISATION = flags.DEFINE_float(
+  'utilisation', UTILISATION, 'With --accelerator: the share of its peak rate that is reached.'
+)
+_PRICE = flags.DEFINE_float('price', None, 'With --accelerator: the price of one of them for an hour.')
 # two halves of a batch on two devices are faster than one batch on two threads: small convolutions
 # don't keep several threads busy
 _CPU_DEVICES = flags.DEFINE_integer(
@@ -75,7 +89,7 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DRY_RUN.value:
-      print(pipeline.dry_run(config, workdir))
+      print(pipeline.dry_run(config, workdir, _prices()))
     elif _VERIFY.value:
       sys.exit(_verify(config, workdir))
     else:
@@ -158,6 +172,10 @@ def _check_flags() -> None:
     Worker.parse(_WORKER.value)
     if _DISTRIBUTED.value:
       raise InputError('--worker is for processes that do not know of each other, without --distributed')
+  if _ACCELERATOR.value is not None and not _DRY_RUN.value:
+    raise InputError('--accelerator goes with --dry_run')
+  if _PRICE.value is not None and _ACCELERATOR.value is None:
+    raise InputError('--price goes with --accelerator, whose hours are counted')
   for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
     if flag.value is not None and not _DISTRIBUTED.value:
       raise InputError(f'--{flag.name} goes with --distributed')
@@ -184,6 +202,12 @@ def _worker() -> Worker:
   if _WORKER.value is None:
     return Worker(jax.process_index(), jax.process_count())
   return Worker.parse(_WORKER.value)
+
+
+def _prices() -> Prices:
+  """Returns what hours and money are counted by."""
+  device = None if _ACCELERATOR.value is None else accelerator(_ACCELERATOR.value)
+  return Prices(device, _UTILISATION.value, _PRICE.value)
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from imagenet_synth import memory
 from imagenet_synth.core.config import Invalid, build, parts, references
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
@@ -21,6 +20,8 @@ from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import say
+from imagenet_synth.cost import table
+from imagenet_synth.cost.jobs import cost_of
 from imagenet_synth.data import verification
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import require_held_out
@@ -40,7 +41,6 @@ from imagenet_synth.jobs import (
   select,
   sweep,
 )
-from imagenet_synth.train.stage import Training
 
 
 class JobKind(NamedTuple):
@@ -177,29 +177,30 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     wait_for_all(job.name)
 
 
-def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
-  """Returns a text of what would be run: a line for each job with its kind and status, and the total.
+def dry_run(config: Mapping[str, Any], workdir: pathlib.Path, prices: table.Prices = table.Prices()) -> str:
+  """Returns a text of what would be run: a table of all jobs with status and cost, and how many are done.
 
-  Below jobs that are not done stand the memory that training needs, and the files that are missing.
+  Between them stand the files that are missing. The cost is of the whole job, whatever of it is done.
 
   Raises:
     InputError: the configuration is wrong.
   """
   planned = plan(config, workdir)
   jobs = planned.planned
-  width = max(len(job.name) for job in jobs)
-  kind_width = max(len(job.folder.config['job']) for job in jobs)
-  lines = []
-  for job in jobs:
-    lines.append(f'{job.name:{width}}  {job.folder.config["job"]:{kind_width}}  {job.status}')
-    if job.folder.done:
-      continue
-    if isinstance(job.config, Training):
-      lines.append(f'{"":{width}}  {memory.describe(job.config, planned.known)}')
-    lines += [f'{"":{width}}  {missing}' for missing in job.missing_files()]
+  rows = [
+    table.Row(
+      job.name,
+      job.folder.config['job'],
+      job.status,
+      cost_of(job.config, planned.known, jax.device_count()),
+      table.measured_rate(job.folder.path),
+    )
+    for job in jobs
+  ]
+  missing = [of for job in jobs if not job.folder.done for of in job.missing_files()]
   num_done = sum(job.folder.done for job in jobs)
   total = f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, in {workdir}'
-  return '\n'.join([*lines, total])
+  return '\n'.join([*table.lines(rows, prices), *missing, total])
 
 
 def verify(
