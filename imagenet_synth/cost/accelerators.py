@@ -10,7 +10,8 @@ class Accelerator(NamedTuple):
 
   # what people call it
   title: str
-  # peak rate of matrix products of bfloat16 that are summed in float32, without sparsity, in 1e12 operations/s
+  # peak rate of matrix products of bfloat16 that are summed in float32, without sparsity, in 1e12
+  # operations a second
   teraflops: float
   # memory in 1e9 bytes
   gigabytes: float

@@ -20,7 +20,7 @@ def image_bytes(size: int, channels: int, image_format: str = 'png') -> float:
 
 
 def training_bytes(network: Network, optimizer: Optimizer, num_steps: int, snapshot_every: int) -> int:
-  """Returns the bytes of the checkpoints of a run: each has the whole state, and the averaged weights again."""
+  """Returns the bytes of a run's checkpoints: each has the whole state, and the averaged weights again."""
   state = jax.eval_shape(make_optimizer(optimizer, 1).init, nn.unbox(network.params))
   of_optimizer = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
   weights = 4 * network.num_params

@@ -1,4 +1,4 @@
-"""What networks cost for one image, in training and in evaluation: parameters, and profiles of their programs.
+"""What networks cost for one image, in training and in evaluation: parameters, and profiles of programs.
 
 All of it is of shapes, and computed once for each network.
 """

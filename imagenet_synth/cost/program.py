@@ -1,8 +1,7 @@
 """What a program costs, read off its jaxpr: floating-point operations, and memory from beginning to end.
 
-Nothing is compiled or computed, and arrays have shapes only, so that a network of billions of parameters takes
-seconds. The numbers are those of the hardware that the program is compiled for, within some percent, as
-compilers differ in what they fuse:
+Nothing is compiled or computed, and arrays have shapes only, so that a network of billions of parameters
+takes seconds. Memory is that of the compiled program about, as compilers differ in what they fuse:
 
 - Operations are those of matrix products and convolutions, two for each multiplication and addition. What is
   recomputed for the gradient (`jax.checkpoint`) counts again, as the device does it again.
@@ -260,13 +259,13 @@ def _own_cost(eqn: core.JaxprEqn) -> tuple[float, int]:
   """Returns the floating-point operations of an equation, and the bytes that it needs on the way."""
   if eqn.primitive.name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
-    lhs = eqn.invars[0].aval.shape
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[axis] for axis in contracted), 0
+    lhs, made = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
+    return 2.0 * math.prod(made) * math.prod(lhs[axis] for axis in contracted), 0
   if eqn.primitive.name == 'conv_general_dilated':
-    kernel, spec = eqn.invars[1].aval.shape, eqn.params['dimension_numbers'].rhs_spec
+    kernel, spec = _shape(eqn.invars[1]), eqn.params['dimension_numbers'].rhs_spec
     window = math.prod(kernel[axis] for axis in spec[1:])
     # where rows are put between those of the input, they are zero
-    num_products = math.prod(eqn.outvars[0].aval.shape) * window / math.prod(eqn.params['lhs_dilation'])
+    num_products = math.prod(_shape(eqn.outvars[0])) * window / math.prod(eqn.params['lhs_dilation'])
     return 2.0 * num_products, 0
   costs = []
   for jaxpr in core.jaxprs_in_params(eqn.params):
@@ -277,6 +276,11 @@ def _own_cost(eqn: core.JaxprEqn) -> tuple[float, int]:
   flops = [times * of.flops for of in costs] or [0.0]
   total = max(flops) if eqn.primitive.name == 'cond' else sum(flops)
   return total, max((of.peak(1) for of in costs), default=0)
+
+
+def _shape(var: Any) -> tuple[int, ...]:
+  shape: tuple[int, ...] = var.aval.shape
+  return shape
 
 
 def _num_bytes(var: Any) -> int:

@@ -50,26 +50,26 @@ class Row:
   status: str
   # what it costs
   cost: Cost
-  # images per second that it has been trained on here; None if it has not begun
+  # steps of training per second that were measured here; None if it has not begun
   measured: float | None = None
 
 
 def measured_rate(folder: pathlib.Path) -> float | None:
-  """Returns the images per second that the runs in a job's folder have been trained on; None if there are none.
+  """Returns the steps per second of the training runs in a job's folder so far; None if there are none.
 
-  Each line of metrics tells the rate since the one before, with what was done beside, such as saving. The
-  first line of a start is left out, as its program was compiled.
+  What is done beside counts, such as saving and previews; but not what comes before the first metrics of a
+  process, as its program is compiled then.
   """
-  seconds, images = 0.0, 0.0
-  for path in [folder / 'metrics.jsonl', *sorted(folder.glob('runs/*/metrics.jsonl'))]:
-    before = 0
-    for line in path.read_text().splitlines() if path.exists() else ():
-      metrics = json.loads(line)
-      rate = metrics.get('images_per_second')
-      num, before = metrics['step'] - before, metrics['step']
-      if rate:
-        seconds, images = seconds + num / rate, images + num
-  return images / seconds if seconds else None
+  seconds, num_steps = 0.0, 0
+  for path in [folder / 'times.jsonl', *sorted(folder.glob('runs/*/times.jsonl'))]:
+    # a process that was killed may have left half of a line
+    text = path.read_text().splitlines() if path.exists() else []
+    times = [json.loads(line) for line in text if line.endswith('}')]
+    for i in range(2, len(times)):
+      before, now = times[i - 1], times[i]
+      if 'start' not in before and 'start' not in now:
+        seconds, num_steps = seconds + now['time'] - before['time'], num_steps + now['step'] - before['step']
+  return num_steps / seconds if seconds else None
 
 
 def lines(rows: Sequence[Row], prices: Prices) -> list[str]:
@@ -92,8 +92,8 @@ def lines(rows: Sequence[Row], prices: Prices) -> list[str]:
 def fitting(cost: Cost, accelerator: Accelerator) -> Division | None:
   """Returns a division of the work by which a job fits into the memory of devices; None if there is none.
 
-  It is that of the config if this fits. If not, batches are computed in more parts, and if that is not enough,
-  more of the devices share the weights. The number of devices is the same.
+  It is that of the config if this fits. If not, batches are computed in more parts, and if that is not
+  enough, more of the devices share the weights. The number of devices is the same.
   """
   assert cost.memory is not None
   most = USABLE * accelerator.gigabytes * 1e9
@@ -150,7 +150,7 @@ def _cells(row: Row, prices: Prices) -> list[str]:
 def _hours(row: Row, prices: Prices) -> tuple[float | None, bool]:
   """Returns the hours of a job, and whether they are by a rate that was measured."""
   if row.measured and row.cost.num_trained:
-    return row.cost.num_trained / row.measured / 3600, True
+    return row.cost.num_trained / row.cost.batch_size / row.measured / 3600, True
   return prices.hours(row.cost), False
 
 
