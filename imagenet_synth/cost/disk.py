@@ -8,15 +8,18 @@ import jax
 from imagenet_synth.cost.networks import Network
 from imagenet_synth.train.optim import Optimizer, make_optimizer
 
-# bytes of a file for each value of an image. Of photographs, measured: see docs/cost.md
-BYTES_PER_VALUE = {'png': 0.65, 'jpeg': 0.25}
+# bytes of a file for each value of an image, for small images and for large ones, and the size from which on
+# they are large. Measured of photographs, JPEG at quality 95: see docs/cost.md
+_BYTES_PER_VALUE = {'png': (0.85, 0.6), 'jpeg': (0.28, 0.17)}
+_LARGE = 128
 # bytes of a record beside the image: names, prompt, where it comes from
 _RECORD = 600
 
 
 def image_bytes(size: int, channels: int, image_format: str = 'png') -> float:
   """Returns the bytes of a photograph in a shard, about: files of drawings and digits are smaller."""
-  return _RECORD + BYTES_PER_VALUE[image_format] * channels * size**2
+  small, large = _BYTES_PER_VALUE[image_format]
+  return _RECORD + (large if size > _LARGE else small) * channels * size**2
 
 
 def training_bytes(network: Network, optimizer: Optimizer, num_steps: int, snapshot_every: int) -> int:

@@ -134,16 +134,16 @@ def _cells(row: Row, prices: Prices) -> list[str]:
     row.kind,
     row.status,
     _DASH if cost.num_params is None else f'{cost.num_params:,}',
-    _number(cost.flops),
-    _size(cost.device_bytes),
-    _size(cost.disk),
-    _size(cost.host),
+    number(cost.flops),
+    size(cost.device_bytes),
+    size(cost.disk),
+    size(cost.host),
   ]
   if prices.accelerator is not None:
     hours, is_measured = _hours(row, prices)
-    cells.append(_number(hours) + ('*' if is_measured else ''))
+    cells.append(number(hours) + ('*' if is_measured else ''))
     if prices.price is not None:
-      cells.append(_DASH if hours is None else _number(hours * cost.division.num_devices * prices.price))
+      cells.append(_DASH if hours is None else number(hours * cost.division.num_devices * prices.price))
   return cells
 
 
@@ -157,18 +157,18 @@ def _hours(row: Row, prices: Prices) -> tuple[float | None, bool]:
 def _totals(rows: Sequence[Row], prices: Prices, num_columns: int) -> list[str]:
   costs = [row.cost for row in rows]
   cells = ['total', '', '', '', _sum(of.flops for of in costs)]
-  cells += [_size(max((of.device_bytes or 0 for of in costs), default=0))]
-  cells += [_size(sum(of.disk or 0 for of in costs)), _size(max((of.host or 0 for of in costs), default=0))]
+  cells += [size(max((of.device_bytes or 0 for of in costs), default=0))]
+  cells += [size(sum(of.disk or 0 for of in costs)), size(max((of.host or 0 for of in costs), default=0))]
   if prices.accelerator is not None:
     hours = [(_hours(row, prices)[0] or 0, row.cost.division.num_devices) for row in rows]
-    cells.append(_number(sum(of for of, _ in hours)))
+    cells.append(number(sum(of for of, _ in hours)))
     if prices.price is not None:
-      cells.append(_number(sum(of * num for of, num in hours) * prices.price))
+      cells.append(number(sum(of * num for of, num in hours) * prices.price))
   return cells[:num_columns]
 
 
 def _sum(numbers: Iterable[float | None]) -> str:
-  return _number(sum(filter(None, numbers)))
+  return number(sum(filter(None, numbers)))
 
 
 def _notes(rows: Sequence[Row], prices: Prices) -> list[str]:
@@ -203,7 +203,7 @@ def _unfit(row: Row, device: Accelerator) -> list[str]:
   return [f'{row.name} does not fit into {device.gigabytes:g} GB as it is; it does {found}']
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
   """Returns a number with two or three digits that count: '0.25', '17', '1,800', '4.1e+21'."""
   if value is None:
     return _DASH
@@ -214,7 +214,7 @@ def _number(value: float | None) -> str:
   return f'{value:.1e}'
 
 
-def _size(num_bytes: float | None) -> str:
+def size(num_bytes: float | None) -> str:
   """Returns bytes as people say them: '12.3 GB'."""
   if num_bytes is None:
     return _DASH
