@@ -56,8 +56,9 @@ _DRY_RUN = flags.DEFINE_bool(
 _ACCELERATOR = flags.DEFINE_string(
   'accelerator',
   None,
-  f'With --dry_run: the devices whose hours are estimated, one of {", ".join(ACCELERATORS)}. Their number is '
-  'that of --cpu_devices, or of the devices of this machine.',
+  f'The devices whose hours are estimated, one of {", ".join(ACCELERATORS)}. A dry run adds them to its table; '
+  'there, the number of devices is that of --cpu_devices, or of those of this machine. A run tells what each job '
+  'costs before it begins.',
 )
 _UTILISATION = flags.DEFINE_float(
   'utilisation', UTILISATION, 'With --accelerator: the share of its peak rate that is reached.'
@@ -95,7 +96,8 @@ def main(argv: list[str]) -> None:
     else:
       if _REDO.value:
         pipeline.redo(config, workdir, _REDO.value)
-      pipeline.run(config, workdir, _worker())
+      prices = None if _ACCELERATOR.value is None else _prices()
+      pipeline.run(config, workdir, _worker(), prices)
   except KeyboardInterrupt:
     print('stopped; the same command goes on from what is saved', file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
@@ -172,8 +174,8 @@ def _check_flags() -> None:
     Worker.parse(_WORKER.value)
     if _DISTRIBUTED.value:
       raise InputError('--worker is for processes that do not know of each other, without --distributed')
-  if _ACCELERATOR.value is not None and not _DRY_RUN.value:
-    raise InputError('--accelerator goes with --dry_run')
+  if _ACCELERATOR.value is not None and _VERIFY.value:
+    raise InputError('--accelerator tells what runs cost; leave out --verify')
   if _PRICE.value is not None and _ACCELERATOR.value is None:
     raise InputError('--price goes with --accelerator, whose hours are counted')
   for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):

@@ -151,15 +151,23 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Work
   return Plan([job for job in jobs if job.name in only], known)
 
 
-def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> None:
+def run(
+  config: Mapping[str, Any],
+  workdir: pathlib.Path,
+  worker: Worker = Worker(),
+  prices: table.Prices | None = None,
+) -> None:
   """Runs the jobs that are not finished; of those that can be divided, this worker's part.
+
+  With `prices`, the cost of each job is told before it begins.
 
   Raises:
     InputError: the configuration is wrong, or something that a job reads is not there or cannot be used.
     Unfinished: the other workers have not done theirs yet.
     Stopped: SIGTERM came while a job was training; what it had is saved.
   """
-  jobs = plan(config, workdir, worker).planned
+  planned = plan(config, workdir, worker)
+  jobs = planned.planned
   _check_ready(jobs, workdir, worker)
   for number, job in enumerate(jobs, 1):
     head = f'[{number}/{len(jobs)}] {job.name}'
@@ -169,7 +177,8 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
       say(f'{head}: {job.status}')
       continue
     _require_possible(job, worker)
-    say(head)
+    said = '' if prices is None else table.sentence(_row(job, planned.known), prices)
+    say(': '.join(filter(None, (head, said))))
     job.folder.start()
     result = job.kind.run(job.config, job.folder)
     if is_first():
@@ -187,20 +196,18 @@ def dry_run(config: Mapping[str, Any], workdir: pathlib.Path, prices: table.Pric
   """
   planned = plan(config, workdir)
   jobs = planned.planned
-  rows = [
-    table.Row(
-      job.name,
-      job.folder.config['job'],
-      job.status,
-      cost_of(job.config, planned.known, jax.device_count()),
-      table.measured_rate(job.folder.path),
-    )
-    for job in jobs
-  ]
+  rows = [_row(job, planned.known) for job in jobs]
   missing = [of for job in jobs if not job.folder.done for of in job.missing_files()]
   num_done = sum(job.folder.done for job in jobs)
   total = f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, in {workdir}'
   return '\n'.join([*table.lines(rows, prices), *missing, total])
+
+
+def _row(job: PlannedJob, known: KnownJobs) -> table.Row:
+  """Returns what a table of costs has of a job."""
+  cost = cost_of(job.config, known, jax.device_count())
+  rate = table.measured_rate(job.folder.path)
+  return table.Row(job.name, job.folder.config['job'], job.status, cost, rate)
 
 
 def verify(

@@ -89,6 +89,20 @@ def lines(rows: Sequence[Row], prices: Prices) -> list[str]:
   return [*text, *_notes(rows, prices)]
 
 
+def sentence(row: Row, prices: Prices) -> str:
+  """Returns what a job costs in words: '2,411,362,307 parameters, 2.8e+22 FLOPs, 6.2 GB on each device'."""
+  cost = row.cost
+  hours, _ = _hours(row, prices)
+  said = [] if cost.num_params is None else [f'{cost.num_params:,} parameters']
+  said += [f'{number(cost.flops)} FLOPs'] if cost.flops else []
+  said += [f'{size(cost.device_bytes)} on each device'] if cost.memory else []
+  said += [f'{size(cost.disk)} of disk'] if cost.disk else []
+  said += [f'{number(hours)} hours'] if hours else []
+  if hours and prices.price is not None:
+    said.append(f'at {number(hours * cost.division.num_devices * prices.price)} in all')
+  return ', '.join(said)
+
+
 def fitting(cost: Cost, accelerator: Accelerator) -> Division | None:
   """Returns a division of the work by which a job fits into the memory of devices; None if there is none.
 
@@ -209,7 +223,9 @@ def number(value: float | None) -> str:
     return _DASH
   if value == 0:
     return '0'
-  if 0.01 <= value < 1e6:
+  if value < 0.01:
+    return '<0.01'
+  if value < 1e6:
     return f'{value:,.0f}' if value >= 100 else f'{value:.2g}' if value < 10 else f'{value:.0f}'
   return f'{value:.1e}'
 

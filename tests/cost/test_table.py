@@ -8,7 +8,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.cost.accelerators import ACCELERATORS, Accelerator, accelerator
 from imagenet_synth.cost.jobs import Cost
 from imagenet_synth.cost.memory import Division
-from imagenet_synth.cost.table import Prices, Row, fitting, lines, measured_rate, settings_of
+from imagenet_synth.cost.table import Prices, Row, fitting, lines, measured_rate, sentence, settings_of
 
 _GB = 10**9
 # a peta-operation a second, half of which is reached
@@ -76,6 +76,14 @@ def test_a_job_that_does_not_fit_is_named_with_settings_that_do():
   assert 'it does with batch_size=16' in text
   text = '\n'.join(lines([Row('job', 'generate', 'left', _cost(num_trained=0))], _PRICES))
   assert 'it does with no division of the work' in text
+
+
+def test_a_sentence_says_what_a_job_costs():
+  row = Row('job', 'pretrain', 'left', _cost(disk=2e9))
+  assert sentence(row, _PRICES) == (
+    '1,000 parameters, 3.6e+18 FLOPs, 48.0 GB on each device, 2.0 GB of disk, 0.25 hours, at 4 in all'
+  )
+  assert sentence(Row('report', 'report', 'left', Cost()), _PRICES) == ''
 
 
 def test_the_rate_of_a_run_leaves_out_what_comes_before_its_first_metrics(tmp_path):
