@@ -56,9 +56,9 @@ _DRY_RUN = flags.DEFINE_bool(
 _ACCELERATOR = flags.DEFINE_string(
   'accelerator',
   None,
-  f'The devices whose hours are estimated, one of {", ".join(ACCELERATORS)}. A dry run adds them to its table; '
-  'there, the number of devices is that of --cpu_devices, or of those of this machine. A run tells what each job '
-  'costs before it begins.',
+  f'The devices whose hours are estimated, one of {", ".join(ACCELERATORS)}. A dry run adds them to its '
+  'table; the number of devices is that of --cpu_devices, or of those of this machine. A run tells what each '
+  'job costs before it begins.',
 )
 _UTILISATION = flags.DEFINE_float(
   'utilisation', UTILISATION, 'With --accelerator: the share of its peak rate that is reached.'

@@ -26,7 +26,7 @@ from imagenet_synth.cost.networks import Network
 from imagenet_synth.train.optim import Optimizer, make_optimizer
 
 # what compilers keep beside the arrays of a program: copies in other layouts, and gaps between arrays. Of
-# networks like ours, XLA for CPUs has kept 1.03 to 1.22 of what is counted
+# networks like ours, XLA for CPUs has kept 0.94 to 1.22 of what is counted: see docs/cost.md
 _BESIDE = 1.1
 # float32 images that a sampler has beside those in the network: x_t, noise, estimates with and without text
 _SAMPLER_IMAGES = 6

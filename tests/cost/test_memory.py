@@ -1,14 +1,19 @@
 """Memory of a training step, against the compiled program of it and numbers that are counted by hand."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from imagenet_synth.cascade import DiffusionObjective, Stage
 from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.cost import networks
 from imagenet_synth.cost.memory import Division, EvaluationMemory, TrainingMemory
+from imagenet_synth.cost.networks import Network
+from imagenet_synth.cost.program import Profile
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.models.unet import UNet
 from imagenet_synth.models.vit import ViT
@@ -63,56 +68,67 @@ def test_the_estimate_is_near_the_compiled_step(name, accumulate):
   assert estimate == pytest.approx(used, rel=0.2)
 
 
+_SIZES = {'in': (256, 512), 'out': (512, 1024)}
+
+
+def _two_layers():
+  """A network of two kernels, whose program has 100 bytes an image, then all gradients."""
+
+  def kernel(shape):
+    return nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, jnp.float32), ('embed', 'mlp'))
+
+  params = {name: {'kernel': kernel(shape)} for name, shape in _SIZES.items()}
+  weights = 4 * sum(math.prod(shape) for shape in _SIZES.values())
+  return Network(params, Profile(0.0, np.array([100, 40]), np.array([0, weights])))
+
+
+_WEIGHTS = 4 * sum(math.prod(shape) for shape in _SIZES.values())
+
+
 @pytest.mark.parametrize('optimizer, num_moments', [('adam', 2), ('momentum', 1)])
 def test_weights_average_and_moments_are_copies_of_the_weights(optimizer, num_moments):
-  network = _unet()
-  parts = _memory(network, Optimizer(name=optimizer, learning_rate=1e-3)).parts(Division(8))
-  weights = 4 * network.num_params
-  assert parts['weights'] == parts['average'] == weights
-  assert parts['optimizer'] == pytest.approx(num_moments * weights, abs=8)
+  memory = _memory(_two_layers(), Optimizer(name=optimizer, learning_rate=1e-3))
+  parts = memory.parts(Division(8))
+  assert parts['weights'] == parts['average'] == _WEIGHTS
+  assert parts['optimizer'] == pytest.approx(num_moments * _WEIGHTS, abs=8)
   assert parts['sum of gradients'] == parts['gathered'] == 0
-  assert parts['activations and gradients'] > weights
+  assert parts['activations and gradients'] == pytest.approx(1.1 * (8 * 40 + _WEIGHTS), abs=1)
+  assert memory.peak(Division(8)) == sum(parts.values())
 
 
 def test_adafactor_s_moments_are_factored():
-  parts = _memory(_unet(), Optimizer(name='adafactor', learning_rate=1e-3)).parts(Division(1))
-  assert parts['optimizer'] < parts['weights'] / 2
+  """A row and a column for each kernel."""
+  parts = _memory(_two_layers(), Optimizer(name='adafactor', learning_rate=1e-3)).parts(Division(1))
+  assert parts['optimizer'] == pytest.approx(4 * (256 + 512 + 512 + 1024), abs=64)
 
 
 def test_devices_that_share_the_parameters_hold_a_part_each_and_gather_a_block():
-  network = _unet(remat=True)
-  memory = _memory(network, remat=True)
-  whole, shared = memory.parts(Division(8)), memory.parts(Division(8, fsdp=8))
-  for name in ('weights', 'average', 'optimizer'):
-    # axes that 8 does not divide stay whole
-    assert whole[name] / 8 <= shared[name] < whole[name] / 6
-  largest = max(
-    sum(leaf.size for leaf in jax.tree.leaves(block)) for block in nn.unbox(network.params).values()
-  )
-  assert shared['gathered'] == 4 * largest
-  assert _memory(network).parts(Division(8, fsdp=8))['gathered'] == 4 * network.num_params
-  both = memory.parts(Division(8, 2, 4))
-  assert both['weights'] < whole['weights'] / 4
+  parts = _memory(_two_layers(), itemsize=2, remat=True).parts(Division(8, fsdp=2, tensor=4))
+  assert parts['weights'] == parts['average'] == _WEIGHTS / 8
+  assert parts['optimizer'] == pytest.approx(_WEIGHTS / 4, abs=8)
+  # the larger kernel, in 16 bits, as tensor cuts it
+  assert parts['gathered'] == 2 * 512 * 1024 / 4
+  parts = _memory(_two_layers()).parts(Division(8, fsdp=8))
+  # all of them, as nothing is let go
+  assert parts['gathered'] == _WEIGHTS
 
 
 def test_accumulation_takes_a_second_tree_of_gradients_and_less_of_activations():
-  memory = _memory(_unet(), batch_size=256)
+  memory = _memory(_two_layers(), batch_size=2**24)
   once, parts = memory.parts(Division(8)), memory.parts(Division(8, accumulate=4))
-  assert parts['sum of gradients'] == parts['weights'] and parts['batch'] == once['batch']
-  assert parts['activations and gradients'] < once['activations and gradients'] / 2
+  assert parts['sum of gradients'] == _WEIGHTS and once['sum of gradients'] == 0
+  assert parts['batch'] == once['batch'] == 2**21 * 3 * _SIZE**2
+  assert once['activations and gradients'] == pytest.approx(1.1 * 2**21 * 100)
+  assert parts['activations and gradients'] == pytest.approx(1.1 * 2**19 * 100)
 
 
-def test_a_network_in_16_bits_casts_its_weights_and_keeps_less():
-  half, whole = _unet(dtype='bfloat16'), _unet()
+def test_rematerialised_blocks_and_16_bits_keep_less():
+  once, again, half = _unet(), _unet(remat=True), _unet(dtype='bfloat16')
+  assert again.profile.activations.max() < once.profile.activations.max() / 2
+  assert 1.15 < again.profile.flops / once.profile.flops < 4 / 3
+  assert half.profile.activations.max() < 0.75 * once.profile.activations.max()
   parts = _memory(half, itemsize=2).parts(Division(1))
   assert parts['gathered'] == 2 * half.num_params
-  assert half.profile.activations.max() < 0.75 * whole.profile.activations.max()
-
-
-def test_rematerialised_blocks_keep_less_and_compute_a_third_more():
-  once, again = _unet().profile, _unet(remat=True).profile
-  assert again.activations.max() < once.activations.max() / 2
-  assert 1.15 < again.flops / once.flops < 4 / 3
 
 
 def test_sampling_keeps_the_weights_of_all_stages_and_the_largest_batch():
