@@ -25,6 +25,8 @@ from imagenet_synth.core import processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import Stopped
+from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
+from imagenet_synth.cost.table import Prices
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'What to do: a file, or the name of one of configs/, such as quickstart.'
@@ -54,7 +56,20 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the jobs, what is done and what is left.')
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print the jobs: what is done, what is left, and what each costs; run none.'
+)
+_ACCELERATOR = flags.DEFINE_string(
+  'accelerator',
+  None,
+  f'The devices whose hours are estimated, one of {", ".join(ACCELERATORS)}. A dry run adds them to its '
+  'table; the number of devices is that of --cpu_devices, or of those of this machine. A run tells what each '
+  'job costs before it begins.',
+)
+_UTILISATION = flags.DEFINE_float(
+  'utilisation', UTILISATION, 'With --accelerator: the share of its peak rate that is reached.'
+)
+_PRICE = flags.DEFINE_float('price', None, 'With --accelerator: the price of one of them for an hour.')
 # two halves of a batch on two devices are faster than one batch on two threads: small convolutions
 # don't keep several threads busy
 _CPU_DEVICES = flags.DEFINE_integer(
@@ -81,13 +96,14 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DRY_RUN.value:
-      print(pipeline.dry_run(config, workdir))
+      print(pipeline.dry_run(config, workdir, _prices()))
     elif _VERIFY.value:
       sys.exit(_verify(config, workdir))
     else:
       if _REDO.value:
         pipeline.redo(config, workdir, _REDO.value)
-      pipeline.run(config, workdir, _worker())
+      prices = None if _ACCELERATOR.value is None else _prices()
+      pipeline.run(config, workdir, _worker(), prices)
   except KeyboardInterrupt:
     print('stopped; the same command goes on from what is saved', file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
@@ -198,6 +214,10 @@ def _check_flags() -> None:
     Worker.parse(_WORKER.value)
     if _DISTRIBUTED.value:
       raise InputError('--worker is for processes that do not know of each other, without --distributed')
+  if _ACCELERATOR.value is not None and _VERIFY.value:
+    raise InputError('--accelerator tells what runs cost; leave out --verify')
+  if _PRICE.value is not None and _ACCELERATOR.value is None:
+    raise InputError('--price goes with --accelerator, whose hours are counted')
   for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
     if flag.value is not None and not _DISTRIBUTED.value:
       raise InputError(f'--{flag.name} goes with --distributed')
@@ -224,6 +244,12 @@ def _worker() -> Worker:
   if _WORKER.value is None:
     return Worker(jax.process_index(), jax.process_count())
   return Worker.parse(_WORKER.value)
+
+
+def _prices() -> Prices:
+  """Returns what hours and money are counted by."""
+  device = None if _ACCELERATOR.value is None else accelerator(_ACCELERATOR.value)
+  return Prices(device, _UTILISATION.value, _PRICE.value)
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from imagenet_synth import memory
 from imagenet_synth.core.config import Invalid, build, execution_keys, parts, references
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
@@ -21,6 +20,8 @@ from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import keeping_state, say
+from imagenet_synth.cost import table
+from imagenet_synth.cost.jobs import cost_of
 from imagenet_synth.data import verification
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import require_held_out
@@ -43,7 +44,6 @@ from imagenet_synth.jobs import (
   sweep,
 )
 from imagenet_synth.status import state_path, write_order
-from imagenet_synth.train.stage import Training
 
 
 class JobKind(NamedTuple):
@@ -155,8 +155,15 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Work
   return Plan([job for job in jobs if job.name in only], known)
 
 
-def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> None:
+def run(
+  config: Mapping[str, Any],
+  workdir: pathlib.Path,
+  worker: Worker = Worker(),
+  prices: table.Prices | None = None,
+) -> None:
   """Runs the jobs that are not finished; of those that can be divided, this worker's part.
+
+  With `prices`, the cost of each job is told before it begins.
 
   Raises:
     InputError: the configuration is wrong, or something that a job reads is not there or cannot be used.
@@ -179,7 +186,8 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
       say(f'{head}: {job.status}')
       continue
     _require_possible(job, worker)
-    say(head)
+    said = '' if prices is None else table.sentence(_row(job, planned.known), prices)
+    say(': '.join(filter(None, (head, said))))
     job.folder.start()
     with keeping_state(state_path(workdir, job.name, worker)):
       result = job.kind.run(job.config, job.folder)
@@ -188,29 +196,28 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worke
     wait_for_all(job.name)
 
 
-def dry_run(config: Mapping[str, Any], workdir: pathlib.Path) -> str:
-  """Returns a text of what would be run: a line for each job with its kind and status, and the total.
+def dry_run(config: Mapping[str, Any], workdir: pathlib.Path, prices: table.Prices = table.Prices()) -> str:
+  """Returns a text of what would be run: a table of all jobs with status and cost, and how many are done.
 
-  Below jobs that are not done stand the memory that training needs, and the files that are missing.
+  Between them stand the files that are missing. The cost is of the whole job, whatever of it is done.
 
   Raises:
     InputError: the configuration is wrong.
   """
   planned = plan(config, workdir)
   jobs = planned.planned
-  width = max(len(job.name) for job in jobs)
-  kind_width = max(len(job.folder.config['job']) for job in jobs)
-  lines = []
-  for job in jobs:
-    lines.append(f'{job.name:{width}}  {job.folder.config["job"]:{kind_width}}  {job.status}')
-    if job.folder.done:
-      continue
-    if isinstance(job.config, Training):
-      lines.append(f'{"":{width}}  {memory.describe(job.config, planned.known)}')
-    lines += [f'{"":{width}}  {missing}' for missing in job.missing_files()]
+  rows = [_row(job, planned.known) for job in jobs]
+  missing = [of for job in jobs if not job.folder.done for of in job.missing_files()]
   num_done = sum(job.folder.done for job in jobs)
   total = f'{num_done} of {len(jobs)} jobs done, {len(jobs) - num_done} left, in {workdir}'
-  return '\n'.join([*lines, total])
+  return '\n'.join([*table.lines(rows, prices), *missing, total])
+
+
+def _row(job: PlannedJob, known: KnownJobs) -> table.Row:
+  """Returns what a table of costs has of a job."""
+  cost = cost_of(job.config, known, jax.device_count())
+  rate = table.measured_rate(job.folder.path)
+  return table.Row(job.name, job.folder.config['job'], job.status, cost, rate)
 
 
 def verify(

@@ -15,7 +15,8 @@ _LEVELS = (
   ('inputs',),
   ('train',),
   ('evaluation', 'report'),
-  ('jobs', 'memory', 'status'),
+  ('jobs', 'status'),
+  ('cost',),
   ('pipeline',),
   ('main',),
 )

@@ -50,6 +50,9 @@ def refusal(tmp_path, monkeypatch, capsys):
   [
     (['--repair'], '--repair goes with --verify'),
     (['--verify', '--dry_run'], '--verify and --dry_run exclude each other'),
+    (['--accelerator=h100', '--verify'], '--accelerator tells what runs cost'),
+    (['--dry_run', '--accelerator=h1000'], "--accelerator is 'h1000'; known: v4, v5e, "),
+    (['--dry_run', '--price=2'], '--price goes with --accelerator'),
     (['--worker=3/2'], "--worker is '3/2', must be INDEX/COUNT"),
     (['--worker=1/2', '--distributed'], '--worker is for processes that do not know of each other'),
     (['--coordinator=host:1'], '--coordinator goes with --distributed'),

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from imagenet_synth.core.config import Invalid
 
@@ -78,7 +78,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
-def param_shardings(mesh: Mesh, boxed: Any) -> Any:
+def param_shardings(mesh: Mesh | AbstractMesh, boxed: Any) -> Any:
   """Returns the shardings of a tree of boxed parameters (arrays or shapes) with logical axis names.
 
   An axis whose length its mesh axis does not divide is left whole: small networks have such axes.

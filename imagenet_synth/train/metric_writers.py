@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,10 @@ from imagenet_synth.core.processes import is_first
 
 class JsonLinesWriter(metric_writers.LoggingWriter):
   """A writer of scalars to `metrics.jsonl`, a line {"step": ..., name: value, ...} for each call.
+
+  When that was goes to `times.jsonl`, as {"step": ..., "time": seconds since 1970}: `metrics.jsonl` is the
+  same for two runs that compute the same. A line of times with "start" says that a process has begun or gone
+  on.
 
   Args:
     folder: where the file is; what it has is kept.
@@ -30,12 +35,14 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
       if line.endswith('}') and json.loads(line)['step'] <= start_step
     ]
     path.write_text(''.join(line + '\n' for line in kept))
-    self._file = open(path, 'a')
+    self._file, self._times = open(path, 'a'), open(folder / 'times.jsonl', 'a')
+    self._write_time(start_step, start=True)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes a line."""
     values = {name: float(np.asarray(value)) for name, value in scalars.items()}
     self._file.write(json.dumps({'step': int(step), **values}) + '\n')
+    self._write_time(step)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes nothing: the file is for numbers."""
@@ -43,10 +50,15 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
   def flush(self) -> None:
     """Hands the lines to the operating system."""
     self._file.flush()
+    self._times.flush()
 
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+    self._times.close()
+
+  def _write_time(self, step: int, **more: bool) -> None:
+    self._times.write(json.dumps({'step': int(step), 'time': time.time(), **more}) + '\n')
 
 
 WriterName = Literal['tensorboard']

@@ -1,0 +1,48 @@
+"""Public figures of accelerators, by which hours and what fits are estimated."""
+
+from typing import NamedTuple
+
+from imagenet_synth.core.errors import InputError
+
+
+class Accelerator(NamedTuple):
+  """A device, as its maker describes it."""
+
+  # what people call it
+  title: str
+  # peak rate of matrix products of bfloat16 that are summed in float32, without sparsity, in 1e12
+  # operations a second
+  teraflops: float
+  # memory in 1e9 bytes
+  gigabytes: float
+  # where the figures are from
+  source: str
+
+
+_TPU = 'cloud.google.com/tpu/docs/'
+ACCELERATORS: dict[str, Accelerator] = {
+  'v4': Accelerator('TPU v4', 275, 32, f'{_TPU}v4'),
+  'v5e': Accelerator('TPU v5e', 197, 16, f'{_TPU}v5e'),
+  'v5p': Accelerator('TPU v5p', 459, 95, f'{_TPU}v5p'),
+  'v6e': Accelerator('TPU v6e', 918, 32, f'{_TPU}v6e'),
+  'a100': Accelerator('A100 80 GB', 312, 80, "NVIDIA's data sheet of the A100"),
+  'h100': Accelerator('H100 SXM 80 GB', 989, 80, "NVIDIA's data sheet of the H100"),
+  'h200': Accelerator('H200 SXM 141 GB', 989, 141, "NVIDIA's data sheet of the H200"),
+  'l4': Accelerator('L4', 121, 24, "NVIDIA's data sheet of the L4"),
+  'rtx3090': Accelerator('RTX 3090', 71, 24, "NVIDIA's white paper of GA102, table 2"),
+  'rtx4090': Accelerator('RTX 4090', 165, 24, "NVIDIA's white paper of AD102, table 2"),
+}
+"""Devices by the name that --accelerator takes."""
+
+UTILISATION = 0.4
+"""The share of the peak rate that is reached, if nothing else is said: what is usual for large networks."""
+
+USABLE = 0.95
+"""The share of the memory that programs can use: the rest is the runtime's."""
+
+
+def accelerator(name: str) -> Accelerator:
+  """Returns the accelerator of a name; raises InputError if there is none."""
+  if name not in ACCELERATORS:
+    raise InputError(f'--accelerator is {name!r}; known: {", ".join(ACCELERATORS)}')
+  return ACCELERATORS[name]
