@@ -209,7 +209,8 @@ def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
     Division(num_devices),
     batch_size,
     disk=num * of_image,
-    host=_PROCESS + in_batches + 8 * num,
+    # each host draws batches of its own
+    host=_PROCESS + in_batches / max(num_devices / _DEVICES_PER_HOST, 1) + 8 * num,
   )
 
 

@@ -3,14 +3,14 @@
 import collections
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_synth.core.config import Count, Invalid, Seed
+from imagenet_synth.core.config import Count, Execution, Invalid, Seed
 from imagenet_synth.core.devices import (
   batch_sharding,
   filled_batches,
@@ -77,13 +77,13 @@ class Config:
   # DeepFloyd IF was trained with; other jobs name a prompt as it was
   cleaning: Literal['none', 'deepfloyd'] = 'none'
   # prompts that are encoded at a time, over all devices; rounded up to a multiple of their number
-  batch_size: Count = 256
+  batch_size: Annotated[Count, Execution()] = 256
   # the seed of random weights
   seed: Seed = 0
   # devices that share the parameters
-  fsdp: Count = 1
+  fsdp: Annotated[Count, Execution()] = 1
   # devices that share each matrix product
-  tensor: Count = 1
+  tensor: Annotated[Count, Execution()] = 1
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the data set has no such prompts, or they are too long or the same when cleaned."""

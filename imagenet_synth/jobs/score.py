@@ -17,11 +17,11 @@ Distances are Euclidean between features of length 1, the inputs of the classifi
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from imagenet_synth.core.config import Count, Invalid
+from imagenet_synth.core.config import Count, Execution, Invalid
 from imagenet_synth.core.files import write_arrays, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
@@ -58,7 +58,7 @@ class Config:
   # smallest that is large enough for the classifier
   size: Count | None = None
   # images in memory at a time
-  batch_size: Count = 1024
+  batch_size: Annotated[Count, Execution()] = 1024
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the images, the classifier and the real images don't fit each other."""

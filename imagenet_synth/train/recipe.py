@@ -9,6 +9,7 @@ import numpy as np
 
 from imagenet_synth.core.config import (
   Count,
+  Execution,
   Invalid,
   NonNegative,
   NonNegativeInt,
@@ -73,11 +74,11 @@ class Recipe:
   # parts of a batch that are computed one after the other, in less memory. Each part draws its own mixing and
   # dropout, and is normalised by its own batch statistics, where a network has them, which are averaged one
   # part after the other
-  accumulate: Count = 1
+  accumulate: Annotated[Count, Execution()] = 1
   # devices that share the parameters
-  fsdp: Count = 1
+  fsdp: Annotated[Count, Execution()] = 1
   # devices that share each matrix product
-  tensor: Count = 1
+  tensor: Annotated[Count, Execution()] = 1
 
   def validate(self) -> None:
     """Raises `Invalid` unless exactly one of `num_steps`, `epochs` and `real_exposures` is given."""

@@ -23,6 +23,7 @@ from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
 from imagenet_synth.core.config import (
   Count,
+  Execution,
   Invalid,
   NonNegative,
   NotEmpty,
@@ -129,7 +130,7 @@ class Training(abc.ABC):
   seed: Seed = 0
   # whether all decoded images are kept in memory; those of a data set are not where they would take more than
   # 8 GiB
-  cache: bool = True
+  cache: Annotated[bool, Execution()] = True
   # height and width of the random part of each image that an SR stage is trained on; None for whole images
   crop: Count | None = None
   # whether images that are smaller than the stage's are trained on, enlarged, which teaches it to blur; if
@@ -139,21 +140,21 @@ class Training(abc.ABC):
   # al., 2020, appendix B); not where what is shown, such as a digit, then is another thing or none
   flip: bool = False
   # parts of a batch that are computed one after the other, in less memory
-  accumulate: Count = 1
+  accumulate: Annotated[Count, Execution()] = 1
   # devices that share the parameters
-  fsdp: Count = 1
+  fsdp: Annotated[Count, Execution()] = 1
   # devices that share each matrix product
-  tensor: Count = 1
+  tensor: Annotated[Count, Execution()] = 1
   # other images that each batch has a share of, such as those of pretraining, so that fine-tuning does not
   # forget what they have taught; the rest is of `dataset`
   blend: tuple[Part, ...] = ()
   # minutes between saves of the state that training goes on from after a kill; the latest two are kept
-  save_minutes: NonNegative = SAVE_MINUTES
+  save_minutes: Annotated[NonNegative, Execution()] = SAVE_MINUTES
   # what the weights of snapshots are rounded to; 'bfloat16' takes half of the disk, and changes what a
   # network answers by about 1 % (root mean square), as computing in bfloat16 does
   snapshot_dtype: DType = 'float32'
   # where metrics go besides metrics.jsonl
-  writers: tuple[WriterName, ...] = ('tensorboard',)
+  writers: Annotated[tuple[WriterName, ...], Execution()] = ('tensorboard',)
 
   def validate(self) -> None:
     """Raises `Invalid` if the shares of a batch are more than there is, or no whole numbers of images."""
