@@ -99,6 +99,8 @@ def training(job, size, optimizer, num_steps, batch_size, sampler, checkpoint_ev
     cache=False,
     ema_decay=0.9999,
     text_dropout=0.1,
+    # half of the disk; it changes an answer of the networks as much as their computing in it does
+    snapshot_dtype='bfloat16',
     preview=dict(prompts=PREVIEW, columns=4, sampler=sampler),
     **more,
   )

@@ -26,14 +26,11 @@ from imagenet_synth.models.registry import Network
 # from 0
 _AUGMENTATION_DRAW = 2**31 - 1
 
-NO_PROMPT = -1
-"""What stands for the row of an image's prompt in training, where the image is trained on without text."""
-
 
 class TextStates(NamedTuple):
   """What the frozen encoder made of prompts."""
 
-  # float32 [N, L, D]
+  # float32 [N, L, D], which may be on the disk: rows of it are read, not all
   prompts: Any
   # float32 [L, D], which stands for "no text"
   null: Any
@@ -191,23 +188,22 @@ class DiffusionObjective:
     self,
     variables: Mapping[str, Any],
     batch: Mapping[str, jax.Array],
-    context: Mapping[str, TextStates],
+    context: Mapping[str, jax.Array],
     key: jax.Array,
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
     """Returns (scalar loss, ({'loss'}, {})): there are no variables other than 'params'.
 
     Args:
       variables: of the network.
-      batch: `image` uint8 [B, S, S, C], where S is the stage's size or `crop`, and `prompt` int32 [B], the
-        row of each image's prompt, or NO_PROMPT for images that are trained on without text.
-      context: `text`, the states of all prompts.
+      batch: `image` uint8 [B, S, S, C], where S is the stage's size or `crop`, and `text` float32 [B, L, D],
+        the states of each image's prompt.
+      context: `null` float32 [L, D], what stands for "no text".
       key: for times, noise, and what is dropped.
     """
     aug_key, drop_key, dropout_key, loss_key = jax.random.split(key, 4)
     x_0 = images.to_float(batch['image'])
-    prompt = batch['prompt']
-    dropped = jax.random.bernoulli(drop_key, self.text_dropout, prompt.shape) | (prompt == NO_PROMPT)
-    text = jnp.where(dropped[:, None, None], context['text'].null, context['text'].prompts[prompt])
+    dropped = jax.random.bernoulli(drop_key, self.text_dropout, x_0.shape[:1])
+    text = jnp.where(dropped[:, None, None], context['null'], batch['text'])
     low_res, aug_logsnr = None, None
     stage, size = self.stage, x_0.shape[1]
     if stage.low_res_size is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from imagenet_synth.cascade import DiffusionObjective
 from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.inputs.known_jobs import KnownJobs
+from imagenet_synth.train.loop import disk_bytes
 from imagenet_synth.train.stage import Training
 from imagenet_synth.train.state import Trainer
 
@@ -26,11 +27,16 @@ def describe(config: Training, jobs: KnownJobs) -> str:
   # the gradients are laid out as the parameters
   kept = _bytes(state, shardings) + _bytes(state.params, shardings.params)
   axes = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
-  size = f'{kept / 2**30:.1f} GiB' if kept >= 2**30 else f'{kept / 2**20:.1f} MiB'
+  disk = disk_bytes(state, config.num_steps, config.checkpoint_every, config.snapshot_dtype)
   return (
-    f'{num_params:,} parameters; weights, average, optimizer and gradients take {size} on each '
-    f'of {mesh.size} devices ({axes})'
+    f'{num_params:,} parameters; weights, average, optimizer and gradients take {_said(kept)} on each '
+    f'of {mesh.size} devices ({axes}); checkpoints take {_said(disk.peak)} of disk, '
+    f'{_said(disk.kept)} in the end'
   )
+
+
+def _said(size: int) -> str:
+  return f'{size / 2**30:.1f} GiB' if size >= 2**30 else f'{size / 2**20:.1f} MiB'
 
 
 def _bytes(tree: Any, shardings: Any) -> int:

@@ -4,7 +4,6 @@ All else is done by the jobs themselves, in a second or so. Others can read thei
 """
 
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -91,7 +90,6 @@ def finish(workdir, name, section, heeds_text=True):
   folder.start()
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr('imagenet_synth.jobs.embed._encode', _states)
-    patch.setattr('imagenet_synth.train.stage.restore_or_init', lambda *args: SimpleNamespace(step=0))
     patch.setattr('imagenet_synth.train.stage._preview_fn', lambda *args: None)
     patch.setattr('imagenet_synth.train.stage.fit', _fit if heeds_text else _fit_to_nothing)
     patch.setattr('imagenet_synth.train.classifier.train', _train_classifier)
@@ -126,17 +124,18 @@ def _filled(shapes, seed):
 
 def _states(config, tokens, name):
   shape = (*tokens.ids.shape, config.encoder.random.width)
-  return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+  yield np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def _fit(
-  trainer, state, batches, context, num_steps, *, checkpoints, checkpoint_every, origin, gain=1, **others
+  trainer, fresh, batches, context, num_steps, *, checkpoints, checkpoint_every, origin, gain=1, **others
 ):
   for step in range(checkpoint_every, num_steps + 1, checkpoint_every):
     params = _filled(trainer.abstract.params, seed=step)
     params['conv_out']['kernel'] *= gain
-    checkpoints.save(step, {'step': np.int32(step)}, {'params': params}, origin)
-  return SimpleNamespace(params=params, sampling_variables={'params': params})
+    checkpoints.save_snapshot(step, {'params': params}, origin)
+  checkpoints.close(ended=True)
+  return {'params': params}
 
 
 def _fit_to_nothing(*args, **kwargs):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from imagenet_synth.cascade import (
-  NO_PROMPT,
   Cascade,
   DiffusionObjective,
   SamplerSettings,
@@ -228,16 +227,15 @@ def test_the_network_sees_the_noised_low_resolution_and_is_told_the_level(level)
   assert quartile == pytest.approx(expected, abs=0.05 * sigma + 1e-4)
 
 
-def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None, prompt=0):
+def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):
   stage = Stage(4, 3, _Formula(kind), low_res_size, prediction='x0')
   batch = {
     'image': np.full((512, 4, 4, 3), 128, np.uint8) if image is None else image,
-    'prompt': np.full(512, prompt, np.int32),
+    'text': jnp.broadcast_to(text[:1], (512, 2, 4)),
   }
   objective = DiffusionObjective(stage, 4, text_dropout)
   variables = {'params': {'unused': jnp.ones(())}}
-  text = TextStates(jnp.asarray(text), jnp.zeros((2, 4)))
-  loss, (metrics, state) = objective.loss(variables, batch, {'text': text}, jax.random.key(seed))
+  loss, (metrics, state) = objective.loss(variables, batch, {'null': jnp.zeros((2, 4))}, jax.random.key(seed))
   assert metrics == {'loss': loss} and state == {}
   return float(loss)
 
@@ -250,12 +248,6 @@ def test_text_is_dropped_at_its_rate(text_dropout):
   kept, dropped = (1 - 0.5 / 127.5) ** 2, (0.5 / 127.5) ** 2
   expected = (1 - text_dropout) * kept + text_dropout * dropped
   assert loss == pytest.approx(expected, abs=5 * error + 1e-5)
-
-
-@pytest.mark.parametrize('prompt, answer', [(0, 1), (1, 1), (NO_PROMPT, 0)])
-def test_an_image_that_has_no_prompt_is_trained_on_without_text(prompt, answer):
-  loss = _loss('text', 0.0, np.ones((2, 2, 4)), prompt=prompt)
-  assert loss == pytest.approx((answer - 0.5 / 127.5) ** 2, abs=1e-5)
 
 
 def test_training_noises_the_low_resolution_to_a_uniform_level():
@@ -317,12 +309,9 @@ def test_a_stage_can_be_trained_on_crops():
   # the network's image is 4 pixels wide, of a stage of 8 with a low resolution of 4: crops have 2
   stage = Stage(8, 3, _Formula('low_res'), 4, prediction='x0')
   board = (np.indices((4, 4)).sum(axis=0) % 2 * 255).astype(np.uint8)
-  batch = {
-    'image': np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3)),
-    'prompt': np.zeros(512, np.int32),
-  }
+  batch = {'image': np.broadcast_to(board[None, :, :, None], (512, 4, 4, 3)), 'text': jnp.ones((512, 2, 4))}
   objective = DiffusionObjective(stage, 4, 0.0, crop=4)
-  context = {'text': TextStates(jnp.ones((1, 2, 4)), jnp.zeros((2, 4)))}
+  context = {'null': jnp.zeros((2, 4))}
   loss, _ = objective.loss({'params': {'unused': jnp.ones(())}}, batch, context, jax.random.key(0))
   # a checkerboard is lost at half the size: see the test of its detail above
   assert loss == pytest.approx(1.5, abs=0.1)

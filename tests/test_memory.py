@@ -42,18 +42,27 @@ def _mib(text):
   return float(re.search(r'take ([\d.]+) MiB on each', text)[1])
 
 
+def _disk(text):
+  return [float(size) for size in re.findall(r'([\d.]+) MiB (?:of disk|in the end)', text)]
+
+
 @pytest.mark.parametrize('optimizer, num_copies', [('adam', 5), ('momentum', 4)])
 def test_weights_average_gradients_and_moments_are_as_many_copies_of_the_weights(
   optimizer, num_copies, tmp_path
 ):
   """Adam has two moments, momentum has one."""
   num_params = _num_params(tmp_path)
-  text = _described(tmp_path, optimizer=dict(name=optimizer, learning_rate=1e-3))
+  text = _described(tmp_path, optimizer=dict(name=optimizer, learning_rate=1e-3), num_steps=3)
   assert text == (
     f'{num_params:,} parameters; weights, average, optimizer and gradients take {_mib(text)} MiB on each of '
-    '8 devices (data 8 x fsdp 1 x tensor 1)'
+    '8 devices (data 8 x fsdp 1 x tensor 1); checkpoints take '
+    f'{_disk(text)[0]} MiB of disk, {_disk(text)[1]} MiB in the end'
   )
   assert _mib(text) == pytest.approx(num_copies * 4 * num_params / 2**20, abs=0.06)
+  # three snapshots of the average; two states without gradients, and one that is being written
+  snapshots = 3 * 4 * num_params / 2**20
+  assert _disk(text)[1] == pytest.approx(snapshots, abs=0.06)
+  assert _disk(text)[0] == pytest.approx(snapshots + 3 * (num_copies - 1) * 4 * num_params / 2**20, abs=0.06)
 
 
 def test_adafactor_s_moments_are_factored(tmp_path):
@@ -65,11 +74,11 @@ def test_adafactor_s_moments_are_factored(tmp_path):
 
 def test_devices_that_share_the_parameters_hold_a_part_each(tmp_path):
   whole, shared = _described(tmp_path), _described(tmp_path, fsdp=8)
-  assert shared.endswith('of 8 devices (data 1 x fsdp 8 x tensor 1)')
+  assert 'of 8 devices (data 1 x fsdp 8 x tensor 1)' in shared
   # axes that 8 does not divide stay whole
   assert _mib(whole) / 8 <= _mib(shared) < _mib(whole) / 6
   both = _described(tmp_path, fsdp=2, tensor=4)
-  assert both.endswith('(data 1 x fsdp 2 x tensor 4)') and _mib(both) < _mib(whole) / 4
+  assert '(data 1 x fsdp 2 x tensor 4)' in both and _mib(both) < _mib(whole) / 4
 
 
 def test_finetuning_takes_what_the_stage_takes_that_it_starts_from(tmp_path):

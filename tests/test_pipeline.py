@@ -92,7 +92,7 @@ def test_jobs_of_the_workdir_can_be_referred_to(tmp_path):
 def test_a_folder_of_another_config_is_not_touched(tmp_path):
   (tmp_path / 'embed').mkdir()
   write_json(tmp_path / 'embed/config.json', {**_EMBED, 'max_length': 9})
-  (tmp_path / 'embed/text_embeddings.npz').touch()
+  (tmp_path / 'embed/text_states.npy').touch()
   assert _error(_config(embed=_EMBED), tmp_path) == (
     f'{tmp_path}/embed holds work with max_length = 9, the config says 32; use another workdir, or '
     '--redo embed makes it anew'
@@ -111,7 +111,7 @@ def test_results_of_another_version_are_refused(tmp_path):
 def test_dry_run_runs_nothing(tmp_path):
   (tmp_path / 'embed').mkdir()
   write_json(tmp_path / 'embed/config.json', _CAPTIONS)
-  (tmp_path / 'embed/text_embeddings.npz').touch()
+  (tmp_path / 'embed/text_states.npy').touch()
   config = _config(embed=_CAPTIONS, train={**_PRETRAIN, 'text': 'embed'})
   lines = pipeline.dry_run(config, tmp_path).splitlines()
   assert lines[:2] == ['embed  embed     begun', 'train  pretrain  left']

@@ -1,83 +1,127 @@
 """Checkpoints of training, with Orbax.
 
-Each step's folder holds `state` (all that training needs to go on), `ema` (all that sampling or
-evaluation needs) and `origin` (where it comes from). Orbax writes to a temporary name and renames,
-so that a killed process leaves complete checkpoints only.
+    RUN/checkpoints/STEP   a snapshot: `ema`, all that sampling or evaluation needs, and `origin`, where it
+                           comes from
+    RUN/resume/STEP        `state`, all that training needs to go on
+
+Snapshots are for good. Of states the latest two are kept, and none once training has ended. Orbax writes to a
+temporary name and renames, so that a killed process leaves complete checkpoints only.
 """
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.processes import is_first
+
+NUM_STATES = 2
+"""States to resume from that are kept: if the latest should be damaged, there is one before it."""
 
 
 class Checkpoints:
   """The checkpoints of one training run.
 
   Args:
-    path: their folder; it is made if it isn't there.
-    keep_every: checkpoints of steps that are multiples of it are kept for good; of the others, only the
-      latest is kept.
+    folder: the run's; it is made if it isn't there.
+    snapshot_dtype: what the floating point numbers of snapshots are rounded to; they are float32 again when
+      they are loaded.
   """
 
-  def __init__(self, path: pathlib.Path, keep_every: int | None = None):
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=1, keep_period=keep_every, enable_async_checkpointing=True
-    )
-    self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+  def __init__(self, folder: pathlib.Path, snapshot_dtype: str = 'float32'):
+    self._snapshot_dtype = jnp.dtype(snapshot_dtype)
+    self._snapshots = _manager(folder / 'checkpoints', None)
+    self._states = _manager(folder / 'resume', NUM_STATES)
 
   @property
-  def steps(self) -> list[int]:
-    """Returns the steps of all checkpoints, ascending, once those being saved are on disk."""
+  def snapshots(self) -> list[int]:
+    """Returns the steps of all snapshots, ascending, once those being saved are on disk."""
     self.wait()
-    return sorted(self._manager.all_steps())
+    return sorted(self._snapshots.all_steps())
 
   @property
-  def latest(self) -> int | None:
-    """Returns the step of the latest checkpoint; None if there is none."""
-    return self._manager.latest_step()
+  def states(self) -> list[int]:
+    """Returns the steps of the states to resume from, ascending, once those being saved are on disk."""
+    self.wait()
+    return sorted(self._states.all_steps())
 
-  def save(self, step: int, state: Any, ema: Any, origin: dict[str, Any]) -> None:
+  def save_snapshot(self, step: int, variables: Any, origin: dict[str, Any]) -> None:
     """Copies the arrays and returns; they are written while training goes on.
 
+    A run that goes on from an earlier state comes by its snapshots again; those that are there stay.
+
     Args:
-      step: the number of the checkpoint.
-      state: the training state, a tree of arrays.
-      ema: the averaged weights that sampling and evaluation use, a tree of arrays.
+      step: the number of the snapshot.
+      variables: the averaged weights that sampling and evaluation use, a tree of arrays.
       origin: where the weights come from, as JSON holds it.
     """
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin)
-      ),
-    )
+    self.wait()
+    if step in self._snapshots.all_steps():
+      return
 
-  def wait(self) -> None:
-    """Returns when all that was saved is on disk."""
-    self._manager.wait_until_finished()
+    def rounded(leaf: Any) -> ocp.SaveArgs:
+      is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+      return ocp.SaveArgs(dtype=self._snapshot_dtype if is_float else leaf.dtype)
 
-  def restore(self, step: int, like: Any) -> Any:
-    """Returns the training state at `step`, laid out as `like` (arrays, or shapes with shardings).
+    ema = ocp.args.StandardSave(variables, save_args=jax.tree.map(rounded, variables))
+    self._snapshots.save(step, args=ocp.args.Composite(ema=ema, origin=ocp.args.JsonSave(origin)))
+
+  def save_state(self, step: int, state: Any) -> None:
+    """Copies the training state, a tree of arrays, and returns; it is written while training goes on."""
+    self.wait()
+    self._states.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+
+  def restore(self, like: Any) -> Any:
+    """Returns the latest training state, laid out as `like` (arrays, or shapes with shardings); None if none.
 
     Raises:
-      InputError: the checkpoint is of another tree or of other shapes.
+      InputError: the state is of another tree or of other shapes, or an earlier version of the program has
+        begun the run.
     """
+    if not self.states:
+      for step in self.snapshots:
+        if (self._snapshots.directory / str(step) / 'state').exists():
+          raise InputError(
+            f'{self._snapshots.directory} is of a run that an earlier version of the program has begun, and '
+            'this one cannot go on with; delete the folder to begin anew, or use the version that made it'
+          )
+      return None
+    step = self.states[-1]
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    with _fitting(pathlib.Path(self._manager.directory) / str(step) / 'state'):
-      return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))[
+    with _fitting(pathlib.Path(self._states.directory) / str(step) / 'state'):
+      return self._states.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))[
         'state'
       ]
 
-  def close(self) -> None:
-    """Waits until all is on disk, and ends Orbax's threads."""
+  def load_snapshot(self, step: int, like: Any) -> Any:
+    """Returns the averaged weights of a snapshot: see `load_ema`."""
     self.wait()
-    self._manager.close()
+    return load_ema(pathlib.Path(self._snapshots.directory), step, like)
+
+  def wait(self) -> None:
+    """Returns when all that was saved is on disk."""
+    self._snapshots.wait_until_finished()
+    self._states.wait_until_finished()
+
+  def close(self, ended: bool = False) -> None:
+    """Waits until all is on disk, ends Orbax's threads and, of a run that has ended, deletes the states."""
+    self.wait()
+    self._snapshots.close()
+    self._states.close()
+    if ended and is_first():
+      shutil.rmtree(self._states.directory, ignore_errors=True)
+
+
+def _manager(path: pathlib.Path, max_to_keep: int | None) -> ocp.CheckpointManager:
+  """Returns Orbax's manager of the checkpoints in a folder, which keeps the latest ones, or all."""
+  options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, enable_async_checkpointing=True)
+  return ocp.CheckpointManager(path.absolute(), options=options)
 
 
 def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Files that exist whole or not at all, and hashes of what they hold."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -7,7 +8,8 @@ import os
 import pathlib
 import socket
 import zipfile
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -15,18 +17,36 @@ import numpy as np
 from imagenet_synth.core.errors import InputError
 
 
-def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
-  """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new.
+@contextlib.contextmanager
+def open_atomic(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a file to be written that takes the place of `path`, whole, when the context ends.
 
-  The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed.
+  The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed. Where
+  the context ends with an error nothing is left of it; a process that is killed leaves the temporary file.
   """
   # with the host's name: workers on other machines have the same process ids
   temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
-  with open(temporary, 'wb') as file:
+  try:
+    with open(temporary, 'wb') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
+  """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new."""
+  with open_atomic(path) as file:
     file.write(data.encode() if isinstance(data, str) else data)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+
+
+def delete_unfinished(folder: pathlib.Path) -> None:
+  """Deletes what killed processes have left of files in a folder, when nobody writes there any more."""
+  for path in folder.glob('.*.tmp'):
+    path.unlink(missing_ok=True)
 
 
 def write_arrays(path: pathlib.Path, **arrays: Any) -> None:
@@ -59,6 +79,37 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     zipfile.BadZipFile,
   ) as error:
     raise InputError(f'{path} cannot be read ({error}); delete it and run again') from None
+
+
+def write_rows(path: pathlib.Path, num_rows: int, blocks: Iterable[np.ndarray]) -> None:
+  """Writes an npy float32 whole, given its number of rows and blocks [n, ...] of them in order.
+
+  No more than a block is in memory. `open_rows` opens the file.
+  """
+  num_written = 0
+  with open_atomic(path) as file:
+    for block in blocks:
+      if not num_written:
+        shape = (num_rows, *block.shape[1:])
+        header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+        np.lib.format.write_array_header_1_0(file, header)
+      file.write(np.ascontiguousarray(block, '<f4').data)
+      num_written += len(block)
+    assert num_written == num_rows, f'{num_written} rows, not {num_rows}'
+
+
+def open_rows(path: pathlib.Path) -> np.ndarray:
+  """Returns the array of an npy, which stays on the disk: rows are read when they are used.
+
+  Raises:
+    InputError: the file is not there, or is no whole npy.
+  """
+  try:
+    return np.load(path, mmap_mode='r')
+  except FileNotFoundError:
+    raise InputError(f'{path} does not exist') from None
+  except (ValueError, EOFError) as error:
+    raise InputError(f'{path} is no whole npy: {error}') from None
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -4,6 +4,7 @@ The processes of one run share a workdir. The first one writes what is written o
 """
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -64,6 +65,48 @@ def on_every_host(tree: Any) -> Any:
   if jax.process_count() == 1:
     return tree
   return jax.tree.map(lambda a: multihost_utils.process_allgather(a, tiled=True), tree)
+
+
+class SaveClock:
+  """Says after which steps a state is due to be saved: every so many minutes, and all processes say the same.
+
+  The first process's clock counts. The processes meet at few steps: the next time where half of the time that
+  is left will have passed, as fast as steps have been since the last time, and after at most twice as many
+  steps. A step is late by no more than that at which a pace that suddenly falls makes it.
+
+  Args:
+    minutes: the time between saves; 0 for each step.
+    step: the step that is reached when the clock starts.
+  """
+
+  def __init__(self, minutes: float, step: int):
+    self._seconds = 60 * minutes
+    self._saved = self._met = time.monotonic()
+    self._met_at, self._meets_at = step, step + 1
+
+  def due(self, step: int, results: Any) -> bool:
+    """Returns whether the state after `step` is to be saved; every process must ask after each step.
+
+    Args:
+      step: the step that was begun last.
+      results: arrays that it makes, which are waited for where processes meet: steps are begun before those
+        in front of them have ended.
+    """
+    if step < self._meets_at:
+      return False
+    jax.block_until_ready(results)
+    now, num_steps = time.monotonic(), step - self._met_at
+    is_due = now - self._saved >= self._seconds
+    left = self._seconds if is_due else self._saved + self._seconds - now
+    pace = max((now - self._met) / num_steps, 1e-9)
+    wait = int(min(max(left / (2 * pace), 1), 2 * num_steps))
+    if jax.process_count() > 1:
+      first = multihost_utils.broadcast_one_to_all(np.array([is_due, wait]))
+      is_due, wait = bool(first[0]), int(first[1])
+    if is_due:
+      self._saved = now
+    self._met, self._met_at, self._meets_at = now, step, step + wait
+    return is_due
 
 
 class Stopped(Exception):

@@ -1,6 +1,7 @@
 """The prompts, and the frozen encoder's states of them, that an embed job hands on."""
 
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -8,12 +9,15 @@ import numpy as np
 from imagenet_synth.cascade import TextStates
 from imagenet_synth.core.config import Invalid, Reference
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_arrays, write_arrays
+from imagenet_synth.core.files import open_rows, read_arrays, write_arrays, write_rows
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.class_names import class_id, label_map
 from imagenet_synth.inputs.known_jobs import KnownJobs, MakesText
 
-_FILE = 'text_embeddings.npz'
+_PROMPTS, _STATES = 'prompts.npz', 'text_states.npy'
+
+NO_PROMPT = -1
+"""What stands for the number of an image's prompt in training, where the image is trained on without text."""
 
 
 class EmbeddedText(NamedTuple):
@@ -46,27 +50,59 @@ class EmbeddedText(NamedTuple):
       InputError: there is no prompt for a class; the message names the first.
     """
     rows = label_map(names, self.class_names, what, 'the embedded prompts')
-    states = self.states._replace(
-      prompts=self.states.prompts[rows], ids=np.array([class_id(name) for name in names], np.uint32)
-    )
+    states = self.states._replace(prompts=self.states.prompts[rows], ids=_class_ids(names))
     prompts = tuple(self.prompts[row] for row in rows)
     return EmbeddedText(prompts, states, self.encoder, tuple(names))
 
-  def save(self, folder: JobFolder) -> None:
-    """Writes all into the folder of an embed job, where `Text.open` finds it."""
-    write_arrays(
-      folder.path / _FILE,
-      prompts=list(self.prompts),
-      embeddings=self.states.prompts,
-      null=self.states.null,
-      class_names=np.array(self.class_names, np.str_),
-    )
+
+def _class_ids(names: Sequence[str]) -> np.ndarray:
+  """Returns what stands for classes in the keys of their images: uint32 [N]."""
+  return np.array([class_id(name) for name in names], np.uint32)
 
 
-def join(texts: Mapping[str, EmbeddedText]) -> tuple[TextStates, dict[str, int]]:
-  """Returns the states of all prompts of several embed jobs, and the row of the first prompt of each job.
+class JoinedText(NamedTuple):
+  """The states of the prompts of several embed jobs; each prompt has a number, and no text is NO_PROMPT."""
 
-  The order is that of `texts`, which are given by the jobs' names. Of a single job, all is as it was.
+  # the states of the prompts of each job, float32 [N, L, D], which may be on the disk
+  parts: tuple[np.ndarray, ...]
+  # the number of the first prompt of each job, by the job's name; the jobs are in the order of `parts`
+  starts: dict[str, int]
+  # float32 [L, D], which stands for "no text"
+  null: np.ndarray
+
+  def states(self, numbers: np.ndarray) -> np.ndarray:
+    """Returns the states of prompts, float32 [B, L, D], by their numbers int [B]."""
+    states = np.empty((len(numbers), *self.null.shape), np.float32)
+    starts = np.array(list(self.starts.values()))
+    owners = np.searchsorted(starts, numbers, side='right') - 1
+    # one by one: all at once would be copied twice, and a row is as much as an image
+    for row, (number, owner) in enumerate(zip(numbers, owners, strict=True)):
+      states[row] = self.null if number == NO_PROMPT else self.parts[owner][number - starts[owner]]
+    return states
+
+
+def save_text(
+  folder: JobFolder, prompts: Sequence[str], class_names: Sequence[str], blocks: Iterable[np.ndarray]
+) -> None:
+  """Writes prompts and their states into the folder of an embed job, where `Text.open` finds them.
+
+  Args:
+    folder: the job's.
+    prompts: N prompts.
+    class_names: the class that each is of; none if prompts are captions.
+    blocks: states float32 [n, L, D] in order, N + 1 in all; the last stands for "no text".
+  """
+  write_rows(folder.path / _STATES, len(prompts) + 1, blocks)
+  write_arrays(folder.path / _PROMPTS, prompts=list(prompts), class_names=np.array(class_names, np.str_))
+
+
+def saved_states(path: pathlib.Path) -> np.ndarray:
+  """Returns the states that `save_text` has written into a folder: float32 [N + 1, L, D], on the disk."""
+  return open_rows(path / _STATES)
+
+
+def join(texts: Mapping[str, EmbeddedText]) -> JoinedText:
+  """Returns the states of all prompts of several embed jobs, given by the jobs' names and in their order.
 
   Raises:
     InputError: they were not encoded alike, so that no network could be told all of them.
@@ -79,11 +115,10 @@ def join(texts: Mapping[str, EmbeddedText]) -> tuple[TextStates, dict[str, int]]
         f'{name} and {first} cannot be joined: {name} has embeddings {list(text.shape)} of {text.encoder}, '
         f'{first} has {list(kept.shape)} of {kept.encoder}, and what stands for "no text" must be the same'
       )
-  if not others:
-    return kept.states, {first: 0}
-  prompts = [text.states.prompts for text in texts.values()]
-  starts = np.cumsum([0, *map(len, prompts[:-1])]).tolist()
-  return TextStates(np.concatenate(prompts), kept.states.null), dict(zip(texts, starts))
+  # they stay on the disk, but are plain arrays, of which rows are taken faster
+  parts = tuple(np.asarray(text.states.prompts) for text in texts.values())
+  starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+  return JoinedText(parts, dict(zip(texts, starts)), kept.states.null)
 
 
 class Text(Reference):
@@ -95,13 +130,16 @@ class Text(Reference):
     """Returns the prompts and states that the job has written.
 
     Raises:
-      InputError: the job has not been run to its end, or its file cannot be read.
+      InputError: the job has not been run to its end, or its files cannot be read.
     """
     path, result = folder.input(self.name)
-    file = read_arrays(path / _FILE)
+    for needed in (path / _PROMPTS, path / _STATES):
+      if not needed.exists():
+        raise InputError(f'{needed} does not exist; --redo {self.name} makes it anew')
+    file, rows = read_arrays(path / _PROMPTS), saved_states(path)
     prompts, names = (tuple(map(str, file[key])) for key in ('prompts', 'class_names'))
-    text = EmbeddedText(prompts, TextStates(file['embeddings'], file['null']), result['encoder'], names)
-    return text.of_classes(names, self.name) if names else text
+    states = TextStates(rows[:-1], np.array(rows[-1]), _class_ids(names) if names else None)
+    return EmbeddedText(prompts, states, result['encoder'], names)
 
   def shape(self, jobs: KnownJobs) -> tuple[int, int] | None:
     """Returns the shape [L, D] of each prompt's states; None if it is not known yet."""

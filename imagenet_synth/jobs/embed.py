@@ -1,6 +1,8 @@
 """The embed job: the frozen T5 encoder's states of prompts are written. No other job loads the encoder."""
 
+import collections
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -8,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_synth.cascade import TextStates
 from imagenet_synth.core.config import Count, Invalid, Seed
 from imagenet_synth.core.devices import (
   batch_sharding,
@@ -20,12 +21,13 @@ from imagenet_synth.core.devices import (
 )
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.class_names import class_prompts
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.text import EmbeddedText
+from imagenet_synth.inputs.text import save_text, saved_states
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.prompt_cleaning import clean_prompt
 from imagenet_synth.models.t5 import PUBLIC_CONFIGS, T5Config, T5Encoder, T5Size
@@ -163,14 +165,18 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   source = config.dataset.open(folder, uses='classes' if config.prompts == 'classes' else 'images')
   prompts = _prompts(config, source)
   tokens = _tokens(config, (*config.cleaned(prompts), ''))
-  states = _encode(config, tokens, folder.name)
+  blocks = _encode(config, tokens, folder.name)
   if config.padding == 'zeros':
-    states = states * tokens.mask[..., None]
-    states[-1] = 0
+    blocks = _without_padding(blocks, tokens)
   names = source.class_names if config.prompts == 'classes' else ()
-  text = EmbeddedText(prompts, TextStates(states[:-1], states[-1]), _described(config), names)
-  text.save(folder)
-  return {'encoder': _described(config), 'num_prompts': len(prompts), 'shape': list(states[:-1].shape)}
+  if is_first():
+    save_text(folder, prompts, names, blocks)
+  else:
+    # all encode together, one writes
+    collections.deque(blocks, maxlen=0)
+  wait_for_all(f'{folder.name}: states')
+  shape = [len(prompts), *saved_states(folder.path).shape[1:]]
+  return {'encoder': _described(config), 'num_prompts': len(prompts), 'shape': shape}
 
 
 def _prompts(config: Config, source: Source) -> tuple[str, ...]:
@@ -188,8 +194,17 @@ def _tokens(config: Config, prompts: tuple[str, ...]) -> Tokens:
   return piece_tokens(prompts, config.max_length, config.encoder.vocabulary)
 
 
-def _encode(config: Config, tokens: Tokens, name: str) -> np.ndarray:
-  """Returns the states of all prompts, float32 [N, L, D]."""
+def _without_padding(blocks: Iterable[np.ndarray], tokens: Tokens) -> Iterator[np.ndarray]:
+  """Yields states of prompts [n, L, D] with zeros behind the last token, and for the last prompt of all."""
+  mask, start = tokens.mask.copy(), 0
+  mask[-1] = False
+  for states in blocks:
+    yield states * mask[start : start + len(states), :, None]
+    start += len(states)
+
+
+def _encode(config: Config, tokens: Tokens, name: str) -> Iterator[np.ndarray]:
+  """Yields the states of all prompts in order, float32 [n, L, D] for each batch."""
   mesh = make_mesh(config.fsdp, config.tensor)
   encoder, params = _encoder(config)
   one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
@@ -201,13 +216,11 @@ def _encode(config: Config, tokens: Tokens, name: str) -> np.ndarray:
     in_shardings=(shardings, batch, batch),
     out_shardings=replicated(mesh),
   )
-  states = []
   with progress(len(tokens.ids), name, unit='prompt') as bar:
     num_shares = mesh.size // config.tensor
     for rows, num_new in filled_batches(len(tokens.ids), config.batch_size, num_shares):
-      states.append(np.asarray(encode(params, tokens.ids[rows], tokens.mask[rows]))[:num_new])
+      yield np.asarray(encode(params, tokens.ids[rows], tokens.mask[rows]))[:num_new]
       bar.update(num_new)
-  return np.concatenate(states)
 
 
 def _encoder(config: Config) -> tuple[T5Encoder, Any]:
@@ -215,7 +228,7 @@ def _encoder(config: Config) -> tuple[T5Encoder, Any]:
   section = config.encoder
   if section.weights is not None:
     public = None if section.size is None else PUBLIC_CONFIGS[section.size]
-    loaded = t5_weights.load(section.weights, public)
+    loaded = t5_weights.load(section.weights, public, section.dtype)
     return T5Encoder(loaded.config, jnp.dtype(section.dtype)), loaded.params
   assert section.random is not None
   say(_described(config))

@@ -21,10 +21,10 @@ from imagenet_synth.data.augment import Draws, center_part
 from imagenet_synth.data.batches import Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
-from imagenet_synth.train.loop import Writer, fit, restore_or_init
+from imagenet_synth.train.loop import Writer, fit
 from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.recipe import Recipe, augment
-from imagenet_synth.train.state import Batch, Trainer, TrainState, make_trainer
+from imagenet_synth.train.state import Batch, StepFn, Trainer, TrainState, make_trainer
 
 # images that `predict_labelled` has in memory at a time
 _PREDICTED = 2000
@@ -181,7 +181,6 @@ def train(
   mesh = make_mesh(recipe.fsdp, recipe.tensor)
   num_steps = recipe.steps(len(data), data.first_pass)
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh, recipe.accumulate)
-  checkpoints = Checkpoints(path / 'checkpoints')
 
   def fresh() -> TrainState:
     if start is None:
@@ -195,27 +194,31 @@ def train(
     for batch in batches(data, 'label', seed, recipe.batch_size, first, stop, rows, augmented):
       yield _with_mean_weight(batch) if recipe.accumulate > 1 else batch
 
-  state = restore_or_init(trainer, checkpoints, fresh)
-  writer = make_writer(path, int(state.step))
-  if held_out is not None:
-    trainer = _trying(trainer, objective, held_out, writer, int(state.step))
-  state = fit(
-    trainer,
-    state,
+  # equal trainers are one: only this run's steps are tried
+  own = copy.copy(trainer)
+
+  def begin(first: int) -> Writer:
+    writer = make_writer(path, first)
+    if held_out is not None:
+      own.step = _tried(trainer, objective, held_out, writer, first)
+    return writer
+
+  variables = fit(
+    own,
+    fresh,
     batches_of,
     {},
     num_steps,
     batch_size=recipe.batch_size,
-    checkpoints=checkpoints,
-    checkpoint_every=max(num_steps // 4, 1000),
+    checkpoints=Checkpoints(path),
+    # nothing is chosen among them
+    checkpoint_every=num_steps,
     origin=origin,
-    writer=writer,
+    make_writer=begin,
     what=what,
   )
-  writer.close()
-  checkpoints.close()
   # as predictions are made with them
-  return jax.device_put(state.sampling_variables, replicated(mesh))
+  return jax.device_put(variables, replicated(mesh))
 
 
 def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -225,10 +228,10 @@ def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return batch | {'mean_weight': np.full_like(batch['weight'], batch['weight'].mean())}
 
 
-def _trying(
+def _tried(
   trainer: Trainer, objective: ClassifierObjective, held_out: HeldOut, writer: Writer, start: int
-) -> Trainer:
-  """Returns a trainer whose steps, from the one after `start` on, write the accuracy on images held out."""
+) -> StepFn:
+  """Returns the trainer's step; from the one after `start` on, it writes the accuracy on images held out."""
   steps = itertools.count(start + 1)
 
   def step(state: TrainState, batch: Batch, context: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -240,10 +243,7 @@ def _trying(
       writer.write_scalars(number, {'held_out_accuracy': np.mean(logits.argmax(axis=1) == labels)})
     return state, metrics
 
-  # equal trainers are one: only this run's tries
-  own = copy.copy(trainer)
-  own.step = step
-  return own
+  return step
 
 
 def _of_size(variables: Any, objective: ClassifierObjective) -> Any:

@@ -3,18 +3,22 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from imagenet_synth.core.checkpoint import Checkpoints
+from imagenet_synth.core.checkpoint import NUM_STATES, Checkpoints
 from imagenet_synth.core.devices import batch_sharding, replicated
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.processes import Stopped, StopSignal, own_rows, put_rows
+from imagenet_synth.core.processes import SaveClock, Stopped, StopSignal, own_rows, put_rows
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data.batches import Ahead
 from imagenet_synth.train.state import Trainer, TrainState
+
+SAVE_MINUTES = 10.0
+"""Minutes between saves of the state that training goes on from after a kill."""
 
 
 class Writer(Protocol):
@@ -33,18 +37,12 @@ class Writer(Protocol):
     ...
 
 
-def restore_or_init(
-  trainer: Trainer, checkpoints: Checkpoints, fresh: Callable[[], TrainState]
-) -> TrainState:
-  """Returns the state of the latest checkpoint, or `fresh()` if there is none yet."""
-  if checkpoints.latest is None:
-    return fresh()
-  return checkpoints.restore(checkpoints.latest, trainer.like())
+W = TypeVar('W', bound=Writer)
 
 
 def fit(
   trainer: Trainer,
-  state: TrainState,
+  fresh: Callable[[], TrainState],
   batches: Callable[[int, int, np.ndarray], Iterable[Any]],
   context: Any,
   num_steps: int,
@@ -53,16 +51,19 @@ def fit(
   checkpoints: Checkpoints,
   checkpoint_every: int,
   origin: dict[str, Any],
-  writer: Writer,
+  make_writer: Callable[[int], W],
   what: str,
-  on_checkpoint: Callable[[int, TrainState], None] = lambda step, state: None,
+  on_checkpoint: Callable[[int, TrainState, W], None] = lambda step, state, writer: None,
+  save_minutes: float = SAVE_MINUTES,
   log_every: int = 50,
-) -> TrainState:
-  """Trains from `state.step` to `num_steps`, and returns the state at the end.
+) -> Any:
+  """Trains to the end, or on from the latest state, and returns the averaged variables of the last snapshot.
+
+  A run that has ended does no more than that.
 
   Args:
     trainer: the compiled step.
-    state: where training goes on; it is used up.
+    fresh: makes the state that training starts from where none is saved.
     batches: called with (start, stop, rows), gives the batches of steps start .. stop - 1: dicts of numpy
       arrays with these rows, which are this process's. They must be a function of the step, so that a resumed
       run sees what an uninterrupted one would have seen, on however many processes. They are made in a
@@ -70,54 +71,73 @@ def fit(
     context: arrays that every step reads whole.
     num_steps: steps of the whole run, with those that are done.
     batch_size: rows of a whole batch, over all processes.
-    checkpoints: where the state is saved.
-    checkpoint_every: steps between saves; the last step is saved, too.
-    origin: where the weights come from, saved with each checkpoint.
-    writer: takes the metrics.
+    checkpoints: where states and snapshots are saved; they are closed when the run has ended.
+    checkpoint_every: steps between snapshots of the averaged variables; there is one of the last step, too.
+    origin: where the weights come from, saved with each snapshot.
+    make_writer: makes what takes the metrics, from the step that training goes on from.
     what: names the run in the progress bar and in errors.
-    on_checkpoint: called with (step, state) after each save.
-    log_every: steps between metrics; those of steps that are saved are written, too.
+    on_checkpoint: called with (step, state, writer) after each snapshot.
+    save_minutes: minutes between saves of the state that training goes on from after a kill.
+    log_every: steps between metrics; those of snapshots are written, too.
 
   Raises:
-    InputError: the loss is not finite; checkpoints of earlier steps stay.
+    InputError: the loss is not finite; what was saved before stays.
     Stopped: SIGTERM came; the step that was reached is saved.
   """
-  start = int(state.step)
-  sharding = batch_sharding(trainer.mesh)
-  rows = own_rows(sharding, batch_size)
-  context = jax.device_put(context, replicated(trainer.mesh))
-  with (
-    progress(num_steps * batch_size, what, start=start * batch_size) as bar,
-    StopSignal() as stop,
-    contextlib.ExitStack() as at_end,
-  ):
-    # however this ends, what is being saved is saved
-    at_end.callback(checkpoints.wait)
-    ahead = Ahead(batches(start, num_steps, rows))
-    for step, batch in enumerate(ahead, start + 1):
-      state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
-      stopped = stop.at(step) and step < num_steps
-      saves = step % checkpoint_every == 0 or step == num_steps or stopped
-      if step % log_every == 0 or saves:
-        _log(writer, step, metrics, what)
-        bar.set_postfix(
-          {'loss': f'{float(metrics["loss"]):.4f}', 'input': f'{ahead.per_second * batch_size:.0f}img/s'},
-          refresh=False,
-        )
-      bar.update(batch_size)
-      if saves:
-        checkpoints.save(step, state, state.sampling_variables, {**origin, 'step': step})
+  if num_steps not in checkpoints.snapshots:
+    restored = checkpoints.restore(trainer.like())
+    state = fresh() if restored is None else restored
+    del restored
+    start = int(state.step)
+    sharding = batch_sharding(trainer.mesh)
+    rows = own_rows(sharding, batch_size)
+    context = jax.device_put(context, replicated(trainer.mesh))
+    writer, clock = make_writer(start), SaveClock(save_minutes, start)
+    with (
+      progress(num_steps * batch_size, what, start=start * batch_size) as bar,
+      StopSignal() as stop,
+      contextlib.ExitStack() as at_end,
+    ):
+      # however this ends, what is being saved is saved
+      at_end.callback(checkpoints.wait)
+      ahead = Ahead(batches(start, num_steps, rows))
+      for step, batch in enumerate(ahead, start + 1):
+        state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
+        is_last = step == num_steps
+        snapshot = step % checkpoint_every == 0 or is_last
+        stopped = stop.at(step) and not is_last
+        saves = (clock.due(step, metrics) or stopped) and not is_last
+        if step % log_every == 0 or snapshot or saves:
+          values = _finite(metrics, step, what)
+          # saves by the clock are checked, but not written: metrics are the same in each run
+          if step % log_every == 0 or snapshot:
+            writer.write_scalars(step, values)
+            writer.flush()
+          bar.set_postfix(
+            {'loss': f'{values["loss"]:.4f}', 'input': f'{ahead.per_second * batch_size:.0f}img/s'},
+            refresh=False,
+          )
+        bar.update(batch_size)
+        if snapshot:
+          checkpoints.save_snapshot(step, state.sampling_variables, {**origin, 'step': step})
+        if saves:
+          checkpoints.save_state(step, state)
         if stopped:
           raise Stopped(
             f'{what}: told to stop; step {step} of {num_steps} is saved, the same command goes on from there',
             stop.number,
           )
-        on_checkpoint(step, state)
-  return state
+        if snapshot:
+          on_checkpoint(step, state, writer)
+    del state
+    writer.close()
+  variables = checkpoints.load_snapshot(num_steps, trainer.like().sampling_variables)
+  checkpoints.close(ended=True)
+  return variables
 
 
-def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str) -> None:
-  """Writes the metrics; raises InputError if one is not finite."""
+def _finite(metrics: dict[str, jax.Array], step: int, what: str) -> dict[str, float]:
+  """Returns the metrics of a step; raises InputError if one is not finite."""
   values = {name: float(value) for name, value in metrics.items()}
   for name, value in values.items():
     if not math.isfinite(value):
@@ -125,5 +145,33 @@ def _log(writer: Writer, step: int, metrics: dict[str, jax.Array], what: str) ->
         f'{what}: {name} is {value} at step {step}; lower the learning rate and run '
         f'again: training goes on from the last checkpoint'
       )
-  writer.write_scalars(step, values)
-  writer.flush()
+  return values
+
+
+class Disk(NamedTuple):
+  """Bytes that a run's checkpoints take on disk; Orbax compresses, so that it may be less."""
+
+  # in the end: the snapshots
+  kept: int
+  # the most on the way: the states to resume from, too
+  peak: int
+
+
+def disk_bytes(state: Any, num_steps: int, checkpoint_every: int, snapshot_dtype: str) -> Disk:
+  """Returns what a run's checkpoints will take on disk.
+
+  Args:
+    state: the training state, or its shapes: a `TrainState`.
+    num_steps: steps of the whole run.
+    checkpoint_every: steps between snapshots.
+    snapshot_dtype: see `Checkpoints`.
+  """
+  width = jnp.dtype(snapshot_dtype).itemsize
+  snapshot = sum(
+    leaf.size * (width if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype.itemsize)
+    for leaf in jax.tree.leaves(state.sampling_variables)
+  )
+  whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  kept = math.ceil(num_steps / checkpoint_every) * snapshot
+  # an old state goes when a new one is complete
+  return Disk(kept, kept + (NUM_STATES + 1) * whole)

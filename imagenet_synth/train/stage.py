@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from imagenet_synth.cascade import (
-  NO_PROMPT,
   Cascade,
   DiffusionObjective,
   SamplerSettings,
@@ -22,14 +21,32 @@ from imagenet_synth.cascade import (
 )
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
-from imagenet_synth.core.config import Count, Invalid, NotEmpty, Probability, Range, Rate, Seed, parts
+from imagenet_synth.core.config import (
+  Count,
+  Invalid,
+  NonNegative,
+  NotEmpty,
+  Probability,
+  Range,
+  Rate,
+  Seed,
+  parts,
+)
 from imagenet_synth.core.devices import make_mesh, require_batch_size, require_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.data.augment import Draws, random_flip, random_part
-from imagenet_synth.data.batches import SHORTEST_SHARE, Blend, Drawable, Images, batches, share_of_batch
+from imagenet_synth.data.batches import (
+  SHORTEST_SHARE,
+  Batch,
+  Blend,
+  Drawable,
+  Images,
+  batches,
+  share_of_batch,
+)
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.source import Source
@@ -37,8 +54,9 @@ from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageWeights, local_replicas
-from imagenet_synth.inputs.text import EmbeddedText, Text, join
-from imagenet_synth.train.loop import fit, restore_or_init
+from imagenet_synth.inputs.text import NO_PROMPT, EmbeddedText, JoinedText, Text, join
+from imagenet_synth.models.network import DType
+from imagenet_synth.train.loop import SAVE_MINUTES, fit
 from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
@@ -46,7 +64,7 @@ from imagenet_synth.train.state import Trainer, TrainState, make_trainer
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
-  """The grid of samples that is drawn at each checkpoint, a row for each prompt."""
+  """The grid of samples that is drawn at each snapshot, a row for each prompt."""
 
   # the prompts, which must be among those of the embed job; SR stages enlarge images of the data set, with
   # the prompts of these
@@ -99,9 +117,9 @@ class Training(abc.ABC):
   num_steps: Count
   # images of a step, over all devices
   batch_size: Count
-  # steps between checkpoints; all of these are kept, for `select`
+  # steps between snapshots of the averaged weights; all of them are kept, for `select`
   checkpoint_every: Count
-  # the grid of samples that is drawn at each checkpoint
+  # the grid of samples that is drawn at each snapshot
   preview: Preview
   # decay per step of the averaged weights, which are sampled
   ema_decay: Rate = 0.9999
@@ -129,6 +147,11 @@ class Training(abc.ABC):
   # other images that each batch has a share of, such as those of pretraining, so that fine-tuning does not
   # forget what they have taught; the rest is of `dataset`
   blend: tuple[Part, ...] = ()
+  # minutes between saves of the state that training goes on from after a kill; the latest two are kept
+  save_minutes: NonNegative = SAVE_MINUTES
+  # what the weights of snapshots are rounded to; 'bfloat16' takes half of the disk, and changes what a
+  # network answers by about 1 % (root mean square), as computing in bfloat16 does
+  snapshot_dtype: DType = 'float32'
   # where metrics go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
@@ -151,6 +174,12 @@ class Training(abc.ABC):
     parts = [part.fraction for part in self.blend]
     period = math.lcm(*(part.denominator for part in parts))
     return tuple(int(part * period) for part in (1 - sum(parts), *parts))
+
+  @property
+  def snapshots(self) -> tuple[int, ...]:
+    """Returns the steps of the snapshots, ascending; the last step is one of them."""
+    every = range(self.checkpoint_every, self.num_steps, self.checkpoint_every)
+    return (*every, self.num_steps)
 
   @abc.abstractmethod
   def trained_stage(self, jobs: KnownJobs) -> Stage:
@@ -259,43 +288,33 @@ def train_stage(
   trainer = make_trainer(
     objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
   )
-  checkpoints = Checkpoints(folder.path / 'checkpoints', keep_every=config.checkpoint_every)
-  state = restore_or_init(trainer, checkpoints, lambda: fresh(trainer))
-  draw_preview = _preview_fn(config.preview, stage, inputs.text, inputs.own, folder)
-  writer = make_writer(folder.path, int(state.step), config.writers)
+  checkpoints = Checkpoints(folder.path, config.snapshot_dtype)
   augment = functools.partial(_augmented, crop=config.crop, flip=config.flip)
-  state = fit(
+  variables = fit(
     trainer,
-    state,
-    lambda start, stop, rows: batches(
-      inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, augment
+    lambda: fresh(trainer),
+    lambda start, stop, rows: (
+      _with_text(batch, inputs.prompts)
+      for batch in batches(inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, augment)
     ),
-    {'text': inputs.states},
+    {'null': inputs.prompts.null},
     config.num_steps,
     batch_size=config.batch_size,
     checkpoints=checkpoints,
     checkpoint_every=config.checkpoint_every,
     origin=folder.origin,
-    writer=writer,
+    make_writer=lambda step: make_writer(folder.path, step, config.writers),
     what=folder.name,
-    on_checkpoint=lambda step, state: draw_preview(step, state, writer),
+    on_checkpoint=_preview_fn(config.preview, stage, inputs.text, inputs.own, folder),
+    save_minutes=config.save_minutes,
   )
-  writer.close()
   trained = StageWeights(
-    folder.path,
-    folder.name,
-    folder.config['job'],
-    config.num_steps,
-    tuple(checkpoints.steps),
-    section,
-    text_size,
+    folder.path, folder.name, folder.config['job'], config.num_steps, config.snapshots, section, text_size
   )
-  result = trained.handed_on | {
-    'num_params': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-    'checkpoint_hash': tree_hash(on_every_host(state.sampling_variables)),
+  return trained.handed_on | {
+    'num_params': sum(leaf.size for leaf in jax.tree.leaves(variables['params'])),
+    'checkpoint_hash': tree_hash(on_every_host(variables)),
   }
-  checkpoints.close()
-  return result
 
 
 def _augmented(batch: np.ndarray, draws: Draws, crop: int | None, flip: bool) -> np.ndarray:
@@ -304,14 +323,22 @@ def _augmented(batch: np.ndarray, draws: Draws, crop: int | None, flip: bool) ->
   return random_flip(batch, draws) if flip else batch
 
 
+def _with_text(batch: Batch, prompts: JoinedText) -> Batch:
+  """Returns a batch with the states of its prompts, `text` float32 [B, L, D], in the place of their numbers.
+
+  They are looked up on the host: a device has those of its own rows, where the prompts may be millions.
+  """
+  return {'image': batch['image'], 'text': prompts.states(batch['prompt'])}
+
+
 class _Inputs(NamedTuple):
   """What a stage is trained on."""
 
   # the prompts of the job's own text
   text: EmbeddedText
   # the states of all prompts, those of `text` first
-  states: TextStates
-  # the images of the job's own data set, with the rows of their prompts in `states`
+  prompts: JoinedText
+  # the images of the job's own data set, with the numbers of their prompts in `prompts`
   own: Images
   # what batches are drawn from: `own`, or a blend of them and others
   data: Drawable
@@ -321,47 +348,47 @@ def _open_inputs(config: Training, size: int, folder: JobFolder) -> _Inputs:
   """Returns all that a stage is trained on, with images of `size`."""
   sets = [(config.text, config.dataset), *((part.text, part.dataset) for part in config.blend)]
   texts = {text.name: text.open(folder) for text, _ in sets if text is not None}
-  states, starts = join(texts)
+  prompts = join(texts)
   images = []
   for text, dataset in sets:
     source = dataset.open(folder)
-    row = _no_prompt if text is None else _prompt_row(source, text, texts, starts, str(dataset))
-    images.append(Images(source, size, row, config.cache))
+    number = _no_prompt if text is None else _prompt_number(source, text, texts, prompts.starts, str(dataset))
+    images.append(Images(source, size, number, config.cache))
   data = Blend(images, config.shares) if config.blend else images[0]
-  return _Inputs(texts[config.text.name], states, images[0], data)
+  return _Inputs(texts[config.text.name], prompts, images[0], data)
 
 
 def _no_prompt(example: dict[str, Any]) -> int:
-  """Returns what stands for the row of the prompt of an image that has none."""
+  """Returns what stands for the number of the prompt of an image that has none."""
   del example
   return NO_PROMPT
 
 
-def _prompt_row(
+def _prompt_number(
   source: Source, text: Text, texts: Mapping[str, EmbeddedText], starts: Mapping[str, int], what: str
 ) -> Callable[[dict[str, Any]], int]:
-  """Returns a function that finds the row of an example's prompt: by its label, or by its caption.
+  """Returns a function that finds the number of an example's prompt: by its label, or by its caption.
 
   Args:
     source: the examples.
     text: whose the prompts are.
     texts: the prompts of several embed jobs, by the jobs' names.
-    starts: the row of the first prompt of each.
+    starts: the number of the first prompt of each.
     what: what the examples are called, for the message where one has no prompt.
   """
   known, start = texts[text.name], starts[text.name]
   if source.class_names:
-    rows_of_labels = start + label_map(source.class_names, known.class_names, what, text.name)
-    return lambda example: int(rows_of_labels[example['label']])
+    of_labels = start + label_map(source.class_names, known.class_names, what, text.name)
+    return lambda example: int(of_labels[example['label']])
   rows = known.rows
 
-  def row_of_caption(example: dict[str, Any]) -> int:
+  def of_caption(example: dict[str, Any]) -> int:
     caption = example['caption'].decode()
     if caption not in rows:
       raise InputError(f'{what} has the caption {caption!r}, which is not among the prompts of {text.name}')
     return start + rows[caption]
 
-  return row_of_caption
+  return of_caption
 
 
 def _preview_fn(

@@ -46,6 +46,8 @@ class Param(NamedTuple):
   shapes: tuple[tuple[int, ...], ...]
   # returns the parameter, given what is in the tensor
   to_flax: Callable[[np.ndarray], np.ndarray] = _unchanged
+  # what it is rounded to
+  dtype: str = 'float32'
 
 
 class Kind(NamedTuple):
@@ -73,7 +75,7 @@ def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
 def load_tree(
   source: Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param], kind: Kind
 ) -> dict[str, Any]:
-  """Returns the Flax tree of the parameters, float32 numpy arrays.
+  """Returns the Flax tree of the parameters, numpy arrays of their dtypes; one tensor is converted at a time.
 
   Args:
     source: where the tensors are from, for messages.
@@ -98,7 +100,7 @@ def load_tree(
         f'{source}: tensor {param.name} has shape {shape}, expected {param.shapes[0]} of {kind.name}'
       )
   return traverse_util.unflatten_dict(
-    {path: param.to_flax(_read(source, param.name, tensors)) for path, param in params.items()}
+    {path: param.to_flax(_read(source, param, tensors)) for path, param in params.items()}
   )
 
 
@@ -117,12 +119,12 @@ def torch_param(path: ParamPath, shape: tuple[int, ...], name: str) -> Param:
   return Param(name, (shape[::-1],), np.transpose)
 
 
-def _read(source: Path, name: str, tensors: Mapping[str, Tensor]) -> np.ndarray:
-  array = tensors[name].read()
+def _read(source: Path, param: Param, tensors: Mapping[str, Tensor]) -> np.ndarray:
+  array = tensors[param.name].read()
   # integers are quantised weights, which mean nothing without their scales
   if not jnp.issubdtype(array.dtype, jnp.floating):
-    raise InputError(f'{source}: tensor {name} is {array.dtype}, need floating point weights')
-  return array.astype(np.float32)
+    raise InputError(f'{source}: tensor {param.name} is {array.dtype}, need floating point weights')
+  return array.astype(jnp.dtype(param.dtype))
 
 
 def _npz_tensors(path: Path) -> dict[str, Tensor]:

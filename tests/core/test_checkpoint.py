@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -21,23 +22,31 @@ def _like(tree):
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
-def _save(path, *steps, keep_every=None, make=_tree):
-  checkpoints = Checkpoints(path, keep_every)
+def _save(path, *steps, make=_tree, **kwargs):
+  checkpoints = Checkpoints(path, **kwargs)
   for step in steps:
-    checkpoints.save(step, {'state': make(step)}, {'ema': make(100 + step)}, {'job': 'base'})
+    checkpoints.save_state(step, {'state': make(step)})
+    checkpoints.save_snapshot(step, {'ema': make(100 + step)}, {'job': 'base'})
   checkpoints.close()
 
 
 def _restore(path, step, like):
   checkpoints = Checkpoints(path)
   try:
-    return checkpoints.restore(step, {'state': like})['state']
+    assert checkpoints.states[-1] == step
+    return checkpoints.restore({'state': like})['state']
   finally:
     checkpoints.close()
 
 
 def _load(path, step, like):
-  return load_ema(path, step, {'ema': like})['ema']
+  return load_ema(path / 'checkpoints', step, {'ema': like})['ema']
+
+
+def _kept(path):
+  return {
+    name: sorted(int(folder.name) for folder in (path / name).iterdir()) for name in ('checkpoints', 'resume')
+  }
 
 
 def _assert_equal(tree, expected):
@@ -47,26 +56,59 @@ def _assert_equal(tree, expected):
 
 
 def test_what_is_saved_comes_back(tmp_path):
-  _save(tmp_path / 'new' / 'checkpoints', 7)
-  _assert_equal(_restore(tmp_path / 'new' / 'checkpoints', 7, _like(_tree())), _tree(7))
-  _assert_equal(_load(tmp_path / 'new' / 'checkpoints', 7, _like(_tree())), _tree(107))
+  _save(tmp_path / 'new', 7)
+  _assert_equal(_restore(tmp_path / 'new', 7, _like(_tree())), _tree(7))
+  _assert_equal(_load(tmp_path / 'new', 7, _like(_tree())), _tree(107))
   origin = tmp_path / 'new' / 'checkpoints' / '7' / 'origin' / 'metadata'
   assert json.loads(origin.read_text()) == {'job': 'base'}
 
 
-@pytest.mark.parametrize('keep_every, expected', [(None, [7]), (3, [3, 6, 7]), (1, [2, 3, 4, 6, 7])])
-def test_multiples_are_kept_and_the_latest(keep_every, expected, tmp_path):
-  checkpoints = Checkpoints(tmp_path, keep_every)
-  assert checkpoints.latest is None and checkpoints.steps == []
-  for step in (2, 3, 4, 6, 7):
-    checkpoints.save(step, {'a': jnp.int32(step)}, {'a': jnp.int32(step)}, {})
-    assert checkpoints.latest == step
-  assert checkpoints.steps == expected
+def test_snapshots_are_for_good_and_of_states_the_latest_two_are_kept(tmp_path):
+  checkpoints = Checkpoints(tmp_path)
+  assert checkpoints.restore({}) is None and checkpoints.snapshots == []
+  for step in (2, 3, 5, 6):
+    checkpoints.save_state(step, {'a': jnp.int32(step)})
+    checkpoints.save_snapshot(10 * step, {'a': jnp.int32(step)}, {})
+  assert (checkpoints.states, checkpoints.snapshots) == ([5, 6], [20, 30, 50, 60])
+  assert checkpoints.restore({'a': jnp.int32(0)})['a'] == 6
   checkpoints.close()
-  again = Checkpoints(tmp_path, keep_every)
-  assert again.latest == 7 and again.steps == expected
-  again.close()
-  assert sorted(int(path.name) for path in tmp_path.iterdir()) == expected
+  assert _kept(tmp_path) == {'checkpoints': [20, 30, 50, 60], 'resume': [5, 6]}
+  # of a run that has ended, the snapshots alone stay
+  Checkpoints(tmp_path).close(ended=True)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['checkpoints']
+
+
+def test_a_snapshot_that_is_there_stays(tmp_path):
+  """A run that goes on from an earlier state comes by it again; `select` may be reading it."""
+  _save(tmp_path, 1, 2)
+  _save(tmp_path, 1, 2, 3, make=lambda step: _tree(step + 1))
+  for step, seed in ((1, 101), (2, 102), (3, 104)):
+    _assert_equal(_load(tmp_path, step, _like(_tree())), _tree(seed))
+
+
+def test_snapshots_can_be_rounded_and_come_back_as_float32(tmp_path):
+  _save(tmp_path, 1, snapshot_dtype='bfloat16')
+  loaded, exact = _load(tmp_path, 1, _like(_tree())), _tree(101)
+  assert loaded['w'].dtype == jnp.float32 and loaded['step'] == exact['step']
+  np.testing.assert_array_equal(loaded['w'], exact['w'].astype(jnp.bfloat16).astype(jnp.float32))
+  assert not np.array_equal(loaded['w'], exact['w'])
+  # the state is not
+  _assert_equal(_restore(tmp_path, 1, _like(_tree())), _tree(1))
+
+
+def test_a_run_that_an_earlier_version_has_begun_is_refused_in_one_line(tmp_path):
+  _save(tmp_path, 1)
+  (tmp_path / 'resume/1/state').rename(tmp_path / 'checkpoints/1/state')
+  shutil.rmtree(tmp_path / 'resume')
+  checkpoints = Checkpoints(tmp_path)
+  with pytest.raises(
+    InputError, match=f'^{tmp_path}/checkpoints is of a run that an earlier version'
+  ) as error:
+    checkpoints.restore({'state': _like(_tree())})
+  assert '\n' not in str(error.value)
+  checkpoints.close()
+  # what it has left to other jobs can be read
+  _assert_equal(_load(tmp_path, 1, _like(_tree())), _tree(101))
 
 
 def test_arrays_are_laid_out_as_asked(tmp_path):
@@ -87,22 +129,23 @@ def test_weights_from_elsewhere_are_read_as_trained_ones_and_written_again(tmp_p
   for seed in (1, 2):
     save_ema(tmp_path / 'new' / 'checkpoints', 0, {'ema': _tree(seed)}, {'job': 'import'})
     assert latest_step(tmp_path / 'new' / 'checkpoints') == 0
-    _assert_equal(_load(tmp_path / 'new' / 'checkpoints', 0, _like(_tree())), _tree(seed))
+    _assert_equal(_load(tmp_path / 'new', 0, _like(_tree())), _tree(seed))
 
 
 def test_what_a_kill_left_of_a_save_is_no_checkpoint(tmp_path):
   _save(tmp_path, 1)
-  (tmp_path / '1').rename(tmp_path / '2.orbax-checkpoint-tmp')
+  for name in _kept(tmp_path):
+    (tmp_path / name / '1').rename(tmp_path / name / '2.orbax-checkpoint-tmp')
   _save(tmp_path, 1)
   checkpoints = Checkpoints(tmp_path)
-  assert checkpoints.latest == latest_step(tmp_path) == 1
+  assert checkpoints.snapshots == checkpoints.states == [latest_step(tmp_path / 'checkpoints')] == [1]
   checkpoints.close()
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
   _save(tmp_path, 1)
   for path, step in ((tmp_path, 2), (tmp_path / 'nowhere', 1)):
-    with pytest.raises(InputError, match=f'no checkpoint of step {step} in {path}'):
+    with pytest.raises(InputError, match=f'no checkpoint of step {step} in {path}/checkpoints'):
       _load(path, step, _like(_tree()))
   with pytest.raises(InputError, match=f'no checkpoint in {tmp_path / "nowhere"}'):
     latest_step(tmp_path / 'nowhere')
@@ -121,7 +164,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 @pytest.mark.parametrize('read', [_restore, _load])
 def test_a_checkpoint_of_another_network_is_refused(read, like, tmp_path):
   _save(tmp_path, 1, make=lambda step: {'w': jnp.zeros((2, 3))})
-  message = f'checkpoint {tmp_path}/1/.* does not fit the network'
+  message = f'checkpoint {tmp_path}/(checkpoints|resume)/1/.* does not fit the network'
   with pytest.raises(InputError, match=message) as error:
     read(tmp_path, 1, like)
   assert '\n' not in str(error.value)

@@ -7,12 +7,14 @@ import pytest
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import (
   json_hash,
+  open_rows,
   read_arrays,
   read_json,
   tree_hash,
   write_arrays,
   write_atomic,
   write_json,
+  write_rows,
 )
 
 
@@ -175,3 +177,31 @@ def test_tree_hashes_see_paths_shapes_dtypes_and_values():
   ]
   assert len({tree_hash(tree) for tree in trees}) == len(trees)
   assert tree_hash({'a': np.zeros(4)}) == tree_hash({'a': np.zeros(4)})
+
+
+def test_rows_are_written_block_by_block_and_stay_on_the_disk(tmp_path):
+  rows, path = np.random.default_rng(0).normal(size=(7, 3, 2)).astype(np.float32), tmp_path / 'rows.npy'
+
+  def blocks():
+    for start in (0, 3, 6):
+      assert not path.exists()
+      yield rows[start : start + 3]
+
+  write_rows(path, 7, blocks())
+  opened = open_rows(path)
+  assert isinstance(opened, np.memmap) and opened.dtype == np.float32
+  np.testing.assert_array_equal(opened, rows)
+  assert [p.name for p in tmp_path.iterdir()] == ['rows.npy']
+
+
+def test_rows_that_were_not_written_to_the_end_are_not_there(tmp_path):
+  def killed():
+    yield np.zeros((2, 3), np.float32)
+    raise KeyboardInterrupt
+
+  for blocks, fault in ((killed(), KeyboardInterrupt), (iter([np.zeros((2, 3))]), AssertionError)):
+    with pytest.raises(fault):
+      write_rows(tmp_path / 'rows.npy', 4, blocks)
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(InputError, match='rows.npy does not exist'):
+    open_rows(tmp_path / 'rows.npy')

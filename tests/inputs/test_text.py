@@ -11,7 +11,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.source import Contents
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.text import EmbeddedText, Text, join
+from imagenet_synth.inputs.text import NO_PROMPT, EmbeddedText, Text, join, save_text
 
 _STATES = TextStates(
   np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32), np.full((5, 4), 0.5, np.float32)
@@ -24,7 +24,9 @@ def _embedded(workdir, text, finished=True):
   """The folder of a job that reads what another has embedded."""
   folder = JobFolder(workdir, 'embed', {'job': 'embed'})
   folder.start()
-  text.save(folder)
+  states = text.states
+  blocks = (states.prompts[:1], states.prompts[1:], states.null[None])
+  save_text(folder, text.prompts, text.class_names, blocks)
   if finished:
     folder.finish({'encoder': 'a formula'})
   return JobFolder(workdir, 'train', {'job': 'pretrain'})
@@ -42,6 +44,9 @@ def test_what_is_saved_is_opened(class_names, tmp_path):
     assert opened.dtype == saved.dtype
     np.testing.assert_array_equal(opened, saved)
   assert list(reader.origin['inputs']) == ['embed']
+  # of prompts without number, rows are read when they are used
+  assert isinstance(text.states.prompts, np.memmap)
+  assert [path.name for path in (tmp_path / 'embed').glob('text*')] == ['text_states.npy']
 
 
 def test_the_shape_is_that_of_a_prompt_and_rows_are_found_by_prompt():
@@ -66,15 +71,15 @@ def test_classes_are_taken_by_name_and_keep_their_ids():
 def test_joined_texts_stand_one_after_the_other():
   text = EmbeddedText(_PROMPTS, _STATES, 'a formula', _NAMES)
   other = EmbeddedText(('a cat', 'x'), _STATES._replace(prompts=_STATES.prompts[:2] + 1), 'a formula')
-  states, starts = join({'classes': text, 'captions': other, 'again': text})
-  assert list(starts.items()) == [('classes', 0), ('captions', 3), ('again', 5)]
-  np.testing.assert_array_equal(
-    states.prompts, np.concatenate([_STATES.prompts, _STATES.prompts[:2] + 1, _STATES.prompts])
-  )
-  assert states.prompts.dtype == np.float32
-  np.testing.assert_array_equal(states.null, _STATES.null)
-  # a text alone is left as it is
-  assert join({'classes': text}) == (text.states, {'classes': 0})
+  joined = join({'classes': text, 'captions': other, 'again': text})
+  assert list(joined.starts.items()) == [('classes', 0), ('captions', 3), ('again', 5)]
+  whole = np.concatenate([_STATES.prompts, _STATES.prompts[:2] + 1, _STATES.prompts, _STATES.null[None]])
+  assert NO_PROMPT == -1
+  for numbers in ([7, 0, 3, 3, NO_PROMPT, 5, 4], [NO_PROMPT], [2]):
+    states = joined.states(np.array(numbers, np.int32))
+    np.testing.assert_array_equal(states, whole[numbers])
+    assert states.dtype == np.float32
+  np.testing.assert_array_equal(joined.null, _STATES.null)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +108,15 @@ def test_an_unfinished_job_hands_on_nothing(tmp_path):
     Text('embed').open(reader)
 
 
-def test_a_file_that_is_gone_is_named(tmp_path):
+@pytest.mark.parametrize('name', ['prompts.npz', 'text_states.npy'])
+def test_a_file_that_is_cut_off_or_gone_is_named(name, tmp_path):
   reader = _embedded(tmp_path, EmbeddedText(_PROMPTS, _STATES, 'a formula'))
-  (path,) = (tmp_path / 'embed').glob('*.npz')
+  path = tmp_path / 'embed' / name
+  path.write_bytes(path.read_bytes()[:-4])
+  with pytest.raises(InputError, match=f'^{path} (cannot be read|is no whole npy)'):
+    Text('embed').open(reader)
   path.unlink()
-  with pytest.raises(InputError, match=f'^{path} does not exist'):
+  with pytest.raises(InputError, match=f'^{path} does not exist; --redo embed makes it anew'):
     Text('embed').open(reader)
 
 

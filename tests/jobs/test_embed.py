@@ -158,3 +158,31 @@ def test_states_depend_on_what_encodes_them_not_on_the_data_or_the_devices():
   # the seed is that of random weights
   weights = dict(weights='t5')
   assert _config(encoder=weights, seed=1).encoding() == _config(encoder=weights).encoding()
+
+
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-5), ('bfloat16', 3e-2)])
+def test_an_encoder_that_devices_share_gives_what_it_gives_whole(dtype, tolerance):
+  """Published weights; bfloat16 to its precision, as products are summed in other parts."""
+  encoder = dict(weights='tests/fixtures/t5/tiny_byt5', dtype=dtype)
+  tokens = byte_tokens(('a cat', 'two dogs', ''), 10)
+  states = {}
+  for fsdp, tensor in ((1, 1), (8, 1), (4, 2)):
+    config = _config(encoder=encoder, fsdp=fsdp, tensor=tensor, batch_size=2)
+    blocks = list(embed._encode(config, tokens, 'embed'))
+    states[fsdp, tensor] = np.concatenate(blocks)
+    assert states[fsdp, tensor].shape == (3, 10, 32)
+  scale = np.abs(states[1, 1]).max()
+  for other in ((8, 1), (4, 2)):
+    np.testing.assert_allclose(states[other], states[1, 1], atol=tolerance * scale)
+
+
+def test_each_device_holds_its_part_of_an_encoder_that_is_shared(monkeypatch):
+  put, jitted = [], embed.jax.device_put
+  monkeypatch.setattr(embed.jax, 'device_put', lambda tree, to: put.append(jitted(tree, to)) or put[-1])
+  encoder = dict(weights='tests/fixtures/t5/tiny_byt5', dtype='bfloat16')
+  list(embed._encode(_config(encoder=encoder, fsdp=8), byte_tokens(('a',), 2), 'embed'))
+  kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(put[0]) if path[-1].key == 'kernel']
+  held = sum(leaf.addressable_shards[0].data.nbytes for leaf in kernels)
+  num_weights = sum(leaf.size for leaf in kernels)
+  # of two bytes each
+  assert held == 2 * num_weights / 8

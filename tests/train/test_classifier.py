@@ -116,7 +116,7 @@ def test_training_again_restores_what_is_finished(trained):
   log = _Log()
   again, starts = _train(path, log)
   _assert_equal(again, variables)
-  assert starts == [_RECIPE.num_steps] and not log.scalars
+  assert not starts and not log.scalars
 
 
 def test_load_gives_what_training_returned(trained):
@@ -325,7 +325,7 @@ def test_with_everything_on_separable_classes_are_learned(trained_with_everythin
 def test_with_everything_on_a_run_goes_on_and_loads_without_a_step(trained_with_everything):
   path, _, variables = trained_with_everything
   again, starts = _train(path, recipe=_EVERYTHING)
-  assert starts == [38]
+  assert not starts
   _assert_equal(again, variables)
   _assert_equal(classifier.load(_MODEL, 8, 3, path), variables)
   _assert_equal(load_ema(path / 'checkpoints', 38, variables), variables)

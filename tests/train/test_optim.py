@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from configs import deepfloyd
-from imagenet_synth.cascade import DiffusionObjective, Stage, TextStates
+from imagenet_synth.cascade import DiffusionObjective, Stage
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.resnet import ResNet
@@ -201,13 +201,13 @@ def _loss_of_fine_tuning(optimizers, num_steps):
   # a colour for each of four prompts
   prompt = np.arange(8) % 4
   image = np.array([40, 90, 160, 220], np.uint8)[prompt][:, None, None, None] * np.ones((8, 8, 3), np.uint8)
-  text = TextStates(jnp.asarray(rng.normal(size=(4, 5, 16)), jnp.float32), jnp.zeros((5, 16)))
+  text = jnp.asarray(rng.normal(size=(4, 5, 16)), jnp.float32)[prompt]
 
   @jax.jit
   @jax.value_and_grad
   def loss(params, key):
-    batch = dict(image=image, prompt=prompt.astype(np.int32))
-    return objective.loss({'params': params}, batch, {'text': text}, key)[0]
+    context = {'null': jnp.zeros((5, 16))}
+    return objective.loss({'params': params}, dict(image=image, text=text), context, key)[0]
 
   start = nn.unbox(objective.init(jax.random.key(0)))['params']
   judge = lambda params: np.mean([loss(params, jax.random.key(1000 + i))[0] for i in range(8)])

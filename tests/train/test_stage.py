@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_synth.cascade import NO_PROMPT, SamplerSettings, Stage, TextStates
+from imagenet_synth.cascade import SamplerSettings, Stage, TextStates
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.errors import InputError
@@ -19,7 +18,7 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import batch_indices
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import Weights
-from imagenet_synth.inputs.text import EmbeddedText, Text
+from imagenet_synth.inputs.text import EmbeddedText, Text, save_text
 from imagenet_synth.jobs import embed
 from imagenet_synth.train.stage import Part, Training, train_stage
 from tests.configs import complete
@@ -114,7 +113,7 @@ def _section(**changes):
 def _embed(path, name, text):
   folder = JobFolder(path, name, {'job': 'embed'})
   folder.start()
-  text.save(folder)
+  save_text(folder, text.prompts, text.class_names, (text.states.prompts, text.states.null[None]))
   folder.finish({'encoder': text.encoder})
 
 
@@ -238,15 +237,14 @@ def test_a_preview_of_a_blend_enlarges_the_images_of_the_data_set_itself(tmp_pat
 
 @pytest.fixture
 def fitted(monkeypatch, tmp_path):
-  """A function of what is trained on -> what the training loop is given: batches, and states of prompts."""
+  """A function of what is trained on -> what the training loop is given: batches, and what is no text."""
 
   class Seen(Exception):
     """Training needs no more to be seen."""
 
-  def fit(trainer, state, batches, context, num_steps, **others):
+  def fit(trainer, fresh, batches, context, num_steps, **others):
     others['checkpoints'].close()
-    others['writer'].close()
-    raise Seen(batches, context['text'])
+    raise Seen(batches, context['null'])
 
   def see(*args, **changes):
     with pytest.raises(Seen) as seen:
@@ -254,26 +252,25 @@ def fitted(monkeypatch, tmp_path):
     return seen.value.args
 
   monkeypatch.setattr('imagenet_synth.train.stage.fit', fit)
-  monkeypatch.setattr('imagenet_synth.train.stage.restore_or_init', lambda *args: SimpleNamespace(step=0))
   return see
 
 
 def _same(batch, other):
-  for name in ('image', 'prompt'):
+  assert batch.keys() == {'image', 'text'}
+  for name in batch:
     np.testing.assert_array_equal(batch[name], other[name])
 
 
-def test_the_rows_of_a_batch_are_shared_out_and_point_to_their_prompts_in_the_joined_text(fitted, tmp_path):
+def test_the_rows_of_a_batch_are_shared_out_and_come_with_the_states_of_their_prompts(fitted, tmp_path):
   _embed(tmp_path, 'other', _OTHER)
   blended = [('other', _captioned(white=255)), ('embed_captions', _with_captions('fox'))]
-  batches, states = fitted(_of_classes('cat', 'cat'), _BASE, blended)
-  np.testing.assert_array_equal(states.prompts, np.concatenate([_TEXT.states.prompts, _OTHER.states.prompts]))
-  np.testing.assert_array_equal(states.null, _TEXT.states.null)
+  batches, null = fitted(_of_classes('cat', 'cat'), _BASE, blended)
+  np.testing.assert_array_equal(null, _TEXT.states.null)
   seen = list(batches(0, 3, np.arange(8)))
   # 5/8, 1/4, 1/8 of each batch: cat is the job's second prompt, fox its third, white the second of the other
-  cat, fox, white = 1, 2, len(_TEXT.prompts) + 1
+  cat, fox, white = _TEXT.states.prompts[1], _TEXT.states.prompts[2], _OTHER.states.prompts[1]
   for batch in seen:
-    assert batch['prompt'].tolist() == [cat] * 5 + [white] * 2 + [fox]
+    np.testing.assert_array_equal(batch['text'], [cat] * 5 + [white] * 2 + [fox])
     assert batch['image'][:, 0, 0, 0].tolist() == [0] * 5 + [255] * 2 + [128]
   # a run that goes on, and a process that has some of the rows, see the same
   (third,) = batches(2, 3, np.arange(8))
@@ -283,10 +280,11 @@ def test_the_rows_of_a_batch_are_shared_out_and_point_to_their_prompts_in_the_jo
 
 
 def test_images_without_text_have_no_prompt_whatever_classes_they_are_of(fitted):
-  batches, states = fitted(_of_classes('cat', 'cat'), _BASE, [(None, _of_classes('dog', 'fox'))])
-  np.testing.assert_array_equal(states.prompts, _TEXT.states.prompts)
+  batches, null = fitted(_of_classes('cat', 'cat'), _BASE, [(None, _of_classes('dog', 'fox'))])
   (batch,) = batches(0, 1, np.arange(8))
-  assert batch['prompt'].tolist() == [1, 1, 1, NO_PROMPT] * 2
+  cat = _TEXT.states.prompts[1]
+  assert not np.array_equal(cat, null)
+  np.testing.assert_array_equal(batch['text'], [cat, cat, cat, null] * 2)
   greys = batch['image'][:, 0, 0, 0].tolist()
   assert set(greys[3::4]) == {_GREYS['dog'], _GREYS['fox']} and {*greys[:3], *greys[4:7]} == {_GREYS['cat']}
 
@@ -308,11 +306,10 @@ def test_half_of_the_images_are_mirrored_where_that_is_wanted(flip, share, fitte
 
 
 def test_without_a_blend_the_text_and_the_batches_are_those_of_the_data_set(fitted):
-  batches, states = fitted(_of_classes('cat', 'dog', 'fox', 'dog', 'cat'))
-  np.testing.assert_array_equal(states.prompts, _TEXT.states.prompts)
+  batches, _ = fitted(_of_classes('cat', 'dog', 'fox', 'dog', 'cat'))
   (batch,) = batches(4, 5, np.arange(8))
   expected = np.array([1, 0, 2, 0, 1])[batch_indices((0,), 4, 8, 5)]
-  assert batch['prompt'].tolist() == expected.tolist()
+  np.testing.assert_array_equal(batch['text'], _TEXT.states.prompts[expected])
 
 
 def test_texts_of_several_encoders_are_refused_before_anything_is_trained(tmp_path):

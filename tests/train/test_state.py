@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from imagenet_synth.cascade import DiffusionObjective, Stage, TextStates
+from imagenet_synth.cascade import DiffusionObjective, Stage
 from imagenet_synth.core.devices import AXES, make_mesh
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.train.optim import Optimizer
@@ -76,12 +76,9 @@ def _diffusion_steps(trainer, num_steps):
   params = jax.tree.map(draw, trainer.abstract.params)
   state, losses = trainer.start_from({'params': params}, 3), []
   prompts = rng.normal(size=(5, 2, 3)).astype(np.float32)
-  context = {'text': TextStates(prompts, np.zeros_like(prompts[0]))}
+  context = {'null': np.zeros_like(prompts[0])}
   for _ in range(num_steps):
-    batch = {
-      'image': rng.integers(0, 256, (8, 4, 4, 1), np.uint8),
-      'prompt': rng.integers(0, 5, 8).astype(np.int32),
-    }
+    batch = {'image': rng.integers(0, 256, (8, 4, 4, 1), np.uint8), 'text': prompts[rng.integers(0, 5, 8)]}
     state, metrics = trainer.step(state, batch, context)
     losses.append([float(metrics[name]) for name in ('loss', 'grad_norm')])
   return state, losses

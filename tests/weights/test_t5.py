@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.t5 import T5Config, T5Encoder
-from imagenet_synth.weights import t5
+from imagenet_synth.weights import t5, tensors
 
 FIXTURES = Path(__file__).parents[1] / 'fixtures' / 't5'
 T5X = FIXTURES / 't5x_checkpoint' / 'checkpoint_0'
@@ -191,3 +191,36 @@ def test_incomplete_t5x_checkpoint_names_the_tensor(tmp_path):
   shutil.copytree(T5X / norm.name, checkpoint / 'target.encoder.layers_1.mlp.wi.kernel')
   with pytest.raises(InputError, match='1 unexpected, first target.encoder.layers_1.mlp.wi.kernel'):
     t5.load(checkpoint)
+
+
+@pytest.mark.parametrize('path', [FIXTURES / 'tiny_t5v11', T5X])
+def test_kernels_in_bfloat16_take_half_of_the_memory_and_give_the_same_states(path):
+  """Products are computed in it: weights are rounded when they are loaded in place of each time."""
+  whole, rounded = t5.load(path), t5.load(path, dtype='bfloat16')
+  for (keys, leaf), other in zip(
+    jax.tree_util.tree_leaves_with_path(rounded.params), jax.tree.leaves(whole.params), strict=True
+  ):
+    dtype = ml_dtypes.bfloat16 if keys[-1].key == 'kernel' else np.float32
+    assert leaf.dtype == dtype and other.dtype == np.float32
+    np.testing.assert_array_equal(leaf, other.astype(dtype))
+  ids = np.random.default_rng(0).integers(0, 100, (3, 5)).astype(np.int32)
+  mask = np.arange(5)[None, :] < np.array([[5], [2], [3]])
+  encode_in = jax.jit(T5Encoder(whole.config, 'bfloat16').apply)
+  states = [encode_in({'params': weights.params}, ids, mask) for weights in (whole, rounded)]
+  assert states[0].dtype == np.float32
+  np.testing.assert_array_equal(*states)
+
+
+def test_no_more_than_one_tensor_is_converted_at_a_time(monkeypatch):
+  """What is read is rounded before the next is read, so that the whole is never there as float32."""
+  read, alive = tensors._read, []
+
+  def watched(source, param, of):
+    assert all(array.dtype == param.dtype for array, param in alive)
+    array = read(source, param, of)
+    alive.append((array, param))
+    return array
+
+  monkeypatch.setattr(tensors, '_read', watched)
+  t5.load(FIXTURES / 'tiny_t5v11', dtype='bfloat16')
+  assert {param.dtype for _, param in alive} == {'bfloat16', 'float32'}
