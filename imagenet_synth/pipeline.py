@@ -216,7 +216,7 @@ def dry_run(config: Mapping[str, Any], workdir: pathlib.Path, prices: table.Pric
 def _row(job: PlannedJob, known: KnownJobs) -> table.Row:
   """Returns what a table of costs has of a job."""
   cost = cost_of(job.config, known, jax.device_count())
-  rate = table.measured_rate(job.folder.path)
+  rate = table.measured(job.folder.path)
   return table.Row(job.name, job.folder.config['job'], job.status, cost, rate)
 
 

@@ -1,9 +1,11 @@
 """What jobs cost, as a table: a line for each, and the totals."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.cost.accelerators import USABLE, UTILISATION, Accelerator
@@ -38,6 +40,21 @@ class Prices:
     return cost.flops / rate / 3600
 
 
+class Measured(NamedTuple):
+  """How fast a job has been trained."""
+
+  # steps until the first metrics of its first process
+  first_steps: int
+  # and seconds: the program was compiled in these
+  first_seconds: float
+  # of all steps after the first metrics of a process
+  steps_per_second: float
+
+  def seconds(self, num_steps: float) -> float:
+    """Returns how long so many steps take, from the beginning."""
+    return self.first_seconds + max(num_steps - self.first_steps, 0) / self.steps_per_second
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """A job in the table."""
@@ -50,26 +67,30 @@ class Row:
   status: str
   # what it costs
   cost: Cost
-  # steps of training per second that were measured here; None if it has not begun
-  measured: float | None = None
+  # how fast it has been trained here; None if it has not begun
+  measured: Measured | None = None
 
 
-def measured_rate(folder: pathlib.Path) -> float | None:
-  """Returns the steps per second of the training runs in a job's folder so far; None if there are none.
+def measured(folder: pathlib.Path) -> Measured | None:
+  """Returns how fast the training runs in a job's folder have been so far; None if that is not known.
 
-  What is done beside counts, such as saving and previews; but not what comes before the first metrics of a
-  process, as its program is compiled then.
+  What is done beside counts, such as saving and previews.
   """
+  first: tuple[int, float] | None = None
   seconds, num_steps = 0.0, 0
   for path in [folder / 'times.jsonl', *sorted(folder.glob('runs/*/times.jsonl'))]:
     # a process that was killed may have left half of a line
     text = path.read_text().splitlines() if path.exists() else []
     times = [json.loads(line) for line in text if line.endswith('}')]
-    for i in range(2, len(times)):
-      before, now = times[i - 1], times[i]
-      if 'start' not in before and 'start' not in now:
-        seconds, num_steps = seconds + now['time'] - before['time'], num_steps + now['step'] - before['step']
-  return num_steps / seconds if seconds else None
+    for before, now in itertools.pairwise(times):
+      if 'start' in now:
+        continue
+      passed, done = now['time'] - before['time'], now['step'] - before['step']
+      if 'start' not in before:
+        seconds, num_steps = seconds + passed, num_steps + done
+      elif first is None:
+        first = done, passed
+  return Measured(*first, num_steps / seconds) if first and seconds else None
 
 
 def lines(rows: Sequence[Row], prices: Prices) -> list[str]:
@@ -164,7 +185,7 @@ def _cells(row: Row, prices: Prices) -> list[str]:
 def _hours(row: Row, prices: Prices) -> tuple[float | None, bool]:
   """Returns the hours of a job, and whether they are by a rate that was measured."""
   if row.measured and row.cost.num_trained:
-    return row.cost.num_trained / row.cost.batch_size / row.measured / 3600, True
+    return row.measured.seconds(row.cost.num_trained / row.cost.batch_size) / 3600, True
   return prices.hours(row.cost), False
 
 

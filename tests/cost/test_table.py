@@ -8,7 +8,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.cost.accelerators import ACCELERATORS, Accelerator, accelerator
 from imagenet_synth.cost.jobs import Cost
 from imagenet_synth.cost.memory import Division
-from imagenet_synth.cost.table import Prices, Row, fitting, lines, measured_rate, sentence, settings_of
+from imagenet_synth.cost.table import Measured, Prices, Row, fitting, lines, measured, sentence, settings_of
 
 _GB = 10**9
 # a peta-operation a second, half of which is reached
@@ -38,7 +38,10 @@ def test_hours_and_money_are_of_all_devices_at_their_share_of_the_peak():
 
 
 def test_a_rate_that_was_measured_comes_before_the_estimate():
-  cells = _cells(Row('job', 'pretrain', 'begun', _cost(num_trained=64 * 7200), measured=2.0))
+  """50 s for the first 100 of 7,200 steps, then 2 a second."""
+  cells = _cells(
+    Row('job', 'pretrain', 'begun', _cost(num_trained=64 * 7200), measured=Measured(100, 50.0, 2.0))
+  )
   assert cells[-2:] == ['1*', '16']
 
 
@@ -88,7 +91,7 @@ def test_a_sentence_says_what_a_job_costs():
 
 def test_the_rate_of_a_run_leaves_out_what_comes_before_its_first_metrics(tmp_path):
   """Ten steps in 5 s, then a kill, and ten more in 10 s."""
-  assert measured_rate(tmp_path) is None
+  assert measured(tmp_path) is None
   times = [
     (0, 0, True),
     (10, 100, False),
@@ -101,7 +104,9 @@ def test_the_rate_of_a_run_leaves_out_what_comes_before_its_first_metrics(tmp_pa
   for step, time, start in times:
     text += json.dumps({'step': step, 'time': time} | ({'start': True} if start else {})) + '\n'
   (tmp_path / 'times.jsonl').write_text(text + '{"step": 40, "ti')
-  assert measured_rate(tmp_path) == pytest.approx(20 / 15)
+  rate = measured(tmp_path)
+  assert rate == (10, 100, pytest.approx(20 / 15))
+  assert rate.seconds(30) == pytest.approx(100 + 20 / (20 / 15))
 
 
 def test_accelerators_have_plausible_figures_and_names():
