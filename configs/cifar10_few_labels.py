@@ -141,7 +141,7 @@ def choices_and_images():
     job='generate',
     text='embed_classes',
     dataset=LABELLED,
-    times_real=4,
+    times_real=2,
     shard_size=1000,
     batch_size=250,
     stages=[BASE_USE],
@@ -174,12 +174,12 @@ def studies():
     dict(
       synthetic=synthetic(1),
       relabelled=synthetic(1, relabel='score_strong'),
-      four_times=synthetic(4),
+      twice=synthetic(2),
       union=both(1),
     )
   )
   # the best of `classify_choices`
-  chosen = {f'times_{times}': both(times, synthetic_share=0.25) for times in (1, 2, 4)}
+  chosen = {f'times_{times}': both(times, synthetic_share=0.25) for times in (1, 2)}
   jobs['classify_both'] = classify(
     dict(real=REAL, **chosen), title='ResNet, each photo 20 times', recipe=SAME_EXPOSURES
   )

@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(tm
   assert '\n' not in str(error.value)
   assert _steps(tmp_path) == [[3, 4], [2, 4]] and list(log.scalars) == [1, 2, 3, 4]
   # and the run goes on from there
-  _assert_equal(_fit(tmp_path), _fit(tmp_path.with_name('whole')))
+  _assert_equal(_fit(tmp_path), _fit(tmp_path / 'whole'))
 
 
 @pytest.mark.parametrize('save_minutes, step, kept', [(0, 3, [[1, 2], [2]]), (10, 4, [[], [2]])])
@@ -258,7 +258,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(number, tmp_path
     _fit(tmp_path, log=KillingLog(), save_minutes=10)
   assert stopped.value.signal == number and signal.getsignal(number) is before
   assert _steps(tmp_path) == [[3], [2]]
-  _assert_equal(_fit(tmp_path), _fit(tmp_path.with_name('whole')))
+  _assert_equal(_fit(tmp_path), _fit(tmp_path / 'whole'))
   assert _steps(tmp_path) == [[], [2, 4, 6]]
 
 
