@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from imagenet_synth.core.errors import InputError
@@ -153,15 +154,25 @@ def latest_step(path: pathlib.Path) -> int:
 def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   """Returns the averaged weights of the checkpoint of `step`, laid out as `like`.
 
+  Shapes that don't say how they are laid out are read into the host's memory, as arrays of numpy: Orbax would
+  lay them out as they were saved, which may have been on other devices than there are.
+
   Raises:
     InputError: there is no such checkpoint, or it is of another tree or of other shapes.
   """
   folder = path.absolute() / str(step) / 'ema'
   if not folder.exists():
     raise InputError(f'no checkpoint of step {step} in {path}')
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   with _fitting(folder), ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(folder, abstract)
+    return checkpointer.restore(folder, jax.tree.map(_wanted, like))
+
+
+def _wanted(leaf: Any) -> Any:
+  """Returns what stands for an array of this shape and layout in Orbax's `restore`."""
+  if getattr(leaf, 'sharding', None) is None:
+    # an array of one number, broadcast, which takes no memory
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+  return ocp.utils.to_shape_dtype_struct(leaf)
 
 
 @contextlib.contextmanager

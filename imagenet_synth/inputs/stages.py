@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage, sampling_dtypes
@@ -201,9 +200,7 @@ def _read(weights: StageWeights) -> Any:
   """Returns the averaged weights of a checkpoint in the host's memory, in float32."""
   objective = DiffusionObjective(weights.stage, weights.text_size)
   abstract = nn.unbox(jax.eval_shape(objective.init, jax.random.key(0)))
-  # arrays of one number, broadcast: they take no memory, and are read as arrays of numpy
-  like = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), abstract)
-  return load_ema(weights.checkpoints, weights.step, like)
+  return load_ema(weights.checkpoints, weights.step, abstract)
 
 
 def _for_sampling(variables: Any, weights: StageWeights) -> Any:

@@ -15,7 +15,7 @@ import optax
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
-from imagenet_synth.core.devices import make_mesh, map_rows, over_devices, replicated
+from imagenet_synth.core.devices import local_replicated, make_mesh, map_rows, over_devices, replicated
 from imagenet_synth.data.augment import Draws, center_part
 from imagenet_synth.data.batches import Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
@@ -238,14 +238,15 @@ def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
 
 
 def load(model: nn.Module, size: int, channels: int, path: pathlib.Path) -> Any:
-  """Returns the variables of the latest checkpoint that `train` has saved in `path`.
+  """Returns the variables of the latest checkpoint that `train` has saved in `path`, whole on each device.
 
   Raises:
     InputError: there is no checkpoint, or it does not fit the network.
   """
   like = jax.eval_shape(ClassifierObjective(model, size, channels).init, jax.random.key(0))
   checkpoints = path / 'checkpoints'
-  return load_ema(checkpoints, latest_step(checkpoints), nn.unbox(like))
+  variables = load_ema(checkpoints, latest_step(checkpoints), nn.unbox(like))
+  return jax.device_put(variables, local_replicated())
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -168,3 +171,35 @@ def test_a_checkpoint_of_another_network_is_refused(read, like, tmp_path):
   with pytest.raises(InputError, match=message) as error:
     read(tmp_path, 1, like)
   assert '\n' not in str(error.value)
+
+
+def test_shapes_without_a_layout_are_read_into_the_memory_of_the_host(tmp_path):
+  """As those who look at weights on other devices than they were trained on need it; Orbax refuses that."""
+  mesh = make_mesh(fsdp=8)
+  w = jax.device_put(_tree()['w'], NamedSharding(mesh, PartitionSpec('fsdp')))
+  save_ema(tmp_path, 3, {'w': w}, {'job': 'import'})
+  loaded = load_ema(tmp_path, 3, {'w': jax.ShapeDtypeStruct((64, 64), jnp.float32)})['w']
+  assert isinstance(loaded, np.ndarray)
+  np.testing.assert_array_equal(loaded, _tree()['w'])
+
+
+_READ_ON_ONE_DEVICE = """
+import pathlib, sys
+import jax, numpy as np
+from imagenet_synth.core.checkpoint import load_ema
+assert jax.device_count() == 1
+loaded = load_ema(pathlib.Path(sys.argv[1]), 3, {'w': jax.ShapeDtypeStruct((64, 64), np.float32)})
+print(float(np.sum(loaded['w'])))
+"""
+
+
+def test_weights_are_read_where_there_are_other_devices(tmp_path):
+  w = jax.device_put(_tree()['w'], NamedSharding(make_mesh(), PartitionSpec()))
+  save_ema(tmp_path, 3, {'w': w}, {'job': 'import'})
+  environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+  environment |= {'JAX_NUM_CPU_DEVICES': '1'}
+  done = subprocess.run(
+    [sys.executable, '-c', _READ_ON_ONE_DEVICE, tmp_path], env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert float(done.stdout.split()[-1]) == pytest.approx(float(w.sum()), abs=1e-3)
