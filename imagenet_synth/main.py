@@ -218,6 +218,7 @@ def _check_flags() -> None:
     raise InputError('--accelerator tells what runs cost; leave out --verify')
   if _PRICE.value is not None and _ACCELERATOR.value is None:
     raise InputError('--price goes with --accelerator, whose hours are counted')
+  _prices()
   for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
     if flag.value is not None and not _DISTRIBUTED.value:
       raise InputError(f'--{flag.name} goes with --distributed')
@@ -247,7 +248,7 @@ def _worker() -> Worker:
 
 
 def _prices() -> Prices:
-  """Returns what hours and money are counted by."""
+  """Returns what hours and money are counted by; raises InputError if they cannot be."""
   device = None if _ACCELERATOR.value is None else accelerator(_ACCELERATOR.value)
   return Prices(device, _UTILISATION.value, _PRICE.value)
 

@@ -86,7 +86,9 @@ def test_numbers_go_to_the_file_and_to_what_is_named(names, others, tmp_path):
   writer.close()
   assert _lines(tmp_path) == [{'step': 1, 'loss': 0.5}]
   assert len(list(tmp_path.glob('events.out.tfevents.*'))) == others
-  assert len(list(tmp_path.iterdir())) == 1 + others
+  start, first = map(json.loads, (tmp_path / 'times.jsonl').read_text().splitlines())
+  assert (start['step'], start['start'], first['step']) == (0, True, 1) and first['time'] >= start['time']
+  assert len(list(tmp_path.iterdir())) == 2 + others
 
 
 def test_a_writer_goes_on_where_the_run_does(tmp_path):
