@@ -164,7 +164,17 @@ def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   if not folder.exists():
     raise InputError(f'no checkpoint of step {step} in {path}')
   with _fitting(folder), ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(folder, jax.tree.map(_wanted, like))
+    loaded = checkpointer.restore(folder, jax.tree.map(_wanted, like))
+    # of arrays of numpy, Orbax takes any shape
+    jax.tree.map_with_path(_require_shape, loaded, like)
+    return loaded
+
+
+def _require_shape(path: Any, found: Any, wanted: Any) -> None:
+  """Raises ValueError if an array of a checkpoint has not the shape that is wanted."""
+  if found.shape != wanted.shape:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    raise ValueError(f'{name} has shape {list(found.shape)}, wanted is {list(wanted.shape)}')
 
 
 def _wanted(leaf: Any) -> Any:
