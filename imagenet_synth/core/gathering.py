@@ -6,7 +6,7 @@ that layer is computed.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import flax
 import flax.linen as nn
@@ -71,7 +71,7 @@ class _Cut(flax.struct.PyTreeNode, AxisMetadata):
     return _gather(self.value.astype(self.dtype), self.sharding)
 
   def replace_boxed(self, val: Any) -> '_Cut':
-    return cast(_Cut, self.replace(value=val))
+    return self.replace(value=val)
 
   def add_axis(self, index: int, params: dict[Any, Any]) -> '_Cut':
     raise NotImplementedError('parameters that are stacked')

@@ -36,9 +36,7 @@ def conv(
     dtype=dtype,
     name=name,
     conv_general_dilated=convolve,
-    kernel_init=named(
-      _zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out'), dtype
-    ),
+    kernel_init=named(_zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out'), dtype),
     bias_init=named(_zeros, ('conv_out',)),
   )
 
