@@ -94,9 +94,7 @@ def _gather(param: jax.Array, sharding: NamedSharding) -> jax.Array:
     return with_sharding_constraint(with_sharding_constraint(param, sharding), whole)
 
   def backward(_: None, gradient: jax.Array) -> tuple[jax.Array]:
-    cut = with_sharding_constraint(with_sharding_constraint(gradient, whole), sharding)
-    # or the cut could be put off to where the optimizer reads it
-    return (jax.lax.optimization_barrier(cut),)
+    return (with_sharding_constraint(with_sharding_constraint(gradient, whole), sharding),)
 
   gather.defvjp(lambda param: (gather(param), None), backward)
   return gather(param)

@@ -198,9 +198,9 @@ class Trainer:
     def part(carry: tuple[Any, Any], xs: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any], None]:
       i, rows_of_part = xs
       sums, extra = carry
-      grads, metrics, extra = self._gradients(
-        state.params, extra, rows_of_part, context, jax.random.fold_in(key, i)
-      )
+      # bound to the part: what is the same for all parts is taken out of the loop, and gathered weights were
+      params, i = jax.lax.optimization_barrier((state.params, i))
+      grads, metrics, extra = self._gradients(params, extra, rows_of_part, context, jax.random.fold_in(key, i))
       return (jax.tree.map(jnp.add, sums, (grads, metrics)), extra), None
 
     first = jax.tree.map(lambda x: cut(x)[0], batch)
