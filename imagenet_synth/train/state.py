@@ -34,7 +34,11 @@ class Objective(Protocol):
   def loss(
     self, variables: Mapping[str, Any], batch: Batch, context: Any, key: jax.Array
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
-    """Returns (scalar loss, (metrics, updated variables other than 'params'))."""
+    """Returns (scalar loss, (metrics, updated variables other than 'params')).
+
+    Parameters that are cut over devices come in boxes, which flax's modules open where they read them; see
+    `core.gathering`.
+    """
     ...
 
 
