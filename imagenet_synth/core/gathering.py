@@ -51,10 +51,10 @@ def gathered_on_use(params: Any, shardings: Any, boxed: Any) -> Any:
     boxed: the parameters' shapes as an initialiser gives them, `Named` where it was made by `named`.
   """
 
-  def box(named: Any, param: jax.Array, sharding: NamedSharding) -> Any:
+  def box(leaf: Any, param: jax.Array, sharding: NamedSharding) -> Any:
     if 'fsdp' not in sharding.spec or sharding.mesh.shape['fsdp'] == 1:
       return param
-    return _Cut(param, sharding, getattr(named, 'dtype', None) or param.dtype)
+    return _Cut(param, sharding, getattr(leaf, 'dtype', None) or param.dtype)
 
   return jax.tree.map(box, boxed, params, shardings, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
@@ -86,9 +86,10 @@ def _gather(param: jax.Array, sharding: NamedSharding) -> jax.Array:
     sharding.mesh, PartitionSpec(*[None if axis == 'fsdp' else axis for axis in sharding.spec])
   )
 
-  # All of it explicitly, on both ways. Left to choose, the partitioner of jax 0.10 makes wrong gradients
-  # where both `fsdp` and `tensor` cut a convolution: so a gradient is whole, then cut, which compilers for
-  # accelerators make one reduce-scatter of. And a cast could come after the gathering.
+  # All of it is said, on both ways. Weights are cut before they are whole, or their cast could come after the
+  # gathering. Gradients are whole before they are cut, of which compilers for accelerators make one
+  # reduce-scatter: left to choose, the partitioner of jax 0.10 makes wrong gradients where both `fsdp` and
+  # `tensor` cut a convolution.
   @jax.custom_vjp
   def gather(param: jax.Array) -> jax.Array:
     return with_sharding_constraint(with_sharding_constraint(param, sharding), whole)

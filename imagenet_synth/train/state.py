@@ -204,7 +204,9 @@ class Trainer:
       sums, extra = carry
       # bound to the part: what is the same for all parts is taken out of the loop, and gathered weights were
       params, i = jax.lax.optimization_barrier((state.params, i))
-      grads, metrics, extra = self._gradients(params, extra, rows_of_part, context, jax.random.fold_in(key, i))
+      grads, metrics, extra = self._gradients(
+        params, extra, rows_of_part, context, jax.random.fold_in(key, i)
+      )
       return (jax.tree.map(jnp.add, sums, (grads, metrics)), extra), None
 
     first = jax.tree.map(lambda x: cut(x)[0], batch)
