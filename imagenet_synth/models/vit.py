@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from imagenet_synth.core.config import Count, Invalid, NonNegativeInt, Rate
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.gathering import named
 from imagenet_synth.models.layers import layer_norm
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
@@ -33,8 +34,8 @@ def _dense(features: int, axes: tuple[str, str], dtype: str, name: str) -> nn.De
     features,
     dtype=dtype,
     name=name,
-    kernel_init=nn.with_logical_partitioning(_kernel_init, axes),
-    bias_init=nn.with_logical_partitioning(_zeros, axes[1:]),
+    kernel_init=named(_kernel_init, axes, dtype),
+    bias_init=named(_zeros, axes[1:]),
   )
 
 
@@ -157,8 +158,8 @@ class ViT(nn.Module):
       padding='VALID',
       dtype=self.dtype,
       name='patches',
-      kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, None, 'embed')),
-      bias_init=nn.with_logical_partitioning(_zeros, ('embed',)),
+      kernel_init=named(nn.initializers.lecun_normal(), (None, None, None, 'embed'), self.dtype),
+      bias_init=named(_zeros, ('embed',)),
     )(x)
 
   def _with_class_and_positions(self, patches: jax.Array) -> jax.Array:
@@ -166,7 +167,7 @@ class ViT(nn.Module):
     batch_size, rows, columns, width = patches.shape
     tokens = patches.reshape(batch_size, -1, width)
     # not the box that this returns, as its type says: `param` opens it
-    init: Callable[..., Any] = nn.with_logical_partitioning(_token_init, (None, None, 'embed'))
+    init: Callable[..., Any] = named(_token_init, (None, None, 'embed'), self.dtype)
     if self.positions == 'waves':
       tokens += waves(rows, columns, width)[None].astype(tokens.dtype)
     if self.pooling == 'class_token':
