@@ -14,7 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, default_batch_size
+from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage
 from imagenet_synth.cost import networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes
 from imagenet_synth.cost.memory import Division, EvaluationMemory, TrainingMemory, itemsize
@@ -199,7 +199,7 @@ def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   flops = num * sum(_drawing(of, _settings(use, jobs), shape) for of, use in zip(stages, config.stages))
   channels = stages[0].channels
   of_image = sum(image_bytes(size, channels, config.format_of(size)) for size in config.image_sizes(jobs))
-  num_params, memory, batch_size = _sampling(config.stages, shape, config.batch_size, jobs)
+  num_params, memory, batch_size = _sampling(config.stages, shape, config.batch_size, jobs, num_devices)
   memory = dataclasses.replace(memory, one_by_one=config.stage_by_stage)
   in_batches = 8 * batch_size * channels * sum(of.size**2 for of in stages)
   return Cost(
@@ -287,7 +287,7 @@ def _trials(
       flops += num_trials * _cas(config.cas, num_measured, stages[-1], num_classes, jobs)
   num_real = [_num_examples_or_none(of, jobs) for of in references]
   flops += sum(filter(None, num_real)) * extractor
-  num_params, memory, batch_size = _sampling(uses, shape, config.batch_size, jobs)
+  num_params, memory, batch_size = _sampling(uses, shape, config.batch_size, jobs, num_devices)
   # of a trial until it is measured; and what the stages below have drawn
   disk = num_images * image_bytes(stages[-1].size, stages[-1].channels)
   disk += 4 * num_images * stages[-1].channels * (stages[-1].low_res_size or 0) ** 2
@@ -451,13 +451,19 @@ def _drawing(stage: Stage, settings: SamplerSettings, text_shape: tuple[int, int
 
 
 def _sampling(
-  uses: Sequence[StageUse], text_shape: tuple[int, int], batch_size: int | None, jobs: KnownJobs
+  uses: Sequence[StageUse],
+  text_shape: tuple[int, int],
+  batch_size: int | None,
+  jobs: KnownJobs,
+  num_devices: int,
 ) -> tuple[int, EvaluationMemory, int]:
-  """Returns the parameters of stages, the memory of sampling them, and the largest batch."""
+  """Returns the parameters of stages, the memory of sampling them, and the largest batch.
+
+  Where no config says how many images are sampled at a time, there are as many as fit: an image on each
+  device is counted, which is the least.
+  """
   stages = [use.weights.stage(jobs) for use in uses]
-  batch_sizes = [
-    use.batch_size or batch_size or default_batch_size(stage, *text_shape) for use, stage in zip(uses, stages)
-  ]
+  batch_sizes = [use.batch_size or batch_size or num_devices for use in uses]
   evaluated = [networks.stage_evaluation(stage, text_shape) for stage in stages]
   memory = EvaluationMemory(
     [(network, itemsize(stage.network), num) for network, stage, num in zip(evaluated, stages, batch_sizes)],
