@@ -120,6 +120,7 @@ def all_jobs():
   )
   jobs['generate'] = dict(
     paper['generate'],
+    jpeg_sizes=(),
     times_real=None,
     per_class=100,
     stages=[base, dict(weights='finetune_sr256', sampler=SAMPLER_2)],
