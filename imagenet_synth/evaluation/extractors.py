@@ -26,6 +26,8 @@ from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.registry import CLASSIFIERS
 from imagenet_synth.train import classifier
 
+# of matrix products, whatever the device would do by default: TF32 on GPUs, bfloat16 on TPUs
+_PRECISION = 'highest'
 # images that Inception-v3 sees at a time, over all devices of this host
 _INCEPTION_BATCH = 64
 
@@ -42,8 +44,19 @@ class Extractor:
   caveat: str
   # why its figures mean little, as a sentence without a full stop; empty if there is no reason to think so
   doubt: str
-  # returns the network's outputs for images uint8 [N, S, S, C]
-  forward: Callable[[np.ndarray], Outputs]
+  # returns the network's outputs for images uint8 [N, S, S, C]; it computes in float32
+  network: Callable[[np.ndarray], Outputs]
+
+  def forward(self, pictures: np.ndarray) -> Outputs:
+    """Returns the network's outputs for images uint8 [N, S, S, C], at full float32 precision on any device."""
+    # the precision is a part of what a program is compiled for: none that was compiled for another is used
+    with jax.default_matmul_precision(_PRECISION):
+      return self.network(pictures)
+
+  @property
+  def computed(self) -> str:
+    """Returns how, and on what, it computes: outputs agree to rounding only with those of other devices."""
+    return f'float32 at {_PRECISION} precision on {jax.local_devices()[0].device_kind}'
 
 
 class ExtractorReference(Reference):
@@ -118,7 +131,8 @@ class RealClassifierReference(Reference):
 
 def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
   """Returns the first run of a classify job, for images of any size."""
-  model = build_one_of(CLASSIFIERS, result['network'], f'{name}.model')
+  # figures are of float32, whatever it was trained in
+  model = build_one_of(CLASSIFIERS, result['network'], f'{name}.model').clone(dtype='float32')
   size, run = result['size'], result['runs'][0]
   variables = classifier.load(model, size, run['channels'], path / run['path'])
   enlarged = jax.jit(lambda x: images.to_uint8(images.upsample(images.to_float(x), size)))

@@ -142,5 +142,6 @@ def provenance(extractor: Extractor, references: Mapping[str, ReferenceSet]) -> 
     'caveat': extractor.caveat,
     'doubt': extractor.doubt,
     'preprocessing': extractor.preprocessing,
+    'computed': extractor.computed,
     'references': {name: reference.described for name, reference in references.items()},
   }

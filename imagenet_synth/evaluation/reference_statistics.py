@@ -78,7 +78,8 @@ def observe_real(
   """
   source = dataset.open(folder)
   about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
-  path = folder.workdir / 'references' / f'{json_hash([extractor.described, about, num_splits])}.npz'
+  name = json_hash([extractor.described, extractor.computed, about, num_splits])
+  path = folder.workdir / 'references' / f'{name}.npz'
   if not path.exists():
     data = Images(source, size, lambda example: 0, cache=False)
     batches = in_batches(data, f'{folder.name} {dataset.split} {size}x{size}')

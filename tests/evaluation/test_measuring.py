@@ -184,5 +184,6 @@ def test_the_extractor_and_all_references_stand_beside_the_figures():
     'caveat': 'no network',
     'doubt': 'it sees little',
     'preprocessing': 'none',
+    'computed': 'float32 at highest precision on cpu',
     'references': {'train': {'num_images': 3}, 'validation': {'num_images': 2}},
   }

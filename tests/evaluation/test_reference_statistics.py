@@ -93,6 +93,15 @@ def test_another_size_split_or_extractor_is_observed_anew(extractor, dataset, si
   assert (other.described['hash'] == kept.described['hash']) == (extractor != _EXTRACTOR)
 
 
+def test_features_of_another_device_are_observed_anew(folder, monkeypatch):
+  """They agree to rounding only."""
+  observe_real(_EXTRACTOR, _TRAIN, 8, folder)
+  before = set((folder.workdir / 'references').iterdir())
+  monkeypatch.setattr(Extractor, 'computed', 'float32 at highest precision on another device')
+  observe_real(_EXTRACTOR, _TRAIN, 8, folder)
+  assert len(set((folder.workdir / 'references').iterdir()) - before) == 1
+
+
 def test_the_splits_of_the_inception_score_are_as_many_as_is_said(folder):
   """Those of another number are not taken for them."""
   nums = [observe_real(_EXTRACTOR, _TRAIN, 8, folder, num).observed.predictions.num for num in (10, 4)]
