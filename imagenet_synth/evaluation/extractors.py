@@ -48,7 +48,7 @@ class Extractor:
   network: Callable[[np.ndarray], Outputs]
 
   def forward(self, pictures: np.ndarray) -> Outputs:
-    """Returns the network's outputs for images uint8 [N, S, S, C], at full float32 precision on any device."""
+    """Returns the network's outputs for images uint8 [N, S, S, C], at full precision on any device."""
     # the precision is a part of what a program is compiled for: none that was compiled for another is used
     with jax.default_matmul_precision(_PRECISION):
       return self.network(pictures)
