@@ -25,11 +25,14 @@ from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.registry import CLASSIFIERS
 from imagenet_synth.train import classifier
+from imagenet_synth.weights.public import PUBLIC_NETWORKS
 
 # of matrix products, whatever the device would do by default: TF32 on GPUs, bfloat16 on TPUs
 _PRECISION = 'highest'
 # images that Inception-v3 sees at a time, over all devices of this host
 _INCEPTION_BATCH = 64
+# the same of other public networks
+_PUBLIC_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +190,28 @@ def _inception_outputs(variables: Any, pictures: jax.Array) -> Outputs:
   return Outputs(outputs['logits_unbiased'], outputs['2048'])
 
 
+def _public(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+  """Returns another public network of an import_extractor job."""
+  network = PUBLIC_NETWORKS[result['network']]
+  variables = load_ema(path / 'checkpoints', result['step'], network.like)
+  replicas, mapped = local_replicas(variables), over_devices(network.outputs)
+
+  def forward(pictures: np.ndarray) -> Outputs:
+    return map_rows(mapped, replicas, _with_channels(pictures, 3), _PUBLIC_BATCH)
+
+  return Extractor(
+    f'{network.title} (weights {tree_hash(variables)})',
+    f'bicubic to {network.size}x{network.size}, antialiased, not rounded',
+    f'of {network.title}, not of Inception-v3: they can be compared with others of this network only',
+    '',
+    forward,
+  )
+
+
 _READERS: dict[str, Callable[[str, pathlib.Path, dict[str, Any]], Extractor]] = {
   'classifier': _classifier,
   'inception': _inception,
+  'public': _public,
 }
 
 

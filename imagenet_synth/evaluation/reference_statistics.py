@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-
 from imagenet_synth.core.config import Count, Invalid, NotEmpty
 from imagenet_synth.core.files import json_hash, read_arrays, tree_hash, write_arrays
 from imagenet_synth.core.job_folder import JobFolder

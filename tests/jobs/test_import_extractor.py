@@ -1,4 +1,4 @@
-"""Inception-v3 from a file: what is imported is what the extractor has; what cannot be imported is named."""
+"""Public networks from a file: what is imported is what extractors have; what cannot be is named."""
 
 import json
 
@@ -11,6 +11,8 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.jobs import import_extractor
+from imagenet_synth.models.vit import ViT
+from imagenet_synth.weights.public import PUBLIC_NETWORKS
 from tests.fixtures import reference
 
 
@@ -24,7 +26,7 @@ def _run_one(section, tmp_path):
   [
     (dict(path='/nowhere'), "jobs.one.path is '/nowhere', which is not there"),
     (dict(path='configs'), "configs: no weights of FID's Inception-v3"),
-    (dict(network='imagen'), "jobs.one.network is 'imagen', must be one of 'inception'"),
+    (dict(network='imagen'), "jobs.one.network is 'imagen', must be one of 'inception', 'dinov2_vits14'"),
     (dict(job='import_weights'), 'unknown key jobs.one.network'),
   ],
 )
@@ -70,3 +72,19 @@ def test_parameters_are_counted_with_batch_norms_folded_into_convolutions(import
     n: t for n, t in reference.tensors('inception').items() if '.bn.' not in n or n.endswith('.bn.bias')
   }
   assert result['num_params'] == sum(tensor.size for tensor in left.values())
+
+
+def test_a_network_without_classes_is_an_extractor_of_features(tmp_path, monkeypatch):
+  """A small DINOv2 in place of the large one."""
+  tiny = PUBLIC_NETWORKS['dinov2_vitl14']._replace(model=ViT(patch_size=14, width=32, depth=2, num_heads=2))
+  monkeypatch.setitem(PUBLIC_NETWORKS, 'dinov2_vitl14', tiny)
+  monkeypatch.setitem(import_extractor.LOADERS, 'dinov2_vitl14', tiny.load)
+  np.savez(tmp_path / 'dino.npz', **reference.tensors('dinov2'))
+  _run_one(dict(job='import_extractor', network='dinov2_vitl14', path=str(tmp_path / 'dino.npz')), tmp_path)
+  extractor = ExtractorReference('one').open(JobFolder(tmp_path / 'run', 'evaluate', {}))
+  pictures = np.random.default_rng(5).integers(0, 256, (2, 64, 64, 3), np.uint8)
+  outputs = extractor.forward(pictures)
+  assert reference.relative_error(outputs.features, reference.outputs('dinov2')['features_64']) < 1e-5
+  assert outputs.logits.shape == (2, 0)
+  assert extractor.described.startswith('DINOv2 ViT-L/14 (weights ')
+  assert extractor.preprocessing == 'bicubic to 224x224, antialiased, not rounded'
