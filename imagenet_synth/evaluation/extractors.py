@@ -18,10 +18,11 @@ from imagenet_synth.core.config import Invalid, Reference, build_one_of
 from imagenet_synth.core.devices import map_rows, over_devices
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import local_replicas
 from imagenet_synth.metrics.uncertainty import beats_guessing
-from imagenet_synth.models.inception import InceptionV3
+from imagenet_synth.models.inception import INPUT_SIZE, InceptionV3
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.registry import CLASSIFIERS
 from imagenet_synth.train import classifier
@@ -86,14 +87,14 @@ class RealClassifier(NamedTuple):
   size: int
   # its classes, in the order of its logits
   class_names: tuple[str, ...]
-  # the share of real test images that it gets right, a mean over the seeds of its job
-  accuracy: float
+  # the share of real test images that it gets right, a mean over the seeds of its job; None of a public one
+  accuracy: float | None
 
 
 class RealClassifierReference(Reference):
-  """A reference to a classifier that tells classes of real images apart: the first run of a classify job."""
+  """A reference to a classifier of real images: the first run of a classify job, or an imported one."""
 
-  kinds: ClassVar[tuple[str, ...]] = ('classify',)
+  kinds: ClassVar[tuple[str, ...]] = ('classify', 'import_extractor')
 
   def check(self, class_names: Sequence[str] | None, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` for `key` if it was trained on synthetic images, or does not know all of the classes.
@@ -103,22 +104,35 @@ class RealClassifierReference(Reference):
       jobs: all jobs.
       key: the key that the reference stands at.
     """
+    known = self._known_classes(jobs, key)
+    unknown = [of for of in class_names or () if known and of not in known]
+    if unknown:
+      raise Invalid(key, f'is {self}, which does not know the class {unknown[0]!r} of the images')
+
+  def _known_classes(self, jobs: KnownJobs, key: str) -> tuple[str, ...] | None:
+    """Returns the classes that it tells apart; None if they are not known yet."""
     trained = jobs.of(self)
+    if _is_imported(trained):
+      names = _imported_names(trained.network)
+      if not names:
+        raise Invalid(key, f'is {self}, which tells no classes by their names')
+      return names
     name, first = next(iter(trained.mixtures.items()))
     if first.synthetic is not None:
       raise Invalid(
         key,
         f'is {self}, whose first mixture, {name}, has images of {first.synthetic}; wanted is real=True alone',
       )
-    known = trained.real.contents(jobs.workdir, key).class_names
-    unknown = [of for of in class_names or () if known and of not in known]
-    if unknown:
-      raise Invalid(key, f'is {self}, which does not know the class {unknown[0]!r} of the images')
+    real: DatasetConfig = trained.real
+    return real.contents(jobs.workdir, key).class_names
 
   def image_size(self, jobs: KnownJobs) -> int:
     """Returns the height and width of the images that it sees, from the configurations alone."""
-    size: int = jobs.of(self).size
-    return size
+    trained = jobs.of(self)
+    if not _is_imported(trained):
+      size: int = trained.size
+      return size
+    return INPUT_SIZE if trained.network == 'inception' else PUBLIC_NETWORKS[trained.network].size
 
   def open(self, folder: JobFolder) -> RealClassifier:
     """Returns the network with its weights, and what is known of it.
@@ -127,9 +141,24 @@ class RealClassifierReference(Reference):
       InputError: the job has not been run to its end, or its checkpoint does not fit.
     """
     _, result = folder.input(self.name)
+    if result['extractor_kind'] == 'public':
+      network = PUBLIC_NETWORKS[result['network']]
+      return RealClassifier(
+        ExtractorReference(self.name).open(folder), network.size, network.class_names, None
+      )
     accuracy = next(iter(result['mixtures'].values()))['top_1']['mean']
     extractor = ExtractorReference(self.name).open(folder)
     return RealClassifier(extractor, result['size'], tuple(result['class_names']), accuracy)
+
+
+def _is_imported(config: Any) -> bool:
+  """Returns whether a job's configuration is that of an import_extractor job, and not of a classify job."""
+  return hasattr(config, 'network')
+
+
+def _imported_names(network: str) -> tuple[str, ...]:
+  """Returns the classes of an imported network; none of Inception-v3, which has 1,008 of its own."""
+  return PUBLIC_NETWORKS[network].class_names if network in PUBLIC_NETWORKS else ()
 
 
 def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:

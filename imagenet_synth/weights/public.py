@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagenet_synth.data.class_names import imagenet_names
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.resnet import ResNet, ResNet50, ResNet101, ResNet152
 from imagenet_synth.models.vit import ViT, ViT_B16, ViT_L16, ViT_S16
@@ -40,6 +41,11 @@ class PublicNetwork(NamedTuple):
       InputError: the file is not there, or has not all its tensors and no others.
     """
     return self.read(path, self.model)
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Returns the WordNet ids of its classes, those of ImageNet in label order; empty if it tells none."""
+    return tuple(imagenet_names()) if self.model.num_classes else ()
 
   @property
   def like(self) -> Any:
