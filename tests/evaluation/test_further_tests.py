@@ -22,7 +22,8 @@ _COLORS = dict(red=(255, 0, 0), green=(0, 255, 0), blue=(0, 0, 255), white=(255,
 def _draw(path, color, num):
   path.mkdir(parents=True)
   for i in range(num):
-    Image.new('RGB', (8, 8), tuple(np.array(_COLORS[color]) * (9 - i) // 9)).save(path / f'{i}.png')
+    darker = tuple(value * (9 - i) // 9 for value in _COLORS[color])
+    Image.new('RGB', (8, 8), darker).save(path / f'{i}.png')
 
 
 @pytest.fixture(scope='module')

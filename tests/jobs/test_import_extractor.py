@@ -1,6 +1,7 @@
 """Public networks from a file: what is imported is what extractors have; what cannot be is named."""
 
 import json
+import typing
 
 import numpy as np
 import pytest
@@ -35,6 +36,10 @@ def _run_one(section, tmp_path):
 def test_what_cannot_be_imported_is_named(tmp_path, change, message):
   with pytest.raises(InputError, match=message):
     _run_one(dict(job='import_extractor', network='inception', path='x') | change, tmp_path)
+
+
+def test_every_network_that_a_config_can_name_has_a_loader():
+  assert set(typing.get_args(import_extractor.NetworkName)) == import_extractor.LOADERS.keys()
 
 
 @pytest.fixture(scope='module')
