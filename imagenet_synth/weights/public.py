@@ -51,12 +51,16 @@ class PublicNetwork(NamedTuple):
   def like(self) -> Any:
     """Returns shapes and dtypes of its variables, as `load` returns these."""
     x = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
-    variables = nn.unbox(
-      jax.eval_shape(lambda key, x: self.model.init(key, x, train=False), jax.random.key(0), x)
-    )
+    init = functools.partial(self._headed.init, train=False)
+    variables = nn.unbox(jax.eval_shape(init, jax.random.key(0), x))
     if not self.model.num_classes:
       del variables['params']['head']
     return variables
+
+  @property
+  def _headed(self) -> ResNet | ViT:
+    """Returns the network; one that tells no classes gets a head of one, as there is none without."""
+    return self.model if self.model.num_classes else self.model.clone(num_classes=1)
 
   def outputs(self, variables: Any, pictures: jax.Array) -> Outputs:
     """Returns what it says of uint8 images [B, S, S, 3]; without classes, logits are [B, 0].
@@ -68,13 +72,12 @@ class PublicNetwork(NamedTuple):
     shape = (len(pictures), self.size, self.size, 3)
     resized = jax.image.resize(pictures.astype(jnp.float32), shape, 'bicubic', antialias=True)
     params = variables['params']
-    if 'head' not in params:
+    if not self.model.num_classes:
       num_features = params['norm']['scale'].size
-      params = {**params, 'head': {'kernel': jnp.zeros((num_features, 0)), 'bias': jnp.zeros(0)}}
-    outputs: Outputs = self.model.apply(
-      {**variables, 'params': params}, (resized / 255 - mean) / std, train=False
-    )
-    return outputs
+      params = {**params, 'head': {'kernel': jnp.zeros((num_features, 1)), 'bias': jnp.zeros(1)}}
+    seen = (resized / 255 - mean) / std
+    outputs: Outputs = self._headed.apply({**variables, 'params': params}, seen, train=False)
+    return outputs._replace(logits=outputs.logits[:, : self.model.num_classes])
 
 
 def _dinov2(title: str, **sizes: int) -> PublicNetwork:

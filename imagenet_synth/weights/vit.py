@@ -65,9 +65,9 @@ def load_dinov2(path: str | Path, model: ViT, size: int) -> dict[str, Any]:
   tensors = open_tensors(path, kind)
   # what stands for a patch that is hidden, in training only
   tensors.pop('mask_token', None)
-  wanted = {
-    p: param for p, param in _stored(model, model.patch_size * _DINOV2_SIDE).items() if p[0] != 'head'
-  }
+  # shapes need a head, the file has none
+  stored = _stored(model.clone(num_classes=1), model.patch_size * _DINOV2_SIDE)
+  wanted = {p: param for p, param in stored.items() if p[0] != 'head'}
   blocks = [f'block_{i}' for i in range(model.depth)]
   wanted |= {
     (block, scale): Param(f'blocks.{i}.{scale}.gamma', ((model.width,),))
