@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -76,13 +76,13 @@ class PublicNetwork(NamedTuple):
       num_features = params['norm']['scale'].size
       params = {**params, 'head': {'kernel': jnp.zeros((num_features, 1)), 'bias': jnp.zeros(1)}}
     seen = (resized / 255 - mean) / std
-    outputs: Outputs = self._headed.apply({**variables, 'params': params}, seen, train=False)
+    outputs = cast(Outputs, self._headed.apply({**variables, 'params': params}, seen, train=False))
     return outputs._replace(logits=outputs.logits[:, : self.model.num_classes])
 
 
-def _dinov2(title: str, **sizes: int) -> PublicNetwork:
+def _dinov2(title: str, model: ViT) -> PublicNetwork:
   read = functools.partial(vit.load_dinov2, size=224)
-  return PublicNetwork(f'DINOv2 {title}', ViT(patch_size=14, **sizes), read, _IMAGENET)
+  return PublicNetwork(f'DINOv2 {title}', model, read, _IMAGENET)
 
 
 def _vit(
@@ -97,9 +97,9 @@ def _resnet(title: str, make: Callable[..., ResNet]) -> PublicNetwork:
 
 
 PUBLIC_NETWORKS: dict[str, PublicNetwork] = {
-  'dinov2_vits14': _dinov2('ViT-S/14', width=384, depth=12, num_heads=6),
-  'dinov2_vitb14': _dinov2('ViT-B/14', width=768, depth=12, num_heads=12),
-  'dinov2_vitl14': _dinov2('ViT-L/14', width=1024, depth=24, num_heads=16),
+  'dinov2_vits14': _dinov2('ViT-S/14', ViT(patch_size=14, width=384, depth=12, num_heads=6)),
+  'dinov2_vitb14': _dinov2('ViT-B/14', ViT(patch_size=14, width=768, depth=12, num_heads=12)),
+  'dinov2_vitl14': _dinov2('ViT-L/14', ViT(patch_size=14, width=1024, depth=24, num_heads=16)),
   'resnet50': _resnet('ResNet-50', ResNet50),
   'resnet101': _resnet('ResNet-101', ResNet101),
   'resnet152': _resnet('ResNet-152', ResNet152),
