@@ -6,7 +6,7 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Drawable, Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Examples
+from imagenet_synth.evaluation.further_tests import OpenTest
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.predictions import save_predictions
@@ -85,6 +86,8 @@ class Experiment:
   groups: tuple[int, ...] = ()
   # images whose accuracy is written with the metrics while it is trained
   held_out: HeldOut | None = None
+  # further images that it is tested on, by name
+  tests: Mapping[str, OpenTest] = dataclasses.field(default_factory=dict)
 
   def run(
     self, data: Drawable, seed: int, path: pathlib.Path, origin: dict[str, Any], what: str, start: Any = None
@@ -104,7 +107,7 @@ class Experiment:
 
     Returns:
       seed; top_1, top_5 and calibration_error in [0, 1]; per_class, the accuracy of each class; confusion,
-      the counts [true class][predicted class].
+      the counts [true class][predicted class]; with `tests`, what `OpenTest.measure` returns of each.
     """
     if (path / 'metrics.json').exists():
       return read_json(path / 'metrics.json')
@@ -133,6 +136,9 @@ class Experiment:
       'per_class': metrics.per_class_accuracy(logits, labels).tolist(),
       'confusion': metrics.confusion_matrix(logits, labels).tolist(),
     }
+    if self.tests:
+      predict_fn = lambda images: classifier.predict_labelled(self.model, variables, images, self.size)
+      result['tests'] = {name: test.measure(predict_fn) for name, test in self.tests.items()}
     save_predictions(path, logits, labels)
     # last: it says that the run is done
     write_json(path / 'metrics.json', result)
@@ -189,14 +195,23 @@ def classification_accuracy_score(
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
   """Returns the figures of an experiment's runs over all seeds, as JSON holds them.
 
-  They are top_1, top_5 and calibration_error, each with its `mean` and `std`; per_class, means; and
-  confusion, sums.
+  They are top_1, top_5 and calibration_error, each with its `mean` and `std`; per_class, means; confusion,
+  sums; and tests, of further images by name: top_1, top_5, and their number, num_test.
   """
   numbers = {
     key: mean_std([result[key] for result in results])._asdict()
     for key in ('top_1', 'top_5', 'calibration_error')
   }
-  return numbers | {
+  result = numbers | {
     'per_class': np.mean([result['per_class'] for result in results], axis=0).tolist(),
     'confusion': np.sum([result['confusion'] for result in results], axis=0).tolist(),
   }
+  if 'tests' in results[0]:
+    result['tests'] = {
+      name: {
+        key: mean_std([of['tests'][name][key] for of in results])._asdict() for key in ('top_1', 'top_5')
+      }
+      | {'num_test': test['num_test']}
+      for name, test in results[0]['tests'].items()
+    }
+  return result

@@ -18,16 +18,22 @@ from imagenet_synth.core.config import Invalid, Reference, build_one_of
 from imagenet_synth.core.devices import map_rows, over_devices
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import local_replicas
 from imagenet_synth.metrics.uncertainty import beats_guessing
-from imagenet_synth.models.inception import InceptionV3
+from imagenet_synth.models.inception import INPUT_SIZE, InceptionV3
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.registry import CLASSIFIERS
 from imagenet_synth.train import classifier
+from imagenet_synth.weights.public import PUBLIC_NETWORKS
 
+# of matrix products, whatever the device would do by default: TF32 on GPUs, bfloat16 on TPUs
+_PRECISION = 'highest'
 # images that Inception-v3 sees at a time, over all devices of this host
 _INCEPTION_BATCH = 64
+# the same of other public networks
+_PUBLIC_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +48,19 @@ class Extractor:
   caveat: str
   # why its figures mean little, as a sentence without a full stop; empty if there is no reason to think so
   doubt: str
-  # returns the network's outputs for images uint8 [N, S, S, C]
-  forward: Callable[[np.ndarray], Outputs]
+  # returns the network's outputs for images uint8 [N, S, S, C]; it computes in float32
+  network: Callable[[np.ndarray], Outputs]
+
+  def forward(self, pictures: np.ndarray) -> Outputs:
+    """Returns the network's outputs for images uint8 [N, S, S, C], at full precision on any device."""
+    # the precision is a part of what a program is compiled for: none that was compiled for another is used
+    with jax.default_matmul_precision(_PRECISION):
+      return self.network(pictures)
+
+  @property
+  def computed(self) -> str:
+    """Returns how, and on what, it computes: outputs agree to rounding only with those of other devices."""
+    return f'float32 at {_PRECISION} precision on {jax.local_devices()[0].device_kind}'
 
 
 class ExtractorReference(Reference):
@@ -70,14 +87,14 @@ class RealClassifier(NamedTuple):
   size: int
   # its classes, in the order of its logits
   class_names: tuple[str, ...]
-  # the share of real test images that it gets right, a mean over the seeds of its job
-  accuracy: float
+  # the share of real test images that it gets right, a mean over the seeds of its job; None of a public one
+  accuracy: float | None
 
 
 class RealClassifierReference(Reference):
-  """A reference to a classifier that tells classes of real images apart: the first run of a classify job."""
+  """A reference to a classifier of real images: the first run of a classify job, or an imported one."""
 
-  kinds: ClassVar[tuple[str, ...]] = ('classify',)
+  kinds: ClassVar[tuple[str, ...]] = ('classify', 'import_extractor')
 
   def check(self, class_names: Sequence[str] | None, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` for `key` if it was trained on synthetic images, or does not know all of the classes.
@@ -87,22 +104,35 @@ class RealClassifierReference(Reference):
       jobs: all jobs.
       key: the key that the reference stands at.
     """
+    known = self._known_classes(jobs, key)
+    unknown = [of for of in class_names or () if known and of not in known]
+    if unknown:
+      raise Invalid(key, f'is {self}, which does not know the class {unknown[0]!r} of the images')
+
+  def _known_classes(self, jobs: KnownJobs, key: str) -> tuple[str, ...] | None:
+    """Returns the classes that it tells apart; None if they are not known yet."""
     trained = jobs.of(self)
+    if _is_imported(trained):
+      names = _imported_names(trained.network)
+      if not names:
+        raise Invalid(key, f'is {self}, which tells no classes by their names')
+      return names
     name, first = next(iter(trained.mixtures.items()))
     if first.synthetic is not None:
       raise Invalid(
         key,
         f'is {self}, whose first mixture, {name}, has images of {first.synthetic}; wanted is real=True alone',
       )
-    known = trained.real.contents(jobs.workdir, key).class_names
-    unknown = [of for of in class_names or () if known and of not in known]
-    if unknown:
-      raise Invalid(key, f'is {self}, which does not know the class {unknown[0]!r} of the images')
+    real: DatasetConfig = trained.real
+    return real.contents(jobs.workdir, key).class_names
 
   def image_size(self, jobs: KnownJobs) -> int:
     """Returns the height and width of the images that it sees, from the configurations alone."""
-    size: int = jobs.of(self).size
-    return size
+    trained = jobs.of(self)
+    if not _is_imported(trained):
+      size: int = trained.size
+      return size
+    return INPUT_SIZE if trained.network == 'inception' else PUBLIC_NETWORKS[trained.network].size
 
   def open(self, folder: JobFolder) -> RealClassifier:
     """Returns the network with its weights, and what is known of it.
@@ -111,14 +141,30 @@ class RealClassifierReference(Reference):
       InputError: the job has not been run to its end, or its checkpoint does not fit.
     """
     _, result = folder.input(self.name)
+    if result['extractor_kind'] == 'public':
+      network = PUBLIC_NETWORKS[result['network']]
+      return RealClassifier(
+        ExtractorReference(self.name).open(folder), network.size, network.class_names, None
+      )
     accuracy = next(iter(result['mixtures'].values()))['top_1']['mean']
     extractor = ExtractorReference(self.name).open(folder)
     return RealClassifier(extractor, result['size'], tuple(result['class_names']), accuracy)
 
 
+def _is_imported(config: Any) -> bool:
+  """Returns whether a job's configuration is that of an import_extractor job, and not of a classify job."""
+  return hasattr(config, 'network')
+
+
+def _imported_names(network: str) -> tuple[str, ...]:
+  """Returns the classes of an imported network; none of Inception-v3, which has 1,008 of its own."""
+  return PUBLIC_NETWORKS[network].class_names if network in PUBLIC_NETWORKS else ()
+
+
 def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
   """Returns the first run of a classify job, for images of any size."""
-  model = build_one_of(CLASSIFIERS, result['network'], f'{name}.model')
+  # figures are of float32, whatever it was trained in
+  model = build_one_of(CLASSIFIERS, result['network'], f'{name}.model').clone(dtype='float32')
   size, run = result['size'], result['runs'][0]
   variables = classifier.load(model, size, run['channels'], path / run['path'])
   enlarged = jax.jit(lambda x: images.to_uint8(images.upsample(images.to_float(x), size)))
@@ -173,9 +219,28 @@ def _inception_outputs(variables: Any, pictures: jax.Array) -> Outputs:
   return Outputs(outputs['logits_unbiased'], outputs['2048'])
 
 
+def _public(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+  """Returns another public network of an import_extractor job."""
+  network = PUBLIC_NETWORKS[result['network']]
+  variables = load_ema(path / 'checkpoints', result['step'], network.like)
+  replicas, mapped = local_replicas(variables), over_devices(network.outputs)
+
+  def forward(pictures: np.ndarray) -> Outputs:
+    return map_rows(mapped, replicas, _with_channels(pictures, 3), _PUBLIC_BATCH)
+
+  return Extractor(
+    f'{network.title} (weights {tree_hash(variables)})',
+    f'bicubic to {network.size}x{network.size}, antialiased, not rounded',
+    f'of {network.title}, not of Inception-v3: they can be compared with others of this network only',
+    '',
+    forward,
+  )
+
+
 _READERS: dict[str, Callable[[str, pathlib.Path, dict[str, Any]], Extractor]] = {
   'classifier': _classifier,
   'inception': _inception,
+  'public': _public,
 }
 
 

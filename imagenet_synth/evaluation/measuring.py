@@ -1,7 +1,9 @@
-"""The measuring of images with an extractor, as every job does it: FID, IS, precision and recall."""
+"""The measuring of images with an extractor, as every job does it: FID, KID, IS, precision and the like.
+
+Images are streamed: what is kept of them does not grow with their number, but for the features of a choice.
+"""
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,38 +14,49 @@ from imagenet_synth.data.batches import Images
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.metrics import frechet
 from imagenet_synth.metrics.frechet import Moments
+from imagenet_synth.metrics.kernel import kernel_distance
 from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
-from imagenet_synth.metrics.manifold import precision_recall
+from imagenet_synth.metrics.manifold import Similarity, similarity
 
 # images in memory at a time
 _BATCH = 2048
-# which nearest neighbour is on the surface of a manifold, of precision and recall
-_NEAREST = 3
-# samples that precision and recall are of (Kynkäänniemi et al., 2019: 50K)
-_MANIFOLD = 10_000
+# nearest neighbours that figures of similarity need: those of density and coverage (Naeem et al., 2020)
+_NEAREST = 5
+# images whose features are kept, which KID, precision and the like are of (Kynkäänniemi et al., 2019: 50K)
+_KEPT = 50_000
 # of the draws by which images are divided
 _SEED = 0
 
 NUM_SPLITS = 10
 """Parts of a set over which the Inception Score's mean and deviation are taken, where no config says it."""
 
+SIMILARITY = Similarity._fields
+"""Precision and the like, by their names among the figures."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Observed:
   """What an extractor says of a set of images."""
 
-  # the moments of the features of two random halves of the set
-  halves: tuple[Moments, Moments]
-  # the features of images drawn at random, as many as precision and recall are of, in random order, [n, D];
-  # None where only moments are known
+  # the moments of the features of all
+  moments: Moments
+  # the features of images drawn at random, `_KEPT` at most, in random order, [n, D]; None where only moments
+  # are known
   features: np.ndarray | None
-  # sums over the predictions of random parts of the set; None where only moments are known
+  # sums over the predictions of random parts of the set; None where only moments are known, or the network
+  # tells no classes
   predictions: SplitSums | None
+  # what `noise_floor` has returned, by number of samples
+  _floors: dict[int, float | None] = dataclasses.field(default_factory=dict)
 
-  @functools.cached_property
-  def moments(self) -> Moments:
-    """Returns the moments of the features of the whole set."""
-    return frechet.merge(*self.halves)
+  def noise_floor(self, num: int) -> float | None:
+    """Returns the FID that `num` real images would have to this set, on average: see `frechet.noise_floor`.
+
+    It is None where the features are not known, or too few.
+    """
+    if self.features is not None and num not in self._floors:
+      self._floors[num] = frechet.noise_floor(self.moments, self.features, num)
+    return self._floors.get(num)
 
 
 class ReferenceSet(NamedTuple):
@@ -51,8 +64,7 @@ class ReferenceSet(NamedTuple):
 
   # what an extractor says of it
   observed: Observed
-  # what it is, as JSON holds it: the data, `num_images`, the `hash` of the moments, and for splits the
-  # `floor`, the Fréchet distance between two random halves, which no generator need fall below
+  # what it is, as JSON holds it: the data, `num_images` and the `hash` of the moments
   described: dict[str, Any]
 
 
@@ -61,9 +73,8 @@ def observe(
 ) -> Observed:
   """Returns what the extractor says of images.
 
-  They may come in any order, such as class by class: chance decides which are in which half, in which split
-  of the Inception Score, and among those that precision and recall are of. It decides alike for all sets of
-  as many images.
+  They may come in any order, such as class by class: chance decides which are in which split of the Inception
+  Score, and of which the features are kept. It decides alike for all sets of as many images.
 
   Args:
     extractor: the network.
@@ -72,29 +83,27 @@ def observe(
     num_splits: parts of the set over which the Inception Score's mean and deviation are taken; of fewer
       images, each is a part.
   """
-  halves: tuple[Moments, Moments] | None = None
+  moments: Moments | None = None
   # the place of each image in a random order
   places = np.random.default_rng(_SEED).permutation(np.arange(num_images, dtype=np.int32))
   start, num_splits = 0, min(num_splits, num_images)
-  rng = np.random.default_rng(_SEED)
   for batch in pictures:
     outputs = extractor.forward(batch)
     features, logits = np.asarray(outputs.features), np.asarray(outputs.logits)
-    if halves is None:
-      zero = Moments.zero(features.shape[1])
-      halves = zero, zero
-      kept = np.zeros((min(_MANIFOLD, num_images), features.shape[1]), features.dtype)
+    if moments is None:
+      moments = Moments.zero(features.shape[1])
+      kept = np.zeros((min(_KEPT, num_images), features.shape[1]), features.dtype)
       sums = SplitSums.zero(num_splits, logits.shape[1])
-    is_first = rng.random(len(batch)) < 0.5
-    halves = frechet.update(halves[0], features[is_first]), frechet.update(halves[1], features[~is_first])
+    moments = frechet.update(moments, features)
     place = places[start : start + len(batch)]
     is_kept = place < len(kept)
     kept[place[is_kept]] = features[is_kept]
-    sums = add_predictions(sums, logits, splits_of(place, num_images, num_splits))
+    if logits.shape[1]:
+      sums = add_predictions(sums, logits, splits_of(place, num_images, num_splits))
     start += len(batch)
-  assert halves is not None, 'there are no images'
+  assert moments is not None, 'there are no images'
   assert start == num_images, f'there are {start} images, not {num_images}'
-  return Observed(halves, kept, sums)
+  return Observed(moments, kept, sums if sums.probs.shape[1] else None)
 
 
 def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
@@ -114,23 +123,31 @@ def measure(observed: Observed, references: Mapping[str, ReferenceSet]) -> dict[
     references: what the images are compared with; features of the first one must be known.
 
   Returns:
-    fid_NAME for each reference; precision and recall against the first, of `num_manifold` images each; `is`
-    and `is_std`, the Inception Score; num_samples; and a `warning` if these are few.
+    fid_NAME for each reference, and floor_NAME, what as many real images would have, where that can be told;
+    against the first reference, of `num_manifold` images each, `kid` and `kid_std`, precision, recall,
+    density and coverage; `is` and `is_std`, the Inception Score, if the network tells classes; num_samples;
+    and a `warning` if these are few.
   """
-  assert observed.predictions is not None and observed.features is not None
-  mean, std = inception_score(observed.predictions)
-  result: dict[str, Any] = {
-    f'fid_{name}': frechet.frechet_distance(observed.moments, real.observed.moments)
-    for name, real in references.items()
-  }
+  assert observed.features is not None
+  num_samples = observed.moments.count
+  result: dict[str, Any] = {}
+  for name, real in references.items():
+    result[f'fid_{name}'] = frechet.frechet_distance(observed.moments, real.observed.moments)
+  for name, real in references.items():
+    floor = real.observed.noise_floor(num_samples)
+    result |= {} if floor is None else {f'floor_{name}': floor}
   real_features = next(iter(references.values())).observed.features
   assert real_features is not None
   num = min(len(real_features), len(observed.features))
-  # of very few images there is no manifold
+  pair = real_features[:num], observed.features[:num]
+  # of very few images there are no neighbours
   if num > _NEAREST:
-    result |= precision_recall(real_features[:num], observed.features[:num], _NEAREST)._asdict()
-  result |= {'is': mean, 'is_std': std, 'num_samples': observed.moments.count, 'num_manifold': num}
-  fewest = min([observed.moments.count] + [real.observed.moments.count for real in references.values()])
+    mean, std = kernel_distance(*pair)
+    result |= {'kid': mean, 'kid_std': std, **similarity(*pair, k_density=_NEAREST)._asdict()}
+  if observed.predictions is not None:
+    result['is'], result['is_std'] = inception_score(observed.predictions)
+  result |= {'num_samples': num_samples, 'num_manifold': num}
+  fewest = min([num_samples] + [real.observed.moments.count for real in references.values()])
   warning = frechet.sample_warning(fewest)
   return result | ({'warning': warning} if warning else {})
 
@@ -142,5 +159,6 @@ def provenance(extractor: Extractor, references: Mapping[str, ReferenceSet]) -> 
     'caveat': extractor.caveat,
     'doubt': extractor.doubt,
     'preprocessing': extractor.preprocessing,
+    'computed': extractor.computed,
     'references': {name: reference.described for name, reference in references.items()},
   }

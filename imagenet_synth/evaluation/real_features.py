@@ -49,7 +49,7 @@ class RealFeatures:
       raise InputError(f'{folder.name}: {dataset} has a single image, which no other is near to')
     self._extractor, self._split, self._batch_size, self.size = extractor, dataset.split, batch_size, size
     about = {'dataset': dataclasses.asdict(dataset), 'version': self._source.version, 'size': size}
-    self._path = folder.workdir / 'references' / json_hash([extractor.described, about])
+    self._path = folder.workdir / 'references' / json_hash([extractor.described, extractor.computed, about])
 
   def __len__(self) -> int:
     return len(self._source)

@@ -1,11 +1,8 @@
 """References that generated images are compared with: real splits, and published statistics."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
-
-import numpy as np
 
 from imagenet_synth.core.config import Count, Invalid, NotEmpty
 from imagenet_synth.core.files import json_hash, read_arrays, tree_hash, write_arrays
@@ -15,7 +12,6 @@ from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.evaluation.measuring import NUM_SPLITS, Observed, ReferenceSet, in_batches, observe
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.metrics import frechet
 from imagenet_synth.metrics.frechet import Moments
 from imagenet_synth.metrics.logits import SplitSums
 
@@ -31,7 +27,7 @@ class Statistics:
 
 
 References = Annotated[dict[str, DatasetConfig], NotEmpty()]
-"""Real splits by any name. Precision and recall are against 'train', or else the first name of all."""
+"""Real splits by any name. All but FID is against 'train', or else the first name of all."""
 
 
 def check_references(
@@ -46,7 +42,7 @@ def check_references(
 
 
 def main_reference(references: Mapping[str, DatasetConfig]) -> str:
-  """Returns the name of the split that precision and recall are against."""
+  """Returns the name of the split that KID, precision and the like are against."""
   return 'train' if 'train' in references else min(references)
 
 
@@ -78,44 +74,30 @@ def observe_real(
   """
   source = dataset.open(folder)
   about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
-  path = folder.workdir / 'references' / f'{json_hash([extractor.described, about, num_splits])}.npz'
+  name = json_hash([extractor.described, extractor.computed, about, num_splits])
+  path = folder.workdir / 'references' / f'{name}.npz'
   if not path.exists():
     data = Images(source, size, lambda example: 0, cache=False)
     batches = in_batches(data, f'{folder.name} {dataset.split} {size}x{size}')
     observed = observe(extractor, batches, len(data), num_splits)
-    assert observed.features is not None and observed.predictions is not None
-    halves = {
-      f'{field.name}_{i}': getattr(half, field.name)
-      for i, half in enumerate(observed.halves)
-      for field in dataclasses.fields(Moments)
-    }
+    assert observed.features is not None
+    # of a network without classes, sums over none
+    predictions = observed.predictions or SplitSums.zero(0, 0)
     write_arrays(
-      path, **halves, **observed.predictions._asdict(), features=observed.features, floor=_floor(observed)
+      path, **dataclasses.asdict(observed.moments), **predictions._asdict(), features=observed.features
     )
   kept = read_arrays(path)
+  moments = Moments(int(kept['count']), kept['mean'], kept['scatter'])
   predictions = SplitSums(*(kept[name] for name in SplitSums._fields))
-
-  def half(i: int) -> Moments:
-    return Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}'])
-
   about |= {'resize': 'centre square, antialiased bilinear', 'rounding': 'uint8'}
-  if np.isfinite(kept['floor']):
-    about['floor'] = float(kept['floor'])
-  return _described(Observed((half(0), half(1)), kept['features'], predictions), about)
-
-
-def _floor(observed: Observed) -> float:
-  """Returns the Fréchet distance of two random halves of a set; NaN for a set that is too small for it."""
-  if min(half.count for half in observed.halves) < 2:
-    return math.nan
-  return frechet.frechet_distance(*observed.halves)
+  observed = Observed(moments, kept['features'], predictions if len(predictions.num) else None)
+  return _described(observed, about)
 
 
 def _read(statistics: Statistics) -> ReferenceSet:
-  """Returns published statistics as a reference; of the two halves, one is empty."""
+  """Returns published statistics as a reference."""
   moments = Moments.load(statistics.path, statistics.num_images)
-  observed = Observed((moments, Moments.zero(moments.mean.size)), None, None)
-  return _described(observed, {'statistics': statistics.path})
+  return _described(Observed(moments, None, None), {'statistics': statistics.path})
 
 
 def _described(observed: Observed, about: dict[str, Any]) -> ReferenceSet:

@@ -22,6 +22,7 @@ from imagenet_synth.data.records import ShardSource
 from imagenet_synth.data.source import Contents, Examples, Relabelled
 from imagenet_synth.data.subsets import drawn_of_each_class, in_class_plan
 from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
+from imagenet_synth.evaluation.further_tests import FurtherTest
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
@@ -78,6 +79,8 @@ class Config:
   test: DatasetConfig
   # the seeds of the runs; figures are means over them
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
+  # further real images that runs are tested on, by any name, such as those of ImageNet-V2
+  tests: dict[str, FurtherTest] = dataclasses.field(default_factory=dict)
   # the model's name in the report; that of its class if not given
   title: str | None = None
   # only so many of the real images of each class, drawn anew by each seed, but the same in all jobs; all if
@@ -138,6 +141,8 @@ class Config:
     if real.class_names:
       for_classes(self.model, len(real.class_names), 'model')
       require_known(test.class_names or (), real.class_names, 'test')
+    for name, further in self.tests.items():
+      further.check(real, jobs, f'tests.{name}')
     real = self._drawn_from(real)
     if real.channels and test.channels and real.channels != test.channels:
       raise Invalid('test', f'has images of {test.channels} channels, real has {real.channels}')
@@ -156,7 +161,7 @@ class Config:
       trained_on=self._trained_on(),
       # who sees the accuracy on the way chooses by it
       chosen_by={} if self.held_out is None else {'held_out': self.held_out},
-      tested_on={'test': self.test},
+      tested_on=self._tested_on(),
     )
 
   def require_devices(self) -> None:
@@ -167,6 +172,10 @@ class Config:
         num, said = jax.device_count() // self.recipe.tensor, _said(name, mixture.groups)
         why = f'{said}, and own_statistics wants that on each of {num} devices'
         _require_multiple(self.recipe.batch_size, num * sum(mixture.groups), why)
+
+  def _tested_on(self) -> dict[str, DatasetConfig]:
+    """Returns the real images that runs are tested on, by their dotted key."""
+    return {'test': self.test, **{f'tests.{name}.dataset': of.dataset for name, of in self.tests.items()}}
 
   def _drawn_from(self, real: Contents) -> Contents:
     """Returns what is known of the real images that a run is trained on, given all."""
@@ -302,7 +311,10 @@ class _Runs:
     if self._held_out is not None and config.evaluate_every is not None:
       names = self._map(self._held_out.class_names, str(config.held_out))
       held_out = HeldOut(labelled(self._held_out, names, size), config.evaluate_every)
-    experiment = Experiment(self.model, config.recipe, config.size, test, config.writers, of.groups, held_out)
+    further = {name: of.open(folder, self.class_names, size) for name, of in config.tests.items()}
+    experiment = Experiment(
+      self.model, config.recipe, config.size, test, config.writers, of.groups, held_out, further
+    )
     # only now: they may be all images, in memory
     real: list[Images] = []
     added = [part.images(size) for part in self._added[mixture]]

@@ -1,4 +1,4 @@
-"""The evaluate job: FID, precision and recall, and the Inception Score of images, at each size."""
+"""The evaluate job: FID, KID, precision and the like, and Inception Score of images, at each size."""
 
 import dataclasses
 import pathlib
@@ -14,6 +14,7 @@ from imagenet_synth.data.source import Examples
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.evaluation.measuring import (
   NUM_SPLITS,
+  SIMILARITY,
   ReferenceSet,
   in_batches,
   measure,
@@ -102,7 +103,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
 
 
 def _real(references: Mapping[str, ReferenceSet], config: Config) -> dict[str, dict[str, Any]]:
-  """Returns what the other real splits get against the main one, by name: no generator need do better."""
+  """Returns what the other real splits get against the main one, by name."""
   main, *others = references
   others = [name for name in others if name in config.references]
   return {name: measure(references[name].observed, {main: references[main]}) for name in others}
@@ -113,11 +114,10 @@ def _in_words(size: int, figures: Mapping[str, Any]) -> str:
   distances = ', '.join(
     f'{key.removeprefix("fid_")} FID {value:.4g}' for key, value in figures.items() if key.startswith('fid_')
   )
-  shares = ''.join(f', {key} {figures[key]:.3f}' for key in ('precision', 'recall') if key in figures)
-  return (
-    f'{size}x{size}, {figures["num_samples"]:,} images: {distances}{shares}, '
-    f'Inception Score {figures["is"]:.2f} ± {figures["is_std"]:.2f}'
-  )
+  shares = ''.join(f', {key} {figures[key]:.3f}' for key in SIMILARITY if key in figures)
+  kid = f', KID {figures["kid"]:.4g}' if 'kid' in figures else ''
+  score = f', Inception Score {figures["is"]:.2f} ± {figures["is_std"]:.2f}' if 'is' in figures else ''
+  return f'{size}x{size}, {figures["num_samples"]:,} images: {distances}{kid}{shares}{score}'
 
 
 def _images(config: Config, size: int, folder: JobFolder) -> Examples:

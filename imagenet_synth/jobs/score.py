@@ -50,7 +50,8 @@ class Config:
 
   # the generate job whose images are scored
   samples: Samples
-  # the classify job whose first run, trained on real images alone, judges them; classes are matched by name
+  # what judges them: the first run of a classify job, trained on real images alone, or an imported classifier
+  # of ImageNet; classes are matched by name
   extractor: RealClassifierReference
   # the real images that the generator has learned from, among which the nearest ones are looked for
   real: DatasetConfig
@@ -62,13 +63,13 @@ class Config:
 
   def check(self, jobs: KnownJobs) -> None:
     """Raises `Invalid` if the images, the classifier and the real images don't fit each other."""
+    self.extractor.check(self.samples.class_names(jobs), jobs, 'extractor')
     sizes, seen = self.samples.sizes(jobs), self.extractor.image_size(jobs)
     if self.size is not None:
       self.samples.require_size(self.size, jobs, 'size')
     elif max(sizes) < seen:
       made = ', '.join(map(str, sizes))
       raise Invalid('size', f'is unset, and {self.extractor} sees {seen} pixels; {self.samples} makes {made}')
-    self.extractor.check(self.samples.class_names(jobs), jobs, 'extractor')
     if self.real.contents(jobs.workdir, 'real').num_examples == 1:
       raise Invalid('real', 'has a single image, which no other is near to')
 

@@ -18,6 +18,8 @@ from imagenet_synth.core.files import write_arrays
 
 # The width of Inception's pooled features: with fewer samples their covariance is singular.
 MIN_SAMPLES = 2048
+# features that are in memory as float64 at a time
+_BLOCK_ROWS = 8192
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +133,46 @@ def merge(a: Moments, b: Moments) -> Moments:
   mean = a.mean + delta * (b.count / count)
   scatter = a.scatter + b.scatter + np.outer(delta, delta) * (a.count * b.count / count)
   return Moments(count, mean, scatter)
+
+
+def without(whole: Moments, part: Moments) -> Moments:
+  """Returns the moments of the other vectors of a set, the inverse of `merge`; `part` is half of it at most.
+
+  A larger part would take away nearly all of the sums, and leave their rounding.
+  """
+  count = whole.count - part.count
+  mean = whole.mean + (whole.mean - part.mean) * (part.count / count)
+  delta = part.mean - mean
+  scatter = whole.scatter - part.scatter - np.outer(delta, delta) * (count * part.count / whole.count)
+  return Moments(count, mean, scatter)
+
+
+def noise_floor(whole: Moments, drawn: np.ndarray, num: int) -> float | None:
+  """Returns the distance that as many real samples would have to a real set, on average.
+
+  The distance of samples of one distribution is not 0: to first order in 1 / size, its mean is
+  c (1 / n + 1 / m) for sizes n and m. (Chong & Forsyth, "Effectively Unbiased FID and Inception Score and
+  Where to Find Them", 2020, section 3: the bias of a set of n is proportional to 1 / n.) So a part of the set
+  is compared with its rest, and what that gives is scaled to sizes `num` and N, the whole, by this formula.
+  Where the set is large, the part has `num` samples, and the scale is near 1; otherwise the part is half.
+
+  Args:
+    whole: the moments of the real set.
+    drawn: features [n, D] of some of its samples, in random order.
+    num: size of the set whose distance to `whole` is wanted.
+
+  Returns:
+    The distance; None if the set is too small to be divided.
+  """
+  part = drawn[: min(num, whole.count // 2)]
+  if len(part) < 2:
+    return None
+  moments = Moments.zero(whole.mean.size)
+  for start in range(0, len(part), _BLOCK_ROWS):
+    moments = update(moments, part[start : start + _BLOCK_ROWS])
+  rest = without(whole, moments)
+  scale = (1 / num + 1 / whole.count) / (1 / moments.count + 1 / rest.count)
+  return scale * frechet_distance(moments, rest)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

@@ -1,6 +1,9 @@
-"""Precision and recall of generated images by the k-nearest-neighbour estimate of a manifold.
+"""How far generated images are like real ones, and the other way round, by nearest neighbours of features.
 
-Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019.
+Precision and recall: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative
+Models", 2019. Density and coverage: Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative
+Models", 2020. All are made of balls around samples, each as wide as to its k-th nearest neighbour in the same
+set.
 """
 
 from collections.abc import Iterator
@@ -10,46 +13,68 @@ import numpy as np
 
 from imagenet_synth.core.errors import InputError
 
-_BLOCK_ROWS = 1024
+# samples whose distances to all of a set are in memory at a time
+_BLOCK_ROWS = 256
 
 
-class PrecisionRecall(NamedTuple):
-  """How far the generated samples are like the real ones, and the other way round; in [0, 1]."""
+class Similarity(NamedTuple):
+  """Shares are in [0, 1]; the density is not below 0, and 1 on average for samples like the real ones."""
 
-  # share of the generated samples that are within the manifold of the real ones
+  # share of the generated samples that are in a ball of a real one (2019, equation 2)
   precision: float
-  # share of the real samples that are within the manifold of the generated ones
+  # share of the real samples that are in a ball of a generated one
   recall: float
+  # how many real balls a generated sample is in, on average, over k (2020, equation 3)
+  density: float
+  # share of the real samples with a generated one in their ball (2020, equation 4)
+  coverage: float
 
 
-def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> PrecisionRecall:
-  """Returns the share of each set that is within the other's manifold (equations 1 and 2).
-
-  A manifold is the union of balls around its samples, each as wide as to its k-th nearest neighbour in
-  the same set.
+def similarity(real: np.ndarray, generated: np.ndarray, k: int = 3, k_density: int = 5) -> Similarity:
+  """Returns all four figures; memory is that of a block of distances, whatever the number of samples.
 
   Args:
     real: features [N, D].
     generated: features [M, D]. M should be N if the numbers are to be compared with others.
-    k: of the nearest neighbour that is on a ball's surface.
+    k: of the nearest neighbour that is on a ball's surface, for precision and recall.
+    k_density: the same for density and coverage.
 
   Raises:
-    InputError: a set has k samples or fewer.
+    InputError: a set has no more samples than neighbours are needed.
   """
+  largest = max(k, k_density)
   for name, features in (('real', real), ('generated', generated)):
-    if len(features) <= k:
+    if len(features) <= largest:
       raise InputError(
-        f'precision and recall with k = {k} need more than {k} {name} samples, got {len(features)}'
+        f'neighbours up to the {largest}th need more than {largest} {name} samples, got {len(features)}'
       )
-  return PrecisionRecall(_share_within(generated, real, k), _share_within(real, generated, k))
-
-
-def _share_within(queries: np.ndarray, centers: np.ndarray, k: int) -> float:
-  radii = np.concatenate(
-    [np.partition(block, k, axis=1)[:, k] for block in _squared_distances(centers, centers)]
+  real_radii, density_radii = _squared_radii(real, (k, k_density))
+  (generated_radii,) = _squared_radii(generated, (k,))
+  num_precise, num_inside = 0, 0
+  is_recalled, is_covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
+  start = 0
+  for block in _squared_distances(generated, real):
+    inside = block <= density_radii[None]
+    num_precise += np.any(block <= real_radii[None], axis=1).sum()
+    num_inside += inside.sum()
+    is_recalled |= np.any(block <= generated_radii[start : start + len(block), None], axis=0)
+    is_covered |= inside.any(axis=0)
+    start += len(block)
+  return Similarity(
+    float(num_precise / len(generated)),
+    float(is_recalled.mean()),
+    float(num_inside / (k_density * len(generated))),
+    float(is_covered.mean()),
   )
-  inside = [np.any(block <= radii[None], axis=1) for block in _squared_distances(queries, centers)]
-  return float(np.mean(np.concatenate(inside)))
+
+
+def _squared_radii(features: np.ndarray, neighbours: tuple[int, ...]) -> np.ndarray:
+  """Returns the squared distances from each sample to its k-th nearest other, for each k: float64 [ks, N]."""
+  # the nearest of all is the sample itself
+  blocks = [
+    np.partition(block, neighbours, axis=1)[:, neighbours] for block in _squared_distances(features, features)
+  ]
+  return np.concatenate(blocks).T
 
 
 def _squared_distances(queries: np.ndarray, centers: np.ndarray) -> Iterator[np.ndarray]:

@@ -26,6 +26,9 @@ from imagenet_synth.report.results import FinishedJob, Results, is_finetuned, nu
 
 _NUM_SHOWN_CLASSES, _NUM_SHOWN_EACH = 10, 6
 
+# figures of a comparison with the main reference beside FID and KID, and their titles
+_SIMILARITY = {'precision': 'Precision', 'recall': 'Recall', 'density': 'Density', 'coverage': 'Coverage'}
+
 
 def samples(results: Results) -> Section | None:
   """Returns what the paper shows in Figure 2: a row for each class, real images beside generated ones."""
@@ -161,7 +164,7 @@ def selection(results: Results) -> Section | None:
     # the run whose checkpoints are compared comes last, behind what other jobs have handed on
     run, has_cas = curve[-1]['run'], 'cas' in curve[0]
     rows = [
-      [_checkpoint(point, run), number(point['fid_validation']), number(point['is'])]
+      [_checkpoint(point, run), number(point['fid_validation']), _score(point)]
       + ([spread(percent(point['cas']['top_1']))] if has_cas else [])
       for point in curve
     ]
@@ -191,7 +194,7 @@ def sweeps(results: Results) -> Section | None:
     has_cas, fids = 'cas' in rows[0], _fids(rows[0])
     cells = [
       [_setting(row[name]) for name in grid]
-      + [number(row[name]) for name in (*fids, 'is')]
+      + [*(number(row[name]) for name in fids), _score(row)]
       + ([spread(percent(row['cas']['top_1']))] if has_cas else [])
       + [f'{row["num_samples"]:,}']
       for row in rows
@@ -243,7 +246,7 @@ def _close(rows: Sequence[Mapping[str, Any]], choose: str, job: FinishedJob) -> 
   if choose == 'cas':
     cas = [percent(row['cas']['top_1']) for row in rows]
     return undecided([-mean for mean, _ in cas], [std or 0.0 for _, std in cas])
-  floor = job.result['references'][choose.removeprefix('fid_')].get('floor', 0.0)
+  floor = rows[0].get(f'floor_{choose.removeprefix("fid_")}', 0.0)
   return undecided([row[choose] for row in rows], floor)
 
 
@@ -253,6 +256,11 @@ def _undecided_note(close: Sequence[int], choose: str) -> str:
     return ''
   what, noise = ('CAS', 'the spread over seeds') if choose == 'cas' else ('FID', 'the noise floor')
   return f'Undecided between {len(close)}: their {what} differs by less than {noise}. '
+
+
+def _score(figures_of: Mapping[str, Any]) -> str:
+  """Returns the Inception Score as text; of a network that tells no classes there is none."""
+  return number(figures_of['is']) if 'is' in figures_of else ''
 
 
 def _fids(figures_of: Mapping[str, Any]) -> list[str]:
@@ -300,12 +308,13 @@ def _sweep_pictures(job: FinishedJob) -> list[Picture]:
     rows, caption = _slice(job, 'guidance')
     columns = ['guidance', main, 'inception_score']
     their_columns = ['guidance', 'fid_train', 'inception_score']
-    add(
-      'fid_is',
-      figures.fid_is(_points(rows, *columns), _points(theirs('figure_3_center'), *their_columns)),
-      'Figure 3, center,',
-      caption,
-    )
+    if 'is' in rows[0]:
+      add(
+        'fid_is',
+        figures.fid_is(_points(rows, *columns), _points(theirs('figure_3_center'), *their_columns)),
+        'Figure 3, center,',
+        caption,
+      )
     if 'cas' in rows[0]:
       real = percent(job.result['cas_real']['top_1'])
       add(
@@ -341,7 +350,7 @@ def _slice(job: FinishedJob, *shown: str) -> tuple[list[dict[str, Any]], str]:
   rows = []
   for row in job.result['rows']:
     if row['num_samples'] == most and all(row[name] == value for name, value in fixed.items()):
-      names = {'inception_score': row['is'], 'augmentation': row.get('noise_augmentation')}
+      names = {'inception_score': row.get('is'), 'augmentation': row.get('noise_augmentation')}
       if 'cas' in row:
         names |= dict(zip(('top_1', 'top_1_std'), percent(row['cas']['top_1'])))
       rows.append(row | names)
@@ -363,26 +372,12 @@ def _lines(rows: Sequence[dict[str, Any]], *columns: str) -> dict[float, list[tu
 
 
 def quality(results: Results) -> Section | None:
-  """Returns what the paper shows in Table 1."""
+  """Returns what the paper shows in Table 1: a table for each network whose features were taken."""
   jobs = results.of_kind('evaluate')
   if not jobs:
     return None
-  fids = list(
-    dict.fromkeys(name for job in jobs for at in job.result['sizes'].values() for name in _fids(at))
-  )
-  rows = []
-  for job in jobs:
-    for size, at in job.result['sizes'].items():
-      rows.append(_quality_row(size, _samples_name(job), at, fids))
-  for size, at in jobs[0].result['sizes'].items():
-    for name, real in at['real'].items():
-      rows.append(_quality_row(size, f'real {name} images', real, fids))
-    floors = [at['references'].get(name.removeprefix('fid_'), {}).get('floor') for name in fids]
-    cells = ['' if floor is None else number(floor) for floor in floors]
-    rows.append([f'{size}x{size}', 'two halves of the real ones', *cells, '', '', '', ''])
-  rows.sort(key=lambda row: int(row[0].split('x')[0]))
-  header = ['Size', 'Images', *map(_fid_title, fids), 'Precision', 'Recall', 'Inception Score', 'Number']
-  first = next(iter(jobs[0].result['sizes'].values()))
+  extractors = dict.fromkeys(job.result['extractor'] for job in jobs)
+  tables = [_quality_table([job for job in jobs if job.result['extractor'] == name]) for name in extractors]
   theirs = [row for row in paper.tables()['table_1'].select() if str(row['model']).startswith('Ours')]
   text = (
     'The paper, ImageNet, Inception-v3 features: '
@@ -393,18 +388,32 @@ def quality(results: Results) -> Section | None:
     )
     + '.'
   )
-  return Section(
-    'FID, precision and recall, Inception Score',
-    [
-      Table(
-        header,
-        rows,
-        [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
-        f'Precision and recall: against {fids[0].removeprefix("fid_")}, k = 3. IS: mean ± standard '
-        f'deviation over {jobs[0].config.get("num_splits", 10)} splits. {_caption(jobs[0], first)}',
-      ),
-      Paragraph(text),
-    ],
+  return Section('FID and KID, precision and recall, Inception Score', [*tables, Paragraph(text)])
+
+
+def _quality_table(jobs: Sequence[FinishedJob]) -> Table:
+  """Returns a row for each size of each evaluate job, of real images, and of noise floors."""
+  fids = list(
+    dict.fromkeys(name for job in jobs for at in job.result['sizes'].values() for name in _fids(at))
+  )
+  rows = []
+  for job in jobs:
+    for size, at in job.result['sizes'].items():
+      rows.append(_quality_row(size, _samples_name(job), at, fids))
+  for size, at in jobs[0].result['sizes'].items():
+    for name, real in at['real'].items():
+      rows.append(_quality_row(size, f'real {name} images', real, fids))
+  rows += _floor_rows(jobs, fids)
+  rows.sort(key=lambda row: int(row[0].split('x')[0]))
+  titles = ['KID', *_SIMILARITY.values()]
+  first = next(iter(jobs[0].result['sizes'].values()))
+  return Table(
+    ['Size', 'Images', *map(_fid_title, fids), *titles, 'Inception Score', 'Number'],
+    rows,
+    [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
+    f'{", ".join(titles)}: against {fids[0].removeprefix("fid_")}, of as many images each; k = 3 for '
+    'precision and recall, 5 for density and coverage. IS: mean ± standard deviation over '
+    f'{jobs[0].config.get("num_splits", 10)} splits. {_caption(jobs[0], first)}',
   )
 
 
@@ -415,27 +424,50 @@ def _samples_name(job: FinishedJob) -> str:
 
 
 def _quality_row(size: str, what: str, at: Mapping[str, Any], fids: Sequence[str]) -> list[str]:
-  """Returns the cells of images at a size: FIDs, precision, recall, Inception Score, number."""
+  """Returns the cells of images at a size: FIDs, what is compared with the main reference, IS, number."""
   return [
     f'{size}x{size}',
     what,
     *(number(at[name]) if name in at else '' for name in fids),
-    *(f'{at[key]:.3f}' if key in at else '' for key in ('precision', 'recall')),
-    spread((at['is'], at['is_std'])),
+    number(at['kid']) if 'kid' in at else '',
+    *(f'{at[name]:.3f}' if name in at else '' for name in _SIMILARITY),
+    spread((at['is'], at['is_std'])) if 'is' in at else '',
     f'{at["num_samples"]:,}',
+  ]
+
+
+def _floor_rows(jobs: Sequence[FinishedJob], fids: Sequence[str]) -> list[list[str]]:
+  """Returns the noise floors as rows of the table of quality: one for each size and number of images."""
+  floors = {
+    (size, at['num_samples']): [at.get(name.replace('fid_', 'floor_', 1)) for name in fids]
+    for job in reversed(jobs)
+    for size, at in job.result['sizes'].items()
+  }
+  return [
+    [
+      f'{size}x{size}',
+      'noise floor: as many real ones',
+      *('' if floor is None else number(floor) for floor in cells),
+      *[''] * (len(_SIMILARITY) + 2),
+      f'{num:,}',
+    ]
+    for (size, num), cells in floors.items()
+    if any(floor is not None for floor in cells)
   ]
 
 
 def _caption(job: FinishedJob, measured: dict[str, Any]) -> str:
   """Returns on what, and how well, FID and Inception Score were measured."""
   warning = f'; {measured["warning"]}' if 'warning' in measured else ''
-  references = (measured if 'references' in measured else job.result)['references']
   floors = ', '.join(
-    f'{split} {number(reference["floor"])}' for split, reference in references.items() if 'floor' in reference
+    f'{name.removeprefix("floor_")} {number(value)}'
+    for name, value in measured.items()
+    if name.startswith('floor_')
   )
+  said = f' Noise floor, the FID that as many real images would have: {floors}.' if floors else ''
   return (
-    f'{measured["num_samples"]:,} samples, features of {job.result["extractor"]}{warning}. Noise floor '
-    f'of FID, between two halves of the real images: {floors}.{_warning(job)}'
+    f'{measured["num_samples"]:,} samples, features of {job.result["extractor"]}{warning}.{said}'
+    f'{_warning(job)}'
   )
 
 

@@ -68,10 +68,13 @@ def _note(job: FinishedJob) -> str:
   """Returns what must be known of a job's row."""
   result = job.result
   doubt = f' {result["doubt"]}.' if result['doubt'] else ''
+  share = result['accuracy']
+  # that of a public classifier was not measured here
+  right = '' if share is None else f', which gets {number(100 * share)} % of real test images right'
   return (
-    f'{job.name}: by {result["extractor"]}, which gets {number(100 * result["accuracy"])} % of real test '
-    f'images right.{doubt} Copies: images that are {number(result["copy_distance"])} or less away from one '
-    f'of {result["num_real"]:,} real ones ({result["real"]}), in the space of features of length 1. A '
+    f'{job.name}: by {result["extractor"]}{right}.{doubt} Copies: images that are '
+    f'{number(result["copy_distance"])} or less away from one of {result["num_real"]:,} real ones '
+    f'({result["real"]}), in the space of features of length 1. A '
     'generator that copies nothing has about as many of them as there are among real images. In brackets: '
     '95 % intervals.'
   )

@@ -26,7 +26,7 @@ def classifiers(results: Results) -> Section | None:
   rows = accuracies(results)
   if not rows:
     return None
-  blocks: list[Block] = [*_arrows(rows), _table(results, rows), _of_the_paper(rows)]
+  blocks: list[Block] = [*_arrows(rows), _table(results, rows), *_further(rows), _of_the_paper(rows)]
   return Section('Classifiers on real, synthetic and both', blocks)
 
 
@@ -100,6 +100,25 @@ def _table(results: Results, rows: Sequence[Accuracy]) -> Table:
     'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
     + ' '.join(filter(None, (_lengths(results), about_gains))),
   )
+
+
+def _further(rows: Sequence[Accuracy]) -> list[Table]:
+  """Returns a row for each classifier and further test set, if there is one."""
+  cells = [
+    [
+      name,
+      model_name(row, rows),
+      row.trained_on,
+      spread(percent(of['top_1'])),
+      spread(percent(of['top_5'])),
+      f'{of["num_test"]:,}',
+    ]
+    for row in rows
+    for name, of in row.summary.get('tests', {}).items()
+  ]
+  header = ['Further test', 'Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'Images']
+  # tests stay together, classifiers in their order
+  return [Table(header, sorted(cells, key=lambda row: row[0]))] if cells else []
 
 
 def _of_the_paper(rows: Sequence[Accuracy]) -> Table:

@@ -1,16 +1,19 @@
-"""Classifiers as extractors, with images of other sizes and channels than they were trained on."""
+"""Classifiers as extractors, with images of other sizes and channels than they were trained on; precision."""
 
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.evaluation.extractors import ExtractorReference
+from imagenet_synth.evaluation.extractors import Extractor, ExtractorReference
+from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.models.resnet import ResNet
+from imagenet_synth.models.vit import ViT
 from imagenet_synth.train import classifier
 from imagenet_synth.train.classifier import ClassifierObjective
 from tests import small_pipeline
@@ -106,3 +109,46 @@ def test_weights_of_another_network_are_refused(workdir, tmp_path):
   folder.finish(result)
   with pytest.raises(InputError, match='does not fit the network'):
     ExtractorReference('real').open(JobFolder(tmp_path, 'evaluate', {}))
+
+
+@pytest.mark.parametrize(
+  'network, size, more',
+  [
+    (InceptionV3(), 299, {}),
+    (ResNet(stage_sizes=(1, 1), num_classes=2, width=8), 32, {'train': False}),
+    (ViT(patch_size=16, width=8, depth=1, num_heads=1, num_classes=2), 32, {'train': False}),
+  ],
+  ids=lambda value: type(value).__name__,
+)
+def test_all_products_of_a_network_are_at_full_precision(network, size, more):
+  """On CPUs they always are; this is what GPUs and TPUs are told."""
+  programs = []
+
+  def forward(pictures):
+    x = jax.ShapeDtypeStruct(pictures.shape, np.float32)
+    variables = jax.eval_shape(lambda key, x: network.init(key, x, **more), jax.random.key(0), x)
+    program = jax.jit(lambda variables, x: network.apply(variables, x, **more))
+    programs.append(program.lower(variables, x).as_text())
+
+  Extractor('', '', '', '', forward).forward(_noise(1, size, size, 3))
+  products = [line for line in programs[0].splitlines() if 'dot_general' in line or '.convolution' in line]
+  assert len(products) > 4
+  for line in products:
+    assert line.count('HIGHEST') == 2, line
+
+
+def test_a_classifier_that_was_trained_in_bfloat16_measures_in_float32(workdir, tmp_path):
+  shutil.copytree(workdir / 'real', tmp_path / 'real')
+  record = json.loads((tmp_path / 'real/job.json').read_text())
+  record['result']['network']['dtype'] = 'bfloat16'
+  (tmp_path / 'real/job.json').write_text(json.dumps(record))
+  pictures = _noise(5, 8, 8, 1)
+  outputs, expected = (
+    ExtractorReference('real').open(JobFolder(path, 'evaluate', {})).forward(pictures).features
+    for path in (tmp_path, workdir)
+  )
+  np.testing.assert_array_equal(outputs, expected)
+
+
+def test_it_is_said_how_it_computes(extractor):
+  assert extractor.computed == 'float32 at highest precision on cpu'

@@ -15,7 +15,6 @@ from imagenet_synth.evaluation.measuring import (
   provenance,
 )
 from imagenet_synth.metrics import frechet
-from imagenet_synth.metrics.frechet import Moments
 from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
 from imagenet_synth.models.outputs import Outputs
 
@@ -53,17 +52,9 @@ def test_moments_are_those_of_all_images_however_they_are_cut_into_batches():
     np.testing.assert_allclose(moments.covariance, np.cov(features.T))
 
 
-def test_halves_are_of_other_images_each_and_mix_sets_that_go_through_the_classes_in_a_cycle():
-  """Every other image would be a class each."""
-  pictures = np.tile(np.array([0, 255], np.uint8), 200)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-  first, second = _observed([pictures]).halves
-  assert first.count + second.count == 400 and 150 < first.count < 250
-  assert 90 < first.mean[0] < 165 and 90 < second.mean[0] < 165
-
-
 def test_features_are_kept_of_a_random_choice_in_random_order(monkeypatch):
   """However they are cut into batches; a beginning of the choice is a random choice, too."""
-  monkeypatch.setattr(measuring, '_MANIFOLD', 70)
+  monkeypatch.setattr(measuring, '_KEPT', 70)
   rows = np.arange(100, dtype=np.uint8)
   pictures = np.broadcast_to(rows[:, None, None, None], (100, 2, 2, 1))
   observed = _observed([pictures[:50], pictures[50:51], pictures[51:]])
@@ -95,21 +86,6 @@ def test_a_set_sorted_by_class_has_the_figures_of_a_shuffled_one():
   assert by_class['fid_train'] == pytest.approx(at_random['fid_train'], rel=1e-9)
 
 
-def test_moments_are_added_up_in_the_order_of_the_batches():
-  """Bit for bit: figures of before stay comparable."""
-  batches = np.split(_pictures(60, seed=3), 3)
-  halves = [Moments.zero(_NUM_FEATURES)] * 2
-  rng = np.random.default_rng(0)
-  for batch in batches:
-    is_first = rng.random(len(batch)) < 0.5
-    features = _pixels(batch).features
-    halves = [frechet.update(half, features[of]) for half, of in zip(halves, (is_first, ~is_first))]
-  for half, expected in zip(_observed(batches).halves, halves):
-    assert half.count == expected.count
-    np.testing.assert_array_equal(half.mean, expected.mean)
-    np.testing.assert_array_equal(half.scatter, expected.scatter)
-
-
 def test_images_that_are_not_as_many_as_was_said_are_a_defect():
   with pytest.raises(AssertionError, match='there are 5 images, not 6'):
     observe(_EXTRACTOR, [_pictures(5)], 6)
@@ -136,18 +112,24 @@ def test_images_compared_with_themselves_are_perfect():
   assert reference.observed.predictions.num.tolist() == [10] * 5
   figures = measure(reference.observed, {'train': reference})
   assert figures['fid_train'] == pytest.approx(0, abs=1e-9)
-  assert (figures['precision'], figures['recall']) == (1, 1)
+  assert (figures['precision'], figures['recall'], figures['coverage']) == (1, 1, 1)
+  # an unbiased estimate of 0
+  assert figures['kid'] < 0 == figures['kid_std']
   assert (figures['num_samples'], figures['num_manifold']) == (50, 50)
 
 
-def test_each_reference_has_its_distance_and_the_first_one_precision_and_recall():
+def test_each_reference_has_its_distance_and_floor_and_the_first_one_precision_and_recall():
   samples = _observed([_pictures(60, seed=1)])
   near, far = _reference(40), _reference(80, seed=2, low=200)
   figures = measure(samples, {'near': near, 'far': far})
   assert 0 < figures['fid_near'] < figures['fid_far']
   # of as many images each as the smaller set has
   assert figures['num_manifold'] == 40 and figures['num_samples'] == 60
-  assert figures['precision'] > measure(samples, {'far': far, 'near': near})['precision']
+  to_far = measure(samples, {'far': far, 'near': near})
+  for key in ('precision', 'density', 'coverage'):
+    assert figures[key] > to_far[key]
+  assert figures['kid'] < to_far['kid']
+  assert figures['floor_near'] == near.observed.noise_floor(60) > figures['floor_far'] > 0
 
 
 def test_few_images_are_warned_of_by_the_smallest_set(monkeypatch):
@@ -159,22 +141,42 @@ def test_few_images_are_warned_of_by_the_smallest_set(monkeypatch):
 
 
 def test_of_very_few_images_there_is_no_precision_but_as_many_splits_as_images():
-  """A manifold needs a third neighbour for each of its points."""
+  """A fifth neighbour is needed for each of them."""
   reference = _reference(50)
-  figures = measure(_observed([_pictures(3)]), {'train': reference})
-  assert 'precision' not in figures and 'recall' not in figures and figures['num_manifold'] == 3
+  figures = measure(_observed([_pictures(5)]), {'train': reference})
+  assert not {'precision', 'coverage', 'kid'} & figures.keys() and figures['num_manifold'] == 5
   # each image alone is a split, which says nothing of the others
   assert (figures['is'], figures['is_std']) == pytest.approx((1, 0))
-  four = measure(_observed([_pictures(4)]), {'train': reference})
-  assert four['num_manifold'] == 4 and {'precision', 'recall'} <= four.keys()
+  six = measure(_observed([_pictures(6)]), {'train': reference})
+  assert six['num_manifold'] == 6 and {'precision', 'coverage', 'kid'} <= six.keys()
+
+
+def test_the_floor_is_of_as_many_real_images_as_were_measured():
+  """It is found once for all sets of as many images."""
+  reference = _reference(200)
+  few, many = (
+    measure(_observed([_pictures(num, seed=1)]), {'train': reference})['floor_train'] for num in (20, 400)
+  )
+  features = reference.observed.features
+  assert few == frechet.noise_floor(reference.observed.moments, features, 20) > many
+  reference.observed.features[:] = 0
+  assert reference.observed.noise_floor(20) == few
+
+
+def test_a_network_that_tells_no_classes_has_no_inception_score():
+  unlabelled = Extractor('', '', '', '', lambda x: _pixels(x)._replace(logits=np.zeros((len(x), 0))))
+  observed = observe(unlabelled, [_pictures(20)], 20)
+  figures = measure(observed, {'train': _reference(50)})
+  assert observed.predictions is None and not {'is', 'is_std'} & figures.keys()
+  assert figures['fid_train'] == measure(_observed([_pictures(20)]), {'train': _reference(50)})['fid_train']
 
 
 def test_statistics_from_elsewhere_can_be_compared_with_though_their_images_are_not_known():
   train = _reference(50)
-  halves = (train.observed.moments, Moments.zero(_NUM_FEATURES))
-  published = ReferenceSet(Observed(halves, None, None), {})
+  published = ReferenceSet(Observed(train.observed.moments, None, None), {})
   figures = measure(train.observed, {'train': train, 'published': published})
   assert figures['fid_published'] == pytest.approx(0, abs=1e-9)
+  assert 'floor_train' in figures and 'floor_published' not in figures
 
 
 def test_the_extractor_and_all_references_stand_beside_the_figures():
@@ -184,5 +186,6 @@ def test_the_extractor_and_all_references_stand_beside_the_figures():
     'caveat': 'no network',
     'doubt': 'it sees little',
     'preprocessing': 'none',
+    'computed': 'float32 at highest precision on cpu',
     'references': {'train': {'num_images': 3}, 'validation': {'num_images': 2}},
   }

@@ -20,7 +20,6 @@ from imagenet_synth.evaluation.reference_statistics import (
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.metrics import frechet
-from imagenet_synth.metrics.frechet import Moments
 from imagenet_synth.models.outputs import Outputs
 
 _TRAIN, _VALIDATION = DatasetConfig('digits', 'train[:200]'), DatasetConfig('digits', 'validation[:50]')
@@ -57,21 +56,13 @@ def test_a_split_is_brought_to_the_size_of_the_samples_and_described(folder):
   assert described['dataset'] == dataclasses.asdict(_TRAIN) and described['rounding'] == 'uint8'
 
 
-def test_the_noise_floor_is_the_distance_between_two_halves_of_the_split(folder):
-  floor = observe_real(_EXTRACTOR, _TRAIN, 8, folder).described['floor']
-  paths = list((folder.workdir / 'references').iterdir())
-  (kept,) = [dict(np.load(path)) for path in paths if np.load(path)['num'].sum() == 200]
-  halves = [Moments(int(kept[f'count_{i}']), kept[f'mean_{i}'], kept[f'scatter_{i}']) for i in (0, 1)]
-  assert 80 < halves[0].count < 120 and halves[0].count + halves[1].count == 200
-  assert floor == frechet.frechet_distance(*halves) > 0
-
-
 def test_a_split_is_observed_once_for_all_jobs(folder, monkeypatch):
   first = observe_real(_EXTRACTOR, _TRAIN, 8, folder)
   monkeypatch.setattr(reference_statistics, 'observe', lambda *args: pytest.fail('observed again'))
   again = observe_real(_EXTRACTOR, _TRAIN, 8, JobFolder(folder.workdir, 'evaluate', {}))
   assert again.described == first.described
   np.testing.assert_array_equal(again.observed.features, first.observed.features)
+  assert again.observed.noise_floor(50) == first.observed.noise_floor(50)
   for kept, before in zip(again.observed.predictions, first.observed.predictions, strict=True):
     np.testing.assert_array_equal(kept, before)
 
@@ -91,6 +82,15 @@ def test_another_size_split_or_extractor_is_observed_anew(extractor, dataset, si
   other = observe_real(extractor, dataset, size, folder)
   assert len(set((folder.workdir / 'references').iterdir()) - before) == 1
   assert (other.described['hash'] == kept.described['hash']) == (extractor != _EXTRACTOR)
+
+
+def test_features_of_another_device_are_observed_anew(folder, monkeypatch):
+  """They agree to rounding only."""
+  observe_real(_EXTRACTOR, _TRAIN, 8, folder)
+  before = set((folder.workdir / 'references').iterdir())
+  monkeypatch.setattr(Extractor, 'computed', 'float32 at highest precision on another device')
+  observe_real(_EXTRACTOR, _TRAIN, 8, folder)
+  assert len(set((folder.workdir / 'references').iterdir()) - before) == 1
 
 
 def test_the_splits_of_the_inception_score_are_as_many_as_is_said(folder):
@@ -118,10 +118,11 @@ def test_precision_and_recall_are_against_the_training_images_or_else_the_first_
   assert main_reference({'photos': _TRAIN, 'drawings': _VALIDATION}) == 'drawings'
 
 
-def test_a_split_of_few_images_has_no_noise_floor(folder):
-  """A half of one image has no covariance."""
-  described = observe_real(_EXTRACTOR, DatasetConfig('digits', 'train[:2]'), 8, folder).described
-  assert described['num_images'] == 2 and 'floor' not in described
+def test_of_a_network_without_classes_no_predictions_are_kept(folder):
+  network = Extractor('features', '', '', '', lambda x: _pixels(x)._replace(logits=np.zeros((len(x), 0))))
+  for _ in range(2):
+    observed = observe_real(network, _VALIDATION, 8, folder).observed
+    assert observed.predictions is None and observed.moments.count == 50
 
 
 def test_statistics_cannot_have_the_name_of_a_split(tmp_path):

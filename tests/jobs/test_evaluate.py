@@ -7,7 +7,7 @@ from imagenet_synth.metrics.frechet import Moments
 from tests import small_pipeline
 
 _REFERENCES = {'train': small_pipeline.DIGITS, 'validation': {'name': 'digits', 'split': 'validation'}}
-_FIGURES = ('fid_train', 'fid_validation', 'precision', 'recall')
+_FIGURES = ('fid_train', 'fid_validation', 'kid', 'precision', 'recall', 'density', 'coverage')
 
 
 @pytest.fixture(scope='module')
@@ -53,16 +53,24 @@ def test_statistics_are_of_the_images_that_were_measured(results):
   moments = Moments.load(workdir / 'shards/statistics_8.npz')
   assert moments.count == of['shards']['sizes']['8']['num_samples'] == 50
   references = of['by_npz']['sizes']['8']['references']
-  assert references['itself']['num_images'] == 50 and 'floor' not in references['itself']
+  assert references['itself']['num_images'] == 50 and 'floor_itself' not in of['by_npz']['sizes']['8']
 
 
 def test_real_validation_images_stand_beside_the_samples(results):
-  """Compared with the training images, as the samples are; no generator need do better."""
+  """Compared with the training images, as the samples are."""
   measured = results[0]['shards']['sizes']['8']
   real = measured['real']['validation']
   assert real['num_samples'] == 400 and 'fid_validation' not in real
   # the samples are noise
-  assert real['fid_train'] < measured['fid_train'] and real['precision'] > measured['precision']
+  assert real['fid_train'] < measured['fid_train'] and real['kid'] < measured['kid']
+  for key in ('precision', 'density', 'coverage'):
+    assert real[key] > measured[key]
+
+
+def test_the_noise_floor_is_of_as_many_images_as_were_measured(results):
+  """50 samples, 400 validation images."""
+  measured = results[0]['shards']['sizes']['8']
+  assert measured['fid_train'] > measured['floor_train'] > measured['real']['validation']['floor_train'] > 0
 
 
 def test_the_inception_score_is_over_as_many_splits_as_the_config_says(results):

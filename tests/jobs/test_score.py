@@ -363,10 +363,8 @@ def test_a_network_s_features_and_predictions_are_scored(planted, workdir, monke
       dict(extractor='photos'),
       "score.extractor is photos, which does not know the class 'zero' of the images",
     ),
-    (
-      dict(extractor='inception'),
-      "score.extractor is 'inception', a job of kind import_extractor; wanted is",
-    ),
+    (dict(extractor='inception'), 'score.extractor is inception, which tells no classes by their names'),
+    (dict(extractor='imagenet'), "score.extractor is imagenet, which does not know the class 'zero'"),
   ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(changed, says, tmp_path):
@@ -382,6 +380,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(changed, says, tmp_pa
       small_pipeline.REAL, model=dict(small_pipeline.RESNET, num_classes=2), real=photos, test=photos
     ),
     inception=dict(job='import_extractor', network='inception', path='configs/quickstart.py'),
+    imagenet=dict(job='import_extractor', network='resnet50', path='configs/quickstart.py'),
   )
   config = small_pipeline.config(**_BEFORE, **others, score=_SECTION | changed)
   with pytest.raises(InputError) as fault:

@@ -185,3 +185,37 @@ def test_bad_features_are_refused():
 def test_few_samples_are_warned_of():
   assert frechet.sample_warning(frechet.MIN_SAMPLES) is None
   assert '2047' in frechet.sample_warning(2047)
+
+
+def _moments(features):
+  return frechet.update(Moments.zero(features.shape[1]), features)
+
+
+def test_the_moments_of_the_others_are_what_is_left_of_a_set():
+  features = 5 + np.random.default_rng(0).normal(size=(100, 3))
+  rest = frechet.without(_moments(features), _moments(features[:40]))
+  assert rest.count == 60
+  np.testing.assert_allclose(rest.mean, features[40:].mean(axis=0), rtol=1e-12)
+  np.testing.assert_allclose(rest.covariance, np.cov(features[40:].T), rtol=1e-11)
+
+
+@pytest.mark.parametrize('num', [50, 200, 1000])
+def test_the_noise_floor_is_what_as_many_samples_of_the_same_distribution_have_on_average(num):
+  """Of fewer samples than half of the real ones it is taken directly; the others are extrapolated to."""
+  rng = np.random.default_rng(0)
+
+  def draw(size):
+    return rng.normal(size=(size, 5)) * np.arange(1, 6)
+
+  floors, distances = [], []
+  for _ in range(150):
+    real = draw(200)
+    floors.append(frechet.noise_floor(_moments(real), real, num))
+    distances.append(frechet.frechet_distance(_moments(real), _moments(draw(num))))
+  assert np.mean(floors) == pytest.approx(np.mean(distances), rel=0.08)
+
+
+def test_a_set_that_cannot_be_divided_has_no_noise_floor():
+  features = np.eye(3)
+  assert frechet.noise_floor(_moments(features), features, 10) is None
+  assert frechet.noise_floor(_moments(np.eye(4)), np.eye(4), 1) is None

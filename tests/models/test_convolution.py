@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,3 +55,14 @@ def test_it_is_no_convolution_where_a_product_does():
   assert 'dot_general' in text(4, 1) and 'conv_general' not in text(4, 1)
   assert 'dot_general' in text(2, 3) and 'conv_general' not in text(2, 3)
   assert 'conv_general_dilated' in text(3, 3)
+
+
+@pytest.mark.parametrize('size, window', [(4, 1), (2, 3), (3, 3)])
+def test_the_precision_that_a_layer_asks_for_is_kept(size, window):
+  """However the sums are computed; without it, GPUs and TPUs round products to 10 or 8 bits."""
+  x = jnp.zeros((1, size, size, 2))
+  for precision, num in (('highest', 2), (None, 0)):
+    layer = nn.Conv(3, (window, window), precision=precision, conv_general_dilated=convolve)
+    program = str(jax.make_jaxpr(layer.init_with_output)(jax.random.key(0), x))
+    # of both operands
+    assert program.count('Precision.HIGHEST') == num

@@ -1,5 +1,4 @@
 import functools
-import re
 
 import flax.linen as nn
 import jax
@@ -28,54 +27,6 @@ def _eval(model, variables, x):
   return jax.jit(functools.partial(model.apply, train=False))(variables, x)
 
 
-_LAYERS = {
-  'downsample.0': 'shortcut',
-  'downsample.1': 'shortcut_norm',
-  'se.fc1': 'squeeze',
-  'se.fc2': 'excite',
-}
-# with pooling in the shortcut, its layers are one further
-_POOLED_LAYERS = _LAYERS | {'downsample.1': 'shortcut', 'downsample.2': 'shortcut_norm'}
-_DEEP_STEM = {
-  'conv1.0': 'stem_0',
-  'conv1.1': 'stem_norm_0',
-  'conv1.3': 'stem_1',
-  'conv1.4': 'stem_norm_1',
-  'conv1.6': 'stem_2',
-  'bn1': 'stem_norm_2',
-  'maxpool.0': 'stem_3',
-  'maxpool.1': 'stem_norm_3',
-}
-
-
-def _from_torch(tensors):
-  """A PyTorch state dict -> our variables."""
-  leaves = {
-    'running_mean': ('batch_stats', 'mean'),
-    'running_var': ('batch_stats', 'var'),
-    'bias': ('params', 'bias'),
-  }
-  variables, deep = {}, 'conv1.0.weight' in tensors
-  for name, tensor in tensors.items():
-    module, leaf = name.rsplit('.', 1)
-    scale = 'kernel' if tensor.ndim > 1 else 'scale'
-    collection, leaf = leaves.get(leaf, ('params', scale))
-    path = module.split('.')
-    # squeeze-and-excitation: 1x1 convolutions there, products here
-    tensor = tensor[:, :, 0, 0] if path[-2:-1] == ['se'] and tensor.ndim == 4 else tensor
-    if deep and module in _DEEP_STEM:
-      path = [_DEEP_STEM[module]]
-    elif path[0].startswith('layer'):
-      block = f'stage_{int(path[0][-1]) - 1}_block_{path[1]}'
-      layer = (_POOLED_LAYERS if deep else _LAYERS).get('.'.join(path[2:]))
-      path = [block, layer or re.sub(r'bn(\d)', r'norm_\1', path[2]).replace('conv', 'conv_')]
-    else:
-      path = [{'conv1': 'stem', 'bn1': 'stem_norm', 'fc': 'head'}[module]]
-    axes = (2, 3, 1, 0) if tensor.ndim == 4 else None
-    variables[(collection, *path, leaf)] = tensor.transpose(axes)
-  return traverse_util.unflatten_dict(variables)
-
-
 @pytest.mark.parametrize(
   'make, count',
   [
@@ -91,15 +42,6 @@ def test_parameter_count_is_the_published_one(make, count):
   init = functools.partial(make(num_classes=1000).init, train=False)
   params = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))['params']
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-
-
-@pytest.mark.parametrize('make, name', [(resnet.ResNet50, 'resnet50'), (resnet.ResNetRS50, 'resnetrs50')])
-def test_outputs_agree_with_the_public_implementation(make, name):
-  variables = _from_torch(reference.tensors(f'classifiers/{name}'))
-  expected = reference.outputs(f'classifiers/{name}')
-  outputs = _eval(make(num_classes=1000), variables, reference.images(64))
-  assert reference.relative_error(outputs.features, expected['features']) < 1e-4
-  assert reference.relative_error(outputs.logits, expected['logits']) < 1e-4
 
 
 @pytest.mark.parametrize('stem_stride, size', [(1, 8), (2, 16)])

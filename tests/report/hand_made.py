@@ -124,22 +124,27 @@ def keep_predictions(job):
   return job
 
 
-def references(train=0.5, validation=0.625):
-  """Provenance of references, with their noise floors."""
+def references():
+  """Provenance of references."""
   return {
-    'train': {'dataset': {'name': 'digits'}, 'num_images': 600, 'hash': 'a', 'floor': train},
-    'validation': {'dataset': {'name': 'digits'}, 'num_images': 400, 'hash': 'b', 'floor': validation},
+    'train': {'dataset': {'name': 'digits'}, 'num_images': 600, 'hash': 'a'},
+    'validation': {'dataset': {'name': 'digits'}, 'num_images': 400, 'hash': 'b'},
   }
 
 
 def figures(fid_train, fid_validation=None, num_samples=2400, **more):
   """What `measure` returns."""
-  both = {} if fid_validation is None else {'fid_validation': fid_validation}
+  both = {} if fid_validation is None else {'fid_validation': fid_validation, 'floor_validation': 0.625}
   return {
     'fid_train': fid_train,
+    'floor_train': 0.5,
     **both,
+    'kid': 0.00125,
+    'kid_std': 0.0005,
     'precision': 0.75,
     'recall': 0.625,
+    'density': 0.875,
+    'coverage': 0.5,
     'is': 8.5,
     'is_std': 0.25,
     'num_samples': num_samples,
@@ -201,7 +206,7 @@ def select(name='select_base', run='finetune_base', step=2, choose='fid', **fid_
     for key, fid in fid_by_step.items()
   ]
   for point in curve:
-    del point['fid_train']
+    del point['fid_train'], point['floor_train']
   result = {'run': run, 'kind': 'finetune', 'step': step, 'choose': choose, 'curve': curve}
   described = {'references': {'validation': references()['validation']}}
   return job('select', name, result | described | EXTRACTOR, {'job': 'select'})

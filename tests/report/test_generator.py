@@ -183,8 +183,8 @@ def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
 
 
 _MEASURED = (
-  '600 samples, features of classify_real at 32x32 (weights 0a). Noise floor of FID, between two halves of '
-  'the real images: validation 0.625.'
+  '600 samples, features of classify_real at 32x32 (weights 0a). Noise floor, the FID that as many real '
+  'images would have: validation 0.625.'
 )
 
 
@@ -296,7 +296,7 @@ def test_a_table_of_all_trials_with_the_best_one_strong():
   assert table.strong == [1]
   assert table.note == (
     'sweep_base, sampler of finetune_sr16, chosen by fid_train. 2,400 samples, features of classify_real at '
-    '32x32 (weights 0a). Noise floor of FID, between two halves of the real images: train 0.5, validation '
+    '32x32 (weights 0a). Noise floor, the FID that as many real images would have: train 0.5, validation '
     '0.625.'
   )
 
@@ -357,7 +357,7 @@ def test_guidance_and_log_variance_are_drawn_as_figure_3_left():
   assert picture.name == 'sweep_base_fid'
   assert picture.caption == (
     'As Figure 3, left, of the paper. At sampler ddpm. 2,400 samples, features of classify_real at 32x32 '
-    '(weights 0a). Noise floor of FID, between two halves of the real images: train 0.5, validation 0.625.'
+    '(weights 0a). Noise floor, the FID that as many real images would have: train 0.5, validation 0.625.'
   )
   # validation FID at the best sampler, a line for each log-variance; what is decided is ringed
   assert points(picture.image) == [[1, 3], [2, 5]] and points(picture.image, 1) == [[1, 6], [2, 8]]
@@ -409,30 +409,46 @@ def test_the_figures_of_each_size_and_data_set_beside_those_of_real_images():
   tuned = evaluate(at_8=figures(1.25, 2.5), at_16=figures(123.4, 2.0, 80))
   raw = evaluate('evaluate_raw', finetuned=False, at_8=figures(3.0, 4.0))
   section = quality(results(tuned, raw))
-  assert section.title == 'FID, precision and recall, Inception Score'
+  assert section.title == 'FID and KID, precision and recall, Inception Score'
   table = section.blocks[0]
   assert table.header == [
     'Size',
     'Images',
     'Train FID',
     'Validation FID',
+    'KID',
     'Precision',
     'Recall',
+    'Density',
+    'Coverage',
     'Inception Score',
     'Number',
   ]
-  of_real = ['0.75', '', '0.875', '0.500', '9.00 ± 0.12', '400']
-  floors = ['0.5', '0.625', '', '', '', '']
+  compared = ['0.00125', '0.750', '0.625', '0.875', '0.500', '8.50 ± 0.25']
+  of_real = ['0.75', '', '0.00125', '0.875', '0.500', '0.875', '0.500', '9.00 ± 0.12', '400']
+  floors = ['noise floor: as many real ones', '0.5', '0.625', *[''] * 6]
   assert table.rows == [
-    ['8x8', 'fine-tuned', '1.25', '2.5', '0.750', '0.625', '8.50 ± 0.25', '2,400'],
-    ['8x8', 'not fine-tuned', '3', '4', '0.750', '0.625', '8.50 ± 0.25', '2,400'],
+    ['8x8', 'fine-tuned', '1.25', '2.5', *compared, '2,400'],
+    ['8x8', 'not fine-tuned', '3', '4', *compared, '2,400'],
     ['8x8', 'real validation images', *of_real],
-    ['8x8', 'two halves of the real ones', *floors],
-    ['16x16', 'fine-tuned', '123', '2', '0.750', '0.625', '8.50 ± 0.25', '80'],
+    # of both jobs' images, which are as many
+    ['8x8', *floors, '2,400'],
+    ['16x16', 'fine-tuned', '123', '2', *compared, '80'],
     ['16x16', 'real validation images', *of_real],
-    ['16x16', 'two halves of the real ones', *floors],
+    ['16x16', *floors, '80'],
   ]
   assert table.strong == [0, 4]
+
+
+def test_features_of_another_network_have_a_table_of_their_own_and_need_no_inception_score():
+  dino = figures(70.0, 80.0)
+  del dino['is'], dino['is_std']
+  other = {'extractor': 'DINOv2 ViT-L/14 (weights 2c)', 'caveat': '', 'doubt': ''}
+  jobs = evaluate(at_8=figures(1, 1)), evaluate('evaluate_dino', extractor=other, at_8=dino)
+  tables = blocks(quality(results(*jobs)), Table)
+  assert [table.rows[0][2] for table in tables] == ['1', '70']
+  assert [table.rows[0][-2] for table in tables] == ['8.50 ± 0.25', '']
+  assert 'features of DINOv2 ViT-L/14' in tables[1].note
 
 
 def test_sizes_ascend_as_numbers():

@@ -71,6 +71,22 @@ def test_a_row_for_each_mixture_real_images_first_with_its_gain_over_these():
   )
 
 
+def test_further_tests_have_a_table_of_their_own():
+  def tested(mixture, top_1):
+    one = {'top_1': hand_made.spread(top_1, 0.01), 'top_5': hand_made.spread(0.875, 0.01), 'num_test': 1000}
+    return mixture | {'tests': {'v2': one, 'sketch': one | {'top_1': hand_made.spread(0.25, 0.01)}}}
+
+  job = classify(real=tested(REAL, 0.625), both=tested(BOTH, 0.75))
+  table = blocks(classifiers(results(job)), Table)[1]
+  rest = ['87.50 ± 1.00', '1,000']
+  assert table.rows == [
+    ['sketch', 'ResNet', '600 real', '25.00 ± 1.00', *rest],
+    ['sketch', 'ResNet', '600 real + 600 synthetic', '25.00 ± 1.00', *rest],
+    ['v2', 'ResNet', '600 real', '62.50 ± 1.00', *rest],
+    ['v2', 'ResNet', '600 real + 600 synthetic', '75.00 ± 1.00', *rest],
+  ]
+
+
 def _half(share, num):
   """Half of the interval of a share, in points: 1.96 of its standard errors."""
   return 196 * math.sqrt(share * (1 - share) / num)
