@@ -7,6 +7,7 @@ import os
 import pathlib
 import socket
 import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -15,15 +16,17 @@ import numpy as np
 from imagenet_synth.core.errors import InputError
 
 
-def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
+def write_atomic(path: pathlib.Path, data: bytes | str | Iterable[bytes]) -> None:
   """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new.
 
-  The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed.
+  The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed. They
+  can come in parts, of which one at a time is in memory.
   """
   # with the host's name: workers on other machines have the same process ids
   temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
   with open(temporary, 'wb') as file:
-    file.write(data.encode() if isinstance(data, str) else data)
+    parts = [data] if isinstance(data, bytes) else [data.encode()] if isinstance(data, str) else data
+    file.writelines(parts)
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)

@@ -19,7 +19,7 @@ from imagenet_synth.core.files import write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data import dataset_card, tfds_metadata
+from imagenet_synth.data import dataset_card, licenses, tfds_metadata
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
 from imagenet_synth.data.records import Record, shard_hash, write_shard
@@ -30,6 +30,12 @@ from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
 from imagenet_synth.inputs.text import EmbeddedText, Text
+
+# of the data set's card
+_FILES = """\
+- Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in
+  `manifest.json`. The `*.index` beside a shard says where its records are, and can be made anew.
+- TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Config:
   # the quality of JPEG files
   quality: Annotated[int, Range(low=1, high=95)] = 95
   # the license that the data set's card states
-  license: str = 'not stated'
+  license: str = licenses.NOT_STATED
   # the seed of the images: each has a key of its own, made of this, the stage, its class and its index
   seed: Seed = 0
 
@@ -136,7 +142,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   hashes = {
     str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards} for size in sizes
   }
-  manifest = {'origin': folder.origin, **plan, 'shards': hashes}
+  manifest = {'origin': folder.origin, 'license': config.license, **plan, 'shards': hashes}
   if is_first():
     for size in sizes:
       # those that a kill has left out are made: whoever reads the data set may not be able to write there
@@ -146,7 +152,8 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
       channels = stages[0].stage.channels
       tfds_metadata.write(folder.path / str(size), lengths, channels, text.class_names)
     write_json(folder.path / 'manifest.json', manifest)
-    dataset_card.write(folder.path, manifest, config.license)
+    about = dataset_card.About(f'Synthetic images: {folder.name}', licenses.named(config.license))
+    dataset_card.write(folder.path, shards[0].files[max(sizes)], about, manifest, _FILES)
     kept.delete()
   return {key: manifest[key] for key in ('stages', 'sizes', 'class_counts', 'num_images', 'shards')}
 
