@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imagenet_synth.core.config import Count, Invalid
-from imagenet_synth.core.files import write_atomic, write_json
+from imagenet_synth.core.files import json_hash, write_atomic, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import croissant, dataset_card, licenses, tfds_metadata
@@ -147,7 +147,7 @@ def _complete(config: Config, folder: JobFolder, samples: SampleSet, lengths: Se
     tfds_metadata.write(dataset / 'data', lengths, num_channels, samples.class_names)
   about, manifest = _about(config, samples), samples.manifest | {'sizes': [config.size]}
   write_json(dataset / 'croissant.json', croissant.describe(about, manifest, form, datetime.date.today()))
-  dataset_card.write(dataset, shards[0], about, manifest, _files(form), _head(form, samples.class_names))
+  dataset_card.write(dataset, shards[0], about, manifest, _files(form), _head(config, samples))
   repo = config.repo or 'USER/NAME'
   say(f'to publish it: hf upload {repo} {shlex.quote(str(dataset))} --repo-type dataset')
 
@@ -173,13 +173,21 @@ def _files(form: Form) -> str:
 - In Python, in this folder: `{form.reading}`"""
 
 
-def _head(form: Form, class_names: Sequence[str]) -> dict[str, Any]:
+def _head(config: Config, samples: SampleSet) -> dict[str, Any]:
   """Returns what the card's YAML head says of the files of a form, as the Hugging Face Hub reads it."""
+  form = FORMS[config.form]
   head: dict[str, Any] = {}
   if form.hub_files:
-    head['configs'] = [{'config_name': 'default', 'data_files': [{'split': 'train', 'path': form.hub_files}]}]
+    head['configs'] = [
+      {
+        'config_name': 'default',
+        # `datasets` has one place in its cache for all folders of one name with one head
+        'description': f'shards {json_hash(samples.manifest["shards"][str(config.size)])}',
+        'data_files': [{'split': 'train', 'path': form.hub_files}],
+      }
+    ]
   if form is PARQUET:
-    head['dataset_info'] = {'features': card_features(class_names)}
+    head['dataset_info'] = {'features': card_features(samples.class_names)}
   return head
 
 

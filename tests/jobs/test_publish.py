@@ -148,9 +148,8 @@ def test_what_is_said_of_the_data_set(workdir, capsys):
   assert command in capsys.readouterr().err
   head = yaml.safe_load((dataset / 'README.md').read_text().split('---\n')[1])
   assert (head['pretty_name'], head['license'], head['size_categories']) == ('Noise', 'cc-by-4.0', ['n<1K'])
-  assert head['configs'] == [
-    {'config_name': 'default', 'data_files': [{'split': 'train', 'path': 'data/*.parquet'}]}
-  ]
+  (files,) = head['configs']
+  assert files['data_files'] == [{'split': 'train', 'path': 'data/*.parquet'}]
   schema = pyarrow.parquet.read_schema(dataset / 'data/train-00000-of-00003.parquet')
   features = head['dataset_info']['features']
   assert [feature['name'] for feature in features] == schema.names
@@ -163,6 +162,20 @@ def test_what_is_said_of_the_data_set(workdir, capsys):
   assert [len(list(dataset.glob(pattern))) for pattern in files['includes']] == [_NUM_SHARDS]
   columns = [field['source']['extract']['column'] for field in described['recordSet'][0]['field']]
   assert columns == schema.names
+
+
+def test_heads_of_other_images_differ(workdir):
+  """`datasets` has one place in its cache for all folders of one name with one head, whatever is in them."""
+  pipeline.run(_config('webdataset'), workdir)
+  card = workdir / 'publish/dataset/README.md'
+  head = card.read_text().split('---')[1]
+  path = workdir / 'generate/manifest.json'
+  manifest = json.loads(path.read_text())
+  manifest['shards']['8']['train-00002-of-00003.tfrecord'] = 'the hash of another shard'
+  path.write_text(json.dumps(manifest))
+  shutil.rmtree(workdir / 'publish')
+  pipeline.run(_config('webdataset'), workdir)
+  assert card.read_text().split('---')[1] != head
 
 
 @pytest.mark.parametrize(
