@@ -58,7 +58,7 @@ def _config(per_class=4, **more):
       batch_size=8,
       stages=[dict(weights='train', sampler=SAMPLER)],
     ),
-    files=dict(job='export', samples='generate', size=8, form='folder'),
+    files=dict(job='publish', samples='generate', size=8, form='folder'),
     **more,
   )
   return json.loads(json.dumps(dict(jobs=jobs, order=tuple(jobs))))

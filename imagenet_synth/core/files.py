@@ -37,10 +37,13 @@ def open_atomic(path: pathlib.Path) -> Iterator[BinaryIO]:
     raise
 
 
-def write_atomic(path: pathlib.Path, data: bytes | str) -> None:
-  """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new."""
+def write_atomic(path: pathlib.Path, data: bytes | str | Iterable[bytes]) -> None:
+  """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new.
+
+  The data can come in parts, of which one at a time is in memory.
+  """
   with open_atomic(path) as file:
-    file.write(data.encode() if isinstance(data, str) else data)
+    file.writelines([data] if isinstance(data, bytes) else [data.encode()] if isinstance(data, str) else data)
 
 
 def delete_unfinished(folder: pathlib.Path) -> None:

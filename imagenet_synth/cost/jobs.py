@@ -33,10 +33,10 @@ from imagenet_synth.jobs import (
   classify,
   embed,
   evaluate,
-  export,
   generate,
   import_extractor,
   import_weights,
+  publish,
   reduce,
   score,
   select,
@@ -348,12 +348,16 @@ def _(config: evaluate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
 
 
 @_cost.register
-def _(config: export.Config, jobs: KnownJobs, num_devices: int) -> Cost:
+def _(config: publish.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   made = jobs.of(config.samples)
-  size = image_bytes(config.size, config.samples.channels(jobs), made.image_format)
+  size = image_bytes(config.size, config.samples.channels(jobs), _format_of(made, config.size))
   if config.form == 'adm':
     size = 3.0 * config.size**2
   return Cost(disk=_num_generated(made, jobs) * size)
+
+
+def _format_of(made: generate.Config | reduce.Config, size: int) -> str:
+  return made.image_format if isinstance(made, reduce.Config) else made.format_of(size)
 
 
 def _observed(network: Network, num_images: int, num_devices: int, disk: float, host: float) -> Cost:

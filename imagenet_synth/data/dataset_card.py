@@ -1,33 +1,111 @@
-"""The card of a generated data set: a README.md and a picture, for whoever is given the folder."""
+"""The card of a generated data set: a README.md and a picture, for whoever is given the folder.
+
+The card begins with YAML, as the Hugging Face Hub reads it: license, task, size, that the images are
+synthetic, and which files hold them.
+"""
 
 import pathlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from imagenet_synth.core.files import write_atomic
+from imagenet_synth.data.licenses import License
 from imagenet_synth.data.picture_grid import save_grid
 from imagenet_synth.data.records import ShardSource
+from imagenet_synth.data.synthetic_mark import mark
 
 _COLUMNS, _ROWS = 10, 6
+# the Hub's names of sizes, for fewer images than that
+_SIZES = {
+  10**3: 'n<1K',
+  10**4: '1K<n<10K',
+  10**5: '10K<n<100K',
+  10**6: '100K<n<1M',
+  10**7: '1M<n<10M',
+  10**8: '10M<n<100M',
+  10**9: '100M<n<1B',
+}
 
 
-def write(path: pathlib.Path, manifest: dict[str, Any], license_name: str) -> None:
+class About(NamedTuple):
+  """What is said of a data set as a whole, besides what its manifest holds."""
+
+  # what people call it
+  title: str
+  # what it may be used for
+  license: License
+  # who publishes it; None if nobody has said
+  creator: str | None = None
+  # where it is published; None if nobody has said
+  url: str | None = None
+  # MAJOR.MINOR.PATCH
+  version: str = '1.0.0'
+
+  @property
+  def tags(self) -> tuple[str, ...]:
+    """Returns the words that it is found by."""
+    return ('synthetic', 'diffusion', 'image-classification')
+
+  def description(self, manifest: Mapping[str, Any]) -> str:
+    """Returns what it is, in two sentences."""
+    sizes = ', '.join(f'{size}x{size}' for size in manifest['sizes'])
+    return (
+      f'{manifest["num_images"]:,} labelled images of {len(manifest["class_names"]):,} classes, at {sizes} '
+      'pixels. None of them is a photo: all are synthetic, drawn by a diffusion model.'
+    )
+
+
+def write(
+  path: pathlib.Path,
+  first_shard: pathlib.Path,
+  about: About,
+  manifest: Mapping[str, Any],
+  files: str,
+  head: Mapping[str, Any] | None = None,
+) -> None:
   """Writes README.md and samples.png into `path`, the folder of the finished shards.
 
   Args:
-    path: holds the shards, in a folder for each size.
-    manifest: what `jobs/generate.py` writes into manifest.json.
-    license_name: the license that the images are under, as the card names it.
+    path: the folder of the data set.
+    first_shard: the TFRecord shard whose first images are shown.
+    about: what is said of the data set as a whole.
+    manifest: what `jobs/generate.py` writes into manifest.json, with the sizes that are in `path`.
+    files: what is where in the folder, and how it is read: points of a list, in Markdown.
+    head: what the YAML head says besides: which files hold the images, and which columns they have.
   """
-  largest = max(manifest['sizes'])
-  first = ShardSource([path / str(largest) / min(manifest['shards'][str(largest)])])
+  first = ShardSource([first_shard])
   pictures = np.stack([first[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(first)))])
-  save_grid(path / 'samples.png', pictures, _COLUMNS)
-  write_atomic(path / 'README.md', _text(manifest, license_name))
+  picture = path / 'samples.png'
+  save_grid(picture, pictures, _COLUMNS)
+  write_atomic(picture, mark(picture.read_bytes()))
+  said = _head(about, manifest) | dict(head or {})
+  head_text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000)
+  text = f'---\n{head_text}---\n\n{_text(about, manifest, files)}'
+  write_atomic(path / 'README.md', text)
 
 
-def _text(manifest: dict[str, Any], license_name: str) -> str:
+def _head(about: About, manifest: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what the YAML head says of every data set."""
+  num = manifest['num_images']
+  head = {
+    'pretty_name': about.title,
+    'license': about.license.hub_id,
+    'task_categories': ['image-classification'],
+    'size_categories': [next((size for limit, size in _SIZES.items() if num < limit), 'n>1B')],
+    'annotations_creators': ['machine-generated'],
+    'tags': list(about.tags),
+  }
+  if about.license.hub_id == 'other':
+    head['license_name'] = about.license.name
+    if about.license.link:
+      head['license_link'] = about.license.link
+  return head
+
+
+def _text(about: About, manifest: Mapping[str, Any], files: str) -> str:
   stages = '\n'.join(
     f'| {stage["run"]} | {stage["step"]:,} | `{stage["checkpoint_hash"]}` | {_sampler(stage)} |'
     for stage in manifest['stages']
@@ -39,18 +117,17 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
     )
   )
   sizes = ', '.join(f'{size}x{size}' for size in manifest['sizes'])
-  origin = manifest['origin']
-  return f"""# Synthetic images: {origin['job']}
+  origin, name, link = manifest['origin'], about.license.name, about.license.link
+  return f"""# {about.title}
 
 ![The first images](samples.png)
 
-- License: {license_name}
+- **All images are synthetic.** None of them is a photo: all were drawn by a diffusion model.
+- License: {f'[{name}]({link})' if link else name}
 - Images: {manifest['num_images']:,} at each of {sizes}; {_per_class(manifest['class_counts'])} of each of
-  {len(manifest['class_names']):,} classes. None of them is a photo: all were drawn by a diffusion model.
+  {len(manifest['class_names']):,} classes.
 - Plan: {manifest['plan']}. Seed {manifest['seed']}.{_reduced(manifest)}
-- Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in
-  `manifest.json`. The `*.index` beside a shard says where its records are, and can be made anew.
-- TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`.
+{files}
 - Made by job `{origin['job']}`, configuration `{origin['config_hash']}`, code `{origin['revision']}`.
 
 | Stage | Step | Weights | Sampler |
@@ -63,7 +140,7 @@ def _text(manifest: dict[str, Any], license_name: str) -> str:
 """
 
 
-def _reduced(manifest: dict[str, Any]) -> str:
+def _reduced(manifest: Mapping[str, Any]) -> str:
   """Returns a sentence on the larger images that these were made from; '' if there are none."""
   before = manifest.get('reduced_from')
   return f'\n  Reduced from {before["size"]}x{before["size"]} of job `{before["samples"]}`.' if before else ''
@@ -74,5 +151,5 @@ def _per_class(counts: list[int]) -> str:
   return f'{fewest:,}' if fewest == most else f'{fewest:,} to {most:,}'
 
 
-def _sampler(stage: dict[str, Any]) -> str:
+def _sampler(stage: Mapping[str, Any]) -> str:
   return ', '.join(f'{name} {value}' for name, value in stage['sampler'].items() if value is not None)

@@ -210,9 +210,14 @@ class ShardSource(Examples):
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns an image and what is known of it: the fields of `Record`, and `encoded`, the image's file."""
     features, where = self._read(index)
-    encoded = features['image/encoded'].bytes_list.value[0]
-    image = decode_image(encoded, features['image/channels'].int64_list.value[0], where)
+    encoded = _encoded(features)
+    image = decode_image(encoded, _channels(features), where)
     return {'image': image, 'encoded': encoded, **_fields(features)}
+
+  def as_written(self, index: int) -> dict[str, Any]:
+    """Returns what `__getitem__` does, but in the place of `image` its `channels`: nothing is decoded."""
+    features, _ = self._read(index)
+    return {'encoded': _encoded(features), 'channels': _channels(features), **_fields(features)}
 
   def fields(self, index: int) -> dict[str, Any]:
     """Returns what is known of an image, without decoding it: the `FIELDS` of its record."""
@@ -266,6 +271,14 @@ class _OpenFile:
   def read(self, start: int, length: int) -> bytes:
     """Returns bytes of the file, fewer where it ends."""
     return os.pread(self._fd, length, start)
+
+
+def _encoded(features: tfrecord.Features) -> bytes:
+  return features['image/encoded'].bytes_list.value[0]
+
+
+def _channels(features: tfrecord.Features) -> int:
+  return features['image/channels'].int64_list.value[0]
 
 
 def _fields(features: tfrecord.Features) -> dict[str, Any]:

@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from imagenet_synth.core.files import delete_unfinished, write_json
-from imagenet_synth.data import dataset_card, tfds_metadata
+from imagenet_synth.data import dataset_card, licenses, tfds_metadata
 from imagenet_synth.data.records import shard_hash
 from imagenet_synth.data.shard_index import load_indices
 from imagenet_synth.data.shard_plan import Shard
+
+_FILES = """\
+- Files: `SIZE/train-*.tfrecord`, their SHA-256 beside them (`sha256sum --check *.sha256`) and in
+  `manifest.json`. The `*.index` beside a shard says where its records are, and can be made anew.
+- TFDS reads a size as `tfds.builder_from_directory('SIZE').as_dataset(split='train')`."""
 
 SUMMARY = ('stages', 'sizes', 'class_counts', 'num_images', 'shards')
 """What the result of a job that has made a data set holds of its manifest."""
@@ -42,4 +47,5 @@ def finish(
     tfds_metadata.write(path / str(size), lengths, num_channels, manifest['class_names'])
     delete_unfinished(path / str(size))
   write_json(path / 'manifest.json', manifest)
-  dataset_card.write(path, manifest, license_name)
+  about = dataset_card.About(f'Synthetic images: {path.name}', licenses.named(license_name))
+  dataset_card.write(path, shards[0].files[max(shards[0].files)], about, manifest, _FILES)

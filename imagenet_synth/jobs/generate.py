@@ -18,7 +18,7 @@ from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotE
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data import sample_folder
+from imagenet_synth.data import licenses, sample_folder
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
 from imagenet_synth.data.records import Record, open_shard
@@ -28,6 +28,8 @@ from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
 from imagenet_synth.inputs.text import EmbeddedText, Text
+
+# of the data set's card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Config:
   # the quality of JPEG files
   quality: Annotated[int, Range(low=1, high=95)] = 95
   # the license that the data set's card states
-  license: str = 'not stated'
+  license: str = licenses.NOT_STATED
   # the seed of the images: each has a key of its own, made of this, the stage, its class and its index
   seed: Seed = 0
 
@@ -151,7 +153,12 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   _make_missing(config, folder, cascade, text, origins, shards, kept)
   wait_for_all(folder.name)
   folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
-  manifest = {'origin': folder.origin, **plan, 'shards': sample_folder.hashes_by_size(shards)}
+  manifest = {
+    'origin': folder.origin,
+    'license': config.license,
+    **plan,
+    'shards': sample_folder.hashes_by_size(shards),
+  }
   if is_first():
     sample_folder.finish(folder.path, shards, manifest, stages[0].stage.channels, config.license)
     kept.delete()

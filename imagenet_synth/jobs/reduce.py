@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data import sample_folder
+from imagenet_synth.data import licenses, sample_folder
 from imagenet_synth.data.batches import resize
 from imagenet_synth.data.records import FIELDS, Record, ShardSource, open_shard
 from imagenet_synth.data.shard_plan import Shard, plan_shards
@@ -43,7 +43,7 @@ class Config:
   # the quality of JPEG files
   quality: Annotated[int, Range(low=1, high=95)] = 95
   # the license that the data set's card states
-  license: str = 'not stated'
+  license: str = licenses.NOT_STATED
 
   def validate(self) -> None:
     """Raises `Invalid` if images were to be enlarged."""
@@ -103,6 +103,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   manifest = {
     **before,
     'origin': folder.origin,
+    'license': config.license,
     'sizes': list(config.to),
     'image_format': config.image_format,
     'quality': config.quality,

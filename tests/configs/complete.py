@@ -57,7 +57,7 @@ def get_config():
       size=32,
       batch_size=16,
     ),
-    export=dict(job='export', samples='generate', size=32, form='folder'),
+    publish=dict(job='publish', samples='generate', size=32, form='folder'),
     elsewhere=dict(jobs['evaluate'], samples=None, path='configs'),
     classify_again=dict(jobs['classify_resnet'], init='classify_resnet'),
     sample_more=dict(

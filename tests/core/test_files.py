@@ -30,6 +30,11 @@ def test_text_is_written_as_utf_8(tmp_path):
   assert (tmp_path / 'a').read_bytes() == 'naïve 图像\n'.encode()
 
 
+def test_parts_are_written_one_after_the_other(tmp_path):
+  write_atomic(tmp_path / 'a', (part for part in (b'one, ', b'two')))
+  assert (tmp_path / 'a').read_bytes() == b'one, two'
+
+
 @pytest.mark.parametrize('step', ['replace', 'fsync'])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, step):
   write_json(tmp_path / 'job.json', {'old': 1})

@@ -52,7 +52,9 @@ def test_what_is_known_of_an_image_is_read_without_it(tmp_path):
   write_shard(tmp_path / 'shard', _records(3, 1))
   source = ShardSource([tmp_path / 'shard'])
   for i in range(3):
-    assert source.fields(i) == {k: v for k, v in source[i].items() if k not in ('image', 'encoded')}
+    fields = {k: v for k, v in source[i].items() if k not in ('image', 'encoded')}
+    assert source.fields(i) == fields
+    assert source.as_written(i) == {'encoded': source[i]['encoded'], 'channels': 1, **fields}
 
 
 def test_an_image_that_is_encoded_already_is_written_as_it_is(tmp_path):

@@ -25,11 +25,11 @@ def results(tmp_path_factory):
   evaluate = dict(job='evaluate', sizes=(8,), extractor='real', references=_REFERENCES)
   statistics = {'itself': {'path': str(workdir / 'shards/statistics_8.npz'), 'num_images': 50}}
   jobs = before | {
-    'npz': dict(job='export', samples='generate', size=8, form='adm'),
-    'files': dict(job='export', samples='generate', size=8, form='folder'),
+    'npz': dict(job='publish', samples='generate', size=8, form='adm'),
+    'files': dict(job='publish', samples='generate', size=8, form='folder'),
     'shards': dict(evaluate, samples='generate', num_splits=5),
     'by_npz': dict(evaluate, path=str(workdir / 'npz/samples.npz'), statistics=statistics),
-    'by_files': dict(evaluate, path=str(workdir / 'files/train')),
+    'by_files': dict(evaluate, path=str(workdir / 'files/dataset/train')),
   }
   pipeline.run(small_pipeline.config(**jobs), workdir)
   return {name: small_pipeline.result_of(workdir, name) for name in jobs}, workdir

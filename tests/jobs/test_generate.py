@@ -130,7 +130,7 @@ def test_records_tell_where_they_come_from(whole):
 
 def test_the_card_says_what_is_in_the_folder(whole):
   text = (whole / 'generate/README.md').read_text()
-  assert '- License: CC0' in text and '- Images: 70 at each of 8x8; 7 of each of\n  10 classes' in text
+  assert '\nlicense: cc0-1.0\n' in text and '- Images: 70 at each of 8x8; 7 of each of\n  10 classes' in text
   assert '| 3 | three | three | 7 |' in text and 'num_steps 2' in text
   with Image.open(whole / 'generate/samples.png') as picture:
     assert picture.size == (10 * 66 - 2, 2 * 66 - 2)
