@@ -40,6 +40,19 @@ def get_config():
     randaugment=dict(num_layers=1), random_resized_crop=True, mixup_alpha=0.2, cutmix_alpha=1.0, erasing=0.1
   )
   jobs['classify_resnet'].update(loaded_size=32, title='ResNet')
+  validation = dict(name='digits', split='validation')
+  jobs['classify_vit'].update(
+    held_out=validation,
+    evaluate_every=2,
+    tests=dict(again=dict(dataset=jobs['classify_vit']['test'], answers='own')),
+  )
+  jobs['classify_vit']['recipe'].update(least_area=0.5, interpolation='bicubic')
+  jobs['finetune_base'].update(dataset=dict(jobs['finetune_base']['dataset'], min_side=8), enlarge=True)
+  jobs['generate_not_finetuned'].update(jpeg_sizes=[16], stage_by_stage=True)
+  jobs['generate_not_finetuned']['stages'][0] |= dict(batch_size=8)
+  jobs['sweep_guidance']['stages'][-1]['sampler'] |= dict(
+    sampler='ddim', eta=0.5, spacing='logsnr', guidance_interval=[-4.0, 3.0]
+  )
   jobs['generate'].update(keep=[8, 16, 32], quality=90, image_format='jpeg')
   jobs['finetune_sr16']['crop'] = 8
   jobs['pretrain_sr16']['stage']['network'] |= _TWO_LEVELS
@@ -59,12 +72,18 @@ def get_config():
     ),
     publish=dict(job='publish', samples='generate', size=32, form='folder'),
     elsewhere=dict(jobs['evaluate'], samples=None, path='configs'),
-    classify_again=dict(jobs['classify_resnet'], init='classify_resnet'),
+    reduce=dict(job='reduce', samples='generate', size=32, to=[12], license='CC0 1.0'),
+    classify_again=dict(
+      jobs['classify_resnet'],
+      mixtures={name: dict(of, relabel='score') for name, of in jobs['classify_resnet']['mixtures'].items()},
+      init='classify_resnet',
+    ),
     sample_more=dict(
       jobs['generate_not_finetuned'],
       per_class=None,
       times_real=1,
       keep=[8],
+      jpeg_sizes=[],
       stages=[dict(weights='pretrain_base', sampler=_SAMPLER)],
     ),
   )
