@@ -171,23 +171,12 @@ def studies():
     choices, (0,), VALIDATION_OF_CLASSIFIERS, title='ResNet, on validation images', recipe=SAME_EXPOSURES
   )
   jobs['classify_synthetic'] = classify(
-    dict(
-      synthetic=synthetic(1),
-      relabelled=synthetic(1, relabel='score_strong'),
-      twice=synthetic(2),
-      union=both(1),
-    )
+    dict(synthetic=synthetic(1), relabelled=synthetic(1, relabel='score_strong'), union=both(1))
   )
   # the best of `classify_choices`
   chosen = {f'times_{times}': both(times, synthetic_share=0.25) for times in (1, 2)}
   jobs['classify_both'] = classify(
     dict(real=REAL, **chosen), title='ResNet, each photo 20 times', recipe=SAME_EXPOSURES
-  )
-  jobs['classify_eighth'] = classify(
-    dict(real=REAL, both=both(8, synthetic_share=0.5)),
-    title='ResNet, an eighth of the labels',
-    recipe=recipe(800),
-    real_per_class=62,
   )
   return jobs
 
