@@ -28,20 +28,68 @@ def test_a_gpu_node_runs_one_process():
   assert _dry('gpu_node.sh', '--config', 'c.py') == [f'{_MAIN} --config c.py']
 
 
+def _array(task, first, last, step, count):
+  """What SLURM tells a task of an array."""
+  values = {'ID': task, 'MIN': first, 'MAX': last, 'STEP': step, 'COUNT': count}
+  return {f'SLURM_ARRAY_TASK_{name}': str(value) for name, value in values.items()}
+
+
 @pytest.mark.parametrize(
   'env, flags',
   [
     ({}, ''),
-    ({'SLURM_JOB_NUM_NODES': '1'}, ''),
-    ({'SLURM_JOB_NUM_NODES': '4'}, ' --distributed'),
-    (
-      {'SLURM_ARRAY_TASK_ID': '7', 'SLURM_ARRAY_TASK_MIN': '4', 'SLURM_ARRAY_TASK_COUNT': '8'},
-      ' --worker 3/8',
-    ),
+    ({'SLURM_JOB_NUM_NODES': '1', 'SLURM_NTASKS': '1'}, ''),
+    ({'SLURM_JOB_NUM_NODES': '4', 'SLURM_NTASKS': '4'}, ' --distributed'),
+    ({'SLURM_JOB_NUM_NODES': '1', 'SLURM_NTASKS': '8'}, ' --distributed'),
+    ({'SLURM_JOB_NUM_NODES': '1', **_array(31, 0, 31, 1, 32)}, ' --worker 31/32'),
+    (_array(7, 4, 11, 1, 8), ' --worker 3/8'),
+    (_array(8, 4, 12, 2, 5), ' --worker 2/5'),
+    (_array(3, 3, 3, 1, 1), ' --worker 0/1'),
   ],
 )
 def test_slurm_trains_together_and_generates_apart(env, flags):
   assert _dry('slurm.sbatch', '--config', 'c.py', **env) == [f'srun {_MAIN} --config c.py{flags}']
+
+
+@pytest.mark.parametrize(
+  'env, message',
+  [
+    (
+      _array(3, 3, 7, 1, 2),
+      'this array of 2 tasks from 3 to 7 has gaps, .*--array 0-1 makes what is missing',
+    ),
+    (
+      {'SLURM_JOB_NUM_NODES': '2', 'SLURM_NTASKS': '2', **_array(0, 0, 3, 1, 4)},
+      'one worker on one node, not on 2; use --nodes 1',
+    ),
+  ],
+)
+def test_slurm_refuses_arrays_whose_tasks_are_no_workers(env, message):
+  done = subprocess.run(
+    ['bash', _LAUNCH / 'slurm.sbatch', '--config', 'c.py'],
+    env={**os.environ, **env},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2 and done.stdout == ''
+  (line,) = done.stderr.splitlines()
+  assert re.search(f'^error: .*{message}', line)
+
+
+@pytest.mark.parametrize('code, requeued', [(0, False), (1, False), (2, False), (143, True)])
+def test_slurm_requeues_what_was_stopped_and_nothing_else(tmp_path, code, requeued):
+  """`srun` and `scontrol` are stubs; tests/test_slurm.py has real ones."""
+  for name, body in {'srun': f'echo srun $SRUN_CPUS_PER_TASK; exit {code}', 'scontrol': 'echo "$@"'}.items():
+    (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
+    (tmp_path / name).chmod(0o755)
+  done = subprocess.run(
+    ['bash', _LAUNCH / 'slurm.sbatch', '--config', 'c.py'],
+    env={'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '12', 'SLURM_CPUS_PER_TASK': '32'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == code
+  assert done.stdout.splitlines() == ['srun 32'] + ['requeue 12'] * requeued
 
 
 def test_a_tpu_pod_is_asked_for_used_and_deleted():
