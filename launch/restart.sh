@@ -2,18 +2,19 @@
 # Starts a command again when it has crashed, and adds what it prints to a log.
 #
 #   nohup launch/restart.sh run.log launch/gpu_node.sh --config configs/deepfloyd.py --workdir runs/if &
-#   kill "$(cat run.log.lock)"                                   # tells it to stop, and waits until it has saved
+#   kill "$(cat run.log.lock)"                                   # tells it to stop; it ends when it has saved
 #
-# It ends with the command when that ends with 0 (done), 2 (bad input: would end so again), 143 or 130 (stopped and
-# saved). Otherwise it waits 10 seconds, and twice as long after each start that lasted less than 10 minutes.
-# What runs already with the same log is not started a second time.
+# It ends with the command when that ends with 0 (done), 2 (bad input, which another start does not mend), 143
+# or 130 (stopped and saved). Otherwise it starts it again after FIRST_PAUSE seconds (10), and waits twice as
+# long, up to 10 minutes, after each start that did not last 10 minutes. With one log, one command runs at a
+# time.
 set -uo pipefail
 
 log=${1:?the log comes first, then the command}
 shift
 exec 9>> "$log.lock"
 if ! flock --nonblock 9; then
-  echo "error: what writes to $log still runs, as process $(cat "$log.lock"); kill that, or wait for its end" >&2
+  echo "error: process $(cat "$log.lock"), which writes to $log, still runs; kill it or wait for its end" >&2
   exit 2
 fi
 echo $$ > "$log.lock"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a config on a Cloud TPU slice: asks for it, runs on all of its hosts, deletes it.
 #
-#   launch/tpu_pod.sh create  NAME ZONE v5litepod-256            # as a queued resource; waits until it is there
+#   launch/tpu_pod.sh create  NAME ZONE v5litepod-256            # as a queued resource; waits for it
 #   launch/tpu_pod.sh install NAME ZONE REPOSITORY_URL           # again: takes the newest code
 #   launch/tpu_pod.sh mount   NAME ZONE [DEVICE]                 # the disk with data sets, as folder data/
 #   launch/tpu_pod.sh run     NAME ZONE --config configs/imagenet.py:finetune_base --workdir /mnt/runs
@@ -12,9 +12,9 @@
 #   DRY=1 launch/tpu_pod.sh ...                                  # print the commands, run nothing
 #
 # `run` joins the hosts to one program over all chips; with `workers`, each host does its part of what can be
-# divided and does not wait for others. Both run on when the connection is lost, start again after a crash and
-# go on where they were (restart.sh). The workdir must be on storage that all hosts share, such as a Cloud Storage
-# bucket that is mounted by gcsfuse, or Filestore.
+# divided and does not wait for others. Both run on when the connection is lost, and start again after a crash
+# and go on where they were (restart.sh). The workdir must be on storage that all hosts share, such as a Cloud
+# Storage bucket that is mounted by gcsfuse, or Filestore.
 #
 # For `create`: SPOT=1 or RESERVED=1 asks for such a slice; DISK=projects/P/zones/Z/disks/NAME attaches a
 # persistent disk to all hosts, read-only; RUNTIME is the version of the machines' software. A spot slice that
@@ -61,8 +61,9 @@ case $action in
     done ;;
   install)
     # the machines have Python 3.10; uv brings 3.11, and needs no root
-    on_all_hosts "set -e; [ -d imagenet_synth ] || git clone ${1:?where the code is cloned from} imagenet_synth; \
-cd imagenet_synth; git pull --ff-only; python3 -m pip install --user --quiet uv; uv=~/.local/bin/uv; \
+    repository=${1:?where the code is cloned from}
+    on_all_hosts "set -e; [ -d imagenet_synth ] || git clone $repository imagenet_synth; cd imagenet_synth; \
+git pull --ff-only; python3 -m pip install --user --quiet uv; uv=~/.local/bin/uv; \
 \$uv venv --allow-existing --python 3.11 .venv; \$uv pip install --python .venv -r requirements/tpu.lock" ;;
   mount)
     on_all_hosts "cd imagenet_synth && mkdir -p data && { mountpoint -q data || \

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Runs a config as one of the workers of a TPU slice, each on the chips of its own host: tpu_pod.sh workers starts
-# it on every host. Python is that of PATH.
+# Runs a config as one of the workers of a TPU slice, on the chips of its own host alone. tpu_pod.sh starts it
+# on every host; python is that of PATH.
 #
 # A slice with other than four chips a host needs TPU_CHIPS_PER_PROCESS_BOUNDS and TPU_VISIBLE_DEVICES set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 attribute() {
-  curl -sf -H 'Metadata-Flavor: Google' "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
+  curl -sf -H 'Metadata-Flavor: Google' \
+    "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
 }
 index=$(attribute agent-worker-number)
 count=$(attribute worker-network-endpoints | awk -F, '{ print NF }')
