@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -27,6 +28,7 @@ pytestmark = [
 _ROOT = pathlib.Path(__file__).parent.parent
 # of a job, from its submission to its end
 _LIMIT_SECONDS = 1800
+_ENDED = ('COMPLETED', 'FAILED', 'CANCELLED', 'TIMEOUT')
 _CONFIGURATION = """
 ClusterName=loopback
 SlurmctldHost=localhost(127.0.0.1)
@@ -70,19 +72,25 @@ class _Cluster:
       'XLA_FLAGS': '--xla_backend_optimization_level=0',
     }
 
-  def call(self, *command):
-    done = subprocess.run(command, cwd=_ROOT, env=self.env, capture_output=True, text=True)
+  def call(self, *command, env=None):
+    done = subprocess.run(command, cwd=_ROOT, env=env or self.env, capture_output=True, text=True)
     assert done.returncode == 0, (command, done.stderr)
     return done.stdout
 
-  def submit(self, *flags, config, workdir):
-    """Returns the job's number; its output is in NUMBER.log or, of an array, NUMBER_TASK.log."""
+  def submit(self, *flags, args, stub=None):
+    """Returns the number of a job that runs `python -m imagenet_synth.main` with `args`.
+
+    Its output is in NUMBER.log or, of an array, NUMBER_TASK.log. A stub is a script that is run as python.
+    """
     log = self.folder / ('%A_%a.log' if '--array' in flags else '%j.log')
-    script = ['launch/slurm.sbatch', '--config', f'tests/configs/{config}', '--workdir', str(workdir)]
-    if 'classes' not in config:
-      script += ['--config.jobs.pretrain_base.num_steps=12', '--config.jobs.pretrain_base.checkpoint_every=4']
-    script += ['--cpu_devices', '1']
-    return self.call('sbatch', '--parsable', '--output', str(log), *flags, *script).strip()
+    env = dict(self.env)
+    if stub is not None:
+      bin_dir = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+      (bin_dir / 'python').write_text(f'#!/bin/bash\n{stub}\n')
+      (bin_dir / 'python').chmod(0o755)
+      env['PATH'] = f'{bin_dir}:{env["PATH"]}'
+    command = ['sbatch', '--parsable', '--output', str(log), *flags, 'launch/slurm.sbatch', *args]
+    return self.call(*command, env=env).strip()
 
   def jobs(self, number):
     """Returns a dict of SLURM's fields for the job, or for each task of an array."""
@@ -99,13 +107,21 @@ class _Cluster:
       assert time.monotonic() < deadline, (jobs, self.logs(number))
       time.sleep(0.2)
 
-  def run(self, *flags, **job):
+  def run(self, *flags, args, stub=None):
     """Returns the fields of a job's tasks, and their output, when all of them have ended."""
-    number = self.submit(*flags, **job)
-    return self.wait(number, ('COMPLETED', 'FAILED', 'CANCELLED', 'TIMEOUT')), self.logs(number)
+    number = self.submit(*flags, args=args, stub=stub)
+    return self.wait(number, _ENDED), self.logs(number)
 
   def logs(self, number):
     return '\n'.join(path.read_text() for path in sorted(self.folder.glob(f'{number}*.log')))
+
+
+def _args(config, workdir):
+  """The program's flags, for a base that learns for 12 steps on a device for each node."""
+  args = ['--config', f'tests/configs/{config}', '--workdir', str(workdir), '--cpu_devices', '1']
+  if 'classes' not in config:
+    args += ['--config.jobs.pretrain_base.num_steps=12', '--config.jobs.pretrain_base.checkpoint_every=4']
+  return args
 
 
 @pytest.fixture(scope='module')
@@ -148,7 +164,7 @@ def cluster(tmp_path_factory):
 def embedded(cluster, tmp_path_factory):
   """A workdir with the embeddings of captions and classes, which a job on one node has made."""
   workdir = tmp_path_factory.mktemp('runs') / 'embedded'
-  (job,), log = cluster.run('--nodes', '1', config='tiny_train.py:classes', workdir=workdir)
+  (job,), log = cluster.run('--nodes', '1', args=_args('tiny_train.py:classes', workdir))
   assert job['JobState'] == 'COMPLETED', log
   return workdir
 
@@ -157,7 +173,7 @@ def embedded(cluster, tmp_path_factory):
 def trained(cluster, embedded):
   """A workdir with a base that two nodes have trained together, and the log."""
   workdir = shutil.copytree(embedded, embedded.with_name('trained'))
-  (job,), log = cluster.run('--nodes', '2', config='tiny_train.py', workdir=workdir)
+  (job,), log = cluster.run('--nodes', '2', args=_args('tiny_train.py', workdir))
   assert job['JobState'] == 'COMPLETED', log
   return workdir
 
@@ -169,9 +185,7 @@ def _losses(workdir):
 
 def test_two_nodes_train_and_an_array_generates(cluster, trained):
   # workers 0, 1 and 2 of 3
-  jobs, log = cluster.run(
-    '--nodes', '1', '--array', '4-8:2', config='tiny_train.py:generate', workdir=trained
-  )
+  jobs, log = cluster.run('--nodes', '1', '--array', '4-8:2', args=_args('tiny_train.py:generate', trained))
   assert [job['JobState'] for job in jobs] == ['COMPLETED'] * 3, log
   assert (trained / 'generate/job.json').exists(), log
   source = ShardSource(sorted((trained / 'generate/8').glob('*.tfrecord')))
@@ -181,52 +195,38 @@ def test_two_nodes_train_and_an_array_generates(cluster, trained):
 
 def test_a_stopped_job_is_requeued_and_ends_as_if_it_had_not_been(cluster, embedded, trained):
   workdir = shutil.copytree(embedded, embedded.with_name('stopped'))
-  number = cluster.submit('--nodes', '2', config='tiny_train.py', workdir=workdir)
+  number = cluster.submit('--nodes', '2', args=_args('tiny_train.py', workdir))
   deadline = time.monotonic() + _LIMIT_SECONDS
   while not (workdir / 'pretrain_base/checkpoints/4').exists():
     assert time.monotonic() < deadline, cluster.logs(number)
     time.sleep(0.05)
-  # to the program only, as --signal=TERM@120 and a pre-emption do
+  # to the program only, as --signal=TERM@120 does: it is the script that puts the job back
   cluster.call('scancel', '--signal=TERM', number)
-  (job,) = cluster.wait(number, ('PENDING', 'COMPLETED', 'FAILED'))
+  (job,) = cluster.wait(number, _ENDED)
   log = cluster.logs(number)
-  assert job['JobState'] == 'PENDING' and job['Restarts'] == '1', log
+  assert (job['JobState'], job['Restarts']) == ('COMPLETED', '1'), log
   assert 'told to stop; step' in log and 'of 12 is saved' in log
-  assert not (workdir / 'pretrain_base/job.json').exists()
-  # SLURM holds a requeued job back until its credentials have expired, two minutes by default
-  cluster.call('scontrol', 'update', f'JobId={number}', 'StartTime=now')
-  (job,) = cluster.wait(number, ('COMPLETED', 'FAILED'))
-  assert job['JobState'] == 'COMPLETED' and job['Restarts'] == '1', cluster.logs(number)
   losses, expected = _losses(workdir), _losses(trained)
   assert {step: losses[step] for step in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_bad_input_and_cancelled_jobs_stay_out_of_the_queue(cluster, embedded):
-  (job,), log = cluster.run('--nodes', '1', config='tiny_train.py:nonsense', workdir=embedded)
+  (job,), log = cluster.run('--nodes', '1', args=_args('tiny_train.py:nonsense', embedded))
   assert (job['JobState'], job['ExitCode'], job['Restarts']) == ('FAILED', '2:0', '0'), log
   assert len(re.findall('^error: --config', log, re.MULTILINE)) == 1
   number = cluster.submit(
-    '--nodes', '1', config='tiny_train.py', workdir=shutil.copytree(embedded, embedded.with_name('cancelled'))
+    '--nodes', '1', args=_args('tiny_train.py', shutil.copytree(embedded, embedded.with_name('cancelled')))
   )
   cluster.wait(number, ('RUNNING',))
   time.sleep(2)
   cluster.call('scancel', number)
-  (job,) = cluster.wait(number, ('CANCELLED', 'PENDING', 'COMPLETED', 'FAILED'))
+  (job,) = cluster.wait(number, (*_ENDED, 'PENDING'))
   assert (job['JobState'], job['Restarts']) == ('CANCELLED', '0'), cluster.logs(number)
 
 
-def test_a_task_has_the_cores_of_its_node_that_sbatch_asked_for(cluster, tmp_path):
-  """What the program is started with; `python` is a stub that prints it."""
-  (tmp_path / 'python').write_text('#!/bin/sh\nscontrol --oneliner show step $SLURM_JOB_ID.$SLURM_STEP_ID\n')
-  (tmp_path / 'python').chmod(0o755)
-  log = tmp_path / 'log'
-  env = {**cluster.env, 'PATH': f'{tmp_path}:{cluster.env["PATH"]}'}
-  subprocess.run(
-    ['sbatch', '--wait', '--nodes', '2', '--output', log, 'launch/slurm.sbatch'],
-    cwd=_ROOT,
-    env=env,
-    check=True,
-    capture_output=True,
-  )
-  steps = [dict(re.findall(r'(\w+)=(\S*)', line)) for line in log.read_text().splitlines()]
-  assert [(step['Nodes'], step['Tasks'], step['CPUs']) for step in steps] == [('2', '2', '64')] * 2, steps
+def test_a_job_whose_time_is_up_is_told_before_and_requeued(cluster, tmp_path):
+  """The stub ends by SIGTERM as the program does; started again, it is done at once."""
+  wait = 'trap "exit 143" TERM; while :; do sleep 1; done'
+  stub = f'[ -e {tmp_path}/ran ] && exit; touch {tmp_path}/ran; {wait}'
+  (job,), log = cluster.run('--nodes', '1', '--time', '1', '--signal', 'TERM@30', args=(), stub=stub)
+  assert (job['JobState'], job['Restarts']) == ('COMPLETED', '1'), log
