@@ -23,7 +23,12 @@ exec >> "$log" 2>&1
 first_pause=${FIRST_PAUSE:-10}
 pause=$first_pause
 told_to_stop=
-trap 'told_to_stop=yes; kill -TERM "$child"' TERM INT
+child=
+stop() {
+  told_to_stop=yes
+  if [[ -n "$child" ]]; then kill -TERM "$child"; fi
+}
+trap stop TERM INT
 
 # Returns the exit code of the child, though the signal above ends `wait` early.
 wait_for_child() {
@@ -40,6 +45,8 @@ while true; do
   echo "$(date -Is) starts: $*"
   "$@" &
   child=$!
+  # before there was a child
+  if [[ -n "$told_to_stop" ]]; then stop; fi
   wait_for_child
   code=$?
   echo "$(date -Is) ended with exit code $code"
