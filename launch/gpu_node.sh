@@ -4,7 +4,8 @@
 #   launch/gpu_node.sh --config configs/deepfloyd.py --workdir runs/if
 #   DRY=1 launch/gpu_node.sh --config configs/deepfloyd.py       # print the command, run nothing
 #
-# Install jax[cuda13] of the version in requirements.txt first. One process drives all GPUs.
+# Before: pip install -r requirements/cuda.lock. One process drives all GPUs. launch/restart.sh starts it
+# again after a crash.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=(); [[ -n "${DRY:-}" ]] && run=(echo)

@@ -11,6 +11,7 @@ that has changed since is noticed.
 """
 
 import functools
+import os
 import pathlib
 import shutil
 import subprocess
@@ -246,7 +247,12 @@ def fingerprint(path: pathlib.Path) -> str | None:
 
 @functools.cache
 def revision() -> str:
-  """Returns the git revision of the code, with '-dirty' if it was edited; 'unknown' outside a checkout."""
+  """Returns the git revision of the code, with '-dirty' if it was edited; 'unknown' outside a checkout.
+
+  An image has no git: there, the environment variable IMAGENET_SYNTH_REVISION says what it was built from.
+  """
+  if given := os.environ.get('IMAGENET_SYNTH_REVISION'):
+    return given
   root = pathlib.Path(__file__).parent
   try:
     run = subprocess.run(

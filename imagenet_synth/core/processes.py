@@ -3,6 +3,8 @@
 The processes of one run share a workdir. The first one writes what is written once.
 """
 
+import os
+import re
 import signal
 import time
 from types import FrameType, TracebackType
@@ -28,12 +30,27 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     InputError: the environment does not say what is None, or the others cannot be reached.
   """
   try:
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    jax.distributed.initialize(coordinator, num_processes, process_id, _local_device_ids())
   except (ValueError, RuntimeError) as error:
     reason = ' '.join(str(error).split())[:200]
     raise InputError(
       f'--distributed: {reason}; give --coordinator HOST:PORT, --num_processes and --process_id'
     ) from None
+
+
+def _local_device_ids() -> list[int] | None:
+  """Returns the devices that this process takes: [] is all that it sees, None leaves it to JAX.
+
+  JAX gives a process that SLURM or Open MPI has started one GPU, by its number on the node. Where a node has
+  one process, the other GPUs would idle; where SLURM shows each task a GPU of its own, there is no other.
+  """
+  tasks_per_node = os.environ.get('SLURM_STEP_TASKS_PER_NODE', '1')
+  # such as 8(x3),4: three nodes with 8 tasks each, one with 4
+  counts = [int(count) for count in re.findall(r'(\d+)(?:\(x\d+\))?', tasks_per_node)]
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+  if 'JAX_LOCAL_DEVICE_IDS' in os.environ or (max(counts) > 1 and (not visible or ',' in visible)):
+    return None
+  return []
 
 
 def is_first() -> bool:

@@ -2,7 +2,7 @@ import pytest
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json
-from imagenet_synth.core.job_folder import JobFolder, fingerprint
+from imagenet_synth.core.job_folder import JobFolder, fingerprint, revision
 
 _CONFIG = {'job': 'train', 'optimizer': {'learning_rate': 0.1, 'name': 'adam'}, 'sizes': [1, 2]}
 
@@ -215,3 +215,14 @@ def test_other_classes_ask_more_of_a_job_that_grows(tmp_path):
   again = _growing(tmp_path)
   again.check_data({'classes of mine': 'b'})
   assert not again.done
+
+
+def test_an_image_without_git_says_what_it_was_built_from(monkeypatch):
+  monkeypatch.setenv('PATH', '')
+  for given, expected in ({'IMAGENET_SYNTH_REVISION': '0123abcd'}, '0123abcd'), ({}, 'unknown'):
+    monkeypatch.delenv('IMAGENET_SYNTH_REVISION', raising=False)
+    for name, value in given.items():
+      monkeypatch.setenv(name, value)
+    revision.cache_clear()
+    assert revision() == expected
+  revision.cache_clear()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -19,6 +21,44 @@ def test_joining_that_fails_is_one_line_that_names_the_flags():
   with pytest.raises(InputError, match='^--distributed: .*; give --coordinator HOST:PORT, ') as error:
     processes.initialize('localhost:1', 1, 0)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'env, local_device_ids',
+  [
+    # one process on each node, whatever else is there
+    ({}, []),
+    ({'SLURM_STEP_TASKS_PER_NODE': '1(x12)', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, []),
+    # a task for each GPU, of which it sees all, or its own
+    ({'SLURM_STEP_TASKS_PER_NODE': '8(x2),4'}, None),
+    ({'SLURM_STEP_TASKS_PER_NODE': '8(x2),4', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, None),
+    ({'SLURM_STEP_TASKS_PER_NODE': '8(x2),4', 'CUDA_VISIBLE_DEVICES': '0'}, []),
+    # the user says which
+    ({'SLURM_STEP_TASKS_PER_NODE': '1', 'JAX_LOCAL_DEVICE_IDS': '4,5'}, None),
+  ],
+)
+def test_a_process_alone_on_its_node_takes_all_devices(monkeypatch, env, local_device_ids):
+  joined = []
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *args: joined.append(args))
+  for name, value in env.items():
+    monkeypatch.setenv(name, value)
+  processes.initialize(None, None, None)
+  assert joined == [(None, None, None, local_device_ids)]
+
+
+def test_jax_does_not_hide_gpus_of_a_slurm_node_from_its_only_task():
+  slurm = {'JOB_ID': '1', 'STEP_NODELIST': 'localhost', 'NTASKS': '1', 'PROCID': '0', 'LOCALID': '0'}
+  program = (
+    'import jax; from imagenet_synth.core import processes; processes.initialize(None, None, None); '
+    'print(jax.process_count(), jax.config.read("jax_cuda_visible_devices"))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    env={**os.environ, **{f'SLURM_{name}': value for name, value in slurm.items()}},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == '1 all\n', done.stderr[-2000:]
 
 
 def test_a_process_alone_is_the_first_and_waits_for_nobody():
