@@ -381,7 +381,7 @@ _CONTRADICTIONS = [
     'jobs.classify_resnet.test.split',
     'test',
     {'jobs.finetune_base.dataset.split': 'train+test'},
-    "which has images of jobs.finetune_base.dataset, 'digits train+test of 8 pixels or more': what is tested was",
+    "which has images of jobs.finetune_base.dataset, 'digits train+test of 8 pixels or more': what is tested",
   ),
   (
     'jobs.classify_scaling.test.split',
