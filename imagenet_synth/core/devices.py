@@ -4,6 +4,7 @@ Networks name the axes of their parameters by meaning; one table says which mesh
 cut along, as in T5X (Roberts et al., 2022). Batches are cut along `data` and `fsdp` together.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,7 +133,8 @@ def map_rows(
     batches.append(mapped(variables, inputs[rows].reshape(num_devices, -1, *inputs.shape[1:])))
 
   def joined(*arrays: jax.Array) -> np.ndarray:
-    parts = [np.asarray(array).reshape(-1, *array.shape[2:]) for array in arrays]
+    # not by -1: there may be no columns
+    parts = [np.asarray(array).reshape(math.prod(array.shape[:2]), *array.shape[2:]) for array in arrays]
     return np.concatenate(parts)[: len(inputs)]
 
   # only now: while a batch is computed, the next one is brought to the devices
