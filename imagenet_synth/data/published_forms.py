@@ -42,7 +42,7 @@ class Form(NamedTuple):
   media_type: str
   # writes the images of a shard, `file` last; takes that, the images and the names of all classes
   write: Callable[[pathlib.Path, Sequence[Image], Sequence[str]], None]
-  # Python that reads the data set, in the folder that holds it
+  # Python that reads the data set; FOLDER is its folder, which `datasets` does not take as '.'
   reading: str
   # the pattern by which the Hugging Face Hub finds the images; None if it doesn't know the form
   hub_files: str | None = None
@@ -169,7 +169,7 @@ PARQUET = Form(
   ('data/*.parquet',),
   'application/x-parquet',
   _write_parquet,
-  "datasets.load_dataset('.', split='train')",
+  "datasets.load_dataset('FOLDER', split='train')",
   'data/*.parquet',
 )
 """For Hugging Face's `datasets`, and all that reads Parquet."""
@@ -178,7 +178,7 @@ WEBDATASET = Form(
   ('data/*.tar',),
   'application/x-tar',
   _write_tar,
-  "webdataset.WebDataset(sorted(glob.glob('data/*.tar')), shardshuffle=False).decode('pil')",
+  "webdataset.WebDataset(sorted(glob.glob('FOLDER/data/*.tar')), shardshuffle=False).decode('pil')",
   'data/*.tar',
 )
 """For PyTorch's WebDataset."""
@@ -187,7 +187,7 @@ FOLDER = Form(
   ('train/*/*.png', 'train/*/*.jpg'),
   'image/{}',
   _write_files,
-  "torchvision.datasets.ImageFolder('train')",
+  "torchvision.datasets.ImageFolder('FOLDER/train')",
   'train/**',
 )
 """For people, torchvision's ImageFolder, and Hugging Face's imagefolder, which reads metadata.jsonl."""
@@ -196,7 +196,7 @@ TFRECORD = Form(
   ('data/*.tfrecord',),
   'application/x-tfrecord',
   _write_tfrecord,
-  "tfds.builder_from_directory('data').as_dataset(split='train')",
+  "tfds.builder_from_directory('FOLDER/data').as_dataset(split='train')",
 )
 """For TFDS, and the jobs of this program."""
 

@@ -170,7 +170,7 @@ def _files(form: Form) -> str:
   return f"""\
 - Files: {patterns}. Each image's file says that it is synthetic, too: its XMP has IPTC's digital source type
   `trainedAlgorithmicMedia`. `croissant.json` describes the data set in Croissant 1.1.
-- In Python, in this folder: `{form.reading}`"""
+- In Python, where FOLDER is the path of this one: `{form.reading}`"""
 
 
 def _head(config: Config, samples: SampleSet) -> dict[str, Any]:
