@@ -174,7 +174,7 @@ def studies():
     dict(synthetic=synthetic(1), relabelled=synthetic(1, relabel='score_strong'), union=both(1))
   )
   # the best of `classify_choices`
-  chosen = {f'times_{times}': both(times, synthetic_share=0.25) for times in (1, 2)}
+  chosen = {f'times_{times}': both(times, synthetic_share=0.5) for times in (1, 2)}
   jobs['classify_both'] = classify(
     dict(real=REAL, **chosen), title='ResNet, each photo 20 times', recipe=SAME_EXPOSURES
   )
