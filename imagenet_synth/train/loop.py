@@ -105,6 +105,7 @@ def fit(
       ahead = Ahead(batches(start, num_steps, rows))
       for step, batch in enumerate(ahead, start + 1):
         state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
+        after_step(step, state, writer)
         is_last = step == num_steps
         snapshot = step % checkpoint_every == 0 or is_last
         stopped = stop.at(step) and not is_last
@@ -119,7 +120,6 @@ def fit(
             {'loss': f'{values["loss"]:.4f}', 'input': f'{ahead.per_second * batch_size:.0f}img/s'},
             refresh=False,
           )
-        after_step(step, state, writer)
         bar.update(batch_size)
         if snapshot:
           checkpoints.save_snapshot(step, state.sampling_variables, {**origin, 'step': step})

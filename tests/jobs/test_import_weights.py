@@ -14,13 +14,12 @@ import safetensors.numpy
 from PIL import Image
 
 from imagenet_synth import pipeline
-from imagenet_synth.cascade import TextStates
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.evaluation import extractors
 from imagenet_synth.inputs.stages import StageUse, Weights, load_stage
-from imagenet_synth.inputs.text import EmbeddedText
+from imagenet_synth.inputs.text import save_text
 from imagenet_synth.jobs import import_weights
 from imagenet_synth.weights import deepfloyd
 from tests.fixtures import reference
@@ -154,10 +153,9 @@ def test_what_is_imported_is_what_is_in_the_file(tmp_path):
   """And what a job reads that samples it, by the hash that it writes beside its images."""
   config = _jobs(tmp_path)
   stage_1 = config['jobs']['stage_1']
-  states = TextStates(np.zeros((3, 7, 48), np.float32), np.zeros((7, 48), np.float32))
   embed = JobFolder(tmp_path, 'embed', config['jobs']['embed'])
   embed.start()
-  EmbeddedText(('ant', 'bee', 'cat'), states, 'zeros', ('ant', 'bee', 'cat')).save(embed)
+  save_text(embed, ('ant', 'bee', 'cat'), ('ant', 'bee', 'cat'), [np.zeros((4, 7, 48), np.float32)])
   embed.finish({'encoder': 'zeros'})
   folder = JobFolder(tmp_path, 'stage_1', stage_1)
   folder.start()
