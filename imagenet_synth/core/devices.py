@@ -92,17 +92,6 @@ def param_shardings(mesh: Mesh, boxed: Any) -> Any:
   return jax.tree.map(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
-def gathered(shardings: Any) -> Any:
-  """Returns the same shardings with nothing cut along `fsdp`: parameters as a step computes with them."""
-
-  def whole(sharding: NamedSharding) -> NamedSharding:
-    return NamedSharding(
-      sharding.mesh, PartitionSpec(*[None if axis == 'fsdp' else axis for axis in sharding.spec])
-    )
-
-  return jax.tree.map(whole, shardings)
-
-
 def filled_batches(num: int, batch_size: int, multiple: int = 1) -> Iterator[tuple[np.ndarray, int]]:
   """Yields rows 0 .. num - 1 in batches of one size, so that a program is compiled for one shape only.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from imagenet_synth.core.gathering import named
 from imagenet_synth.models.convolution import convolve
 
 _fan_in = nn.initializers.lecun_normal()
@@ -35,10 +36,8 @@ def conv(
     dtype=dtype,
     name=name,
     conv_general_dilated=convolve,
-    kernel_init=nn.with_logical_partitioning(
-      _zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out')
-    ),
-    bias_init=nn.with_logical_partitioning(_zeros, ('conv_out',)),
+    kernel_init=named(_zeros if zero else _fan_in, (None, None, 'conv_in', 'conv_out'), dtype),
+    bias_init=named(_zeros, ('conv_out',)),
   )
 
 
@@ -50,8 +49,8 @@ def dense(
     features,
     dtype=dtype,
     name=name,
-    kernel_init=nn.with_logical_partitioning(_zeros if zero else _fan_in, ('embed', 'mlp')),
-    bias_init=nn.with_logical_partitioning(_zeros, ('mlp',)),
+    kernel_init=named(_zeros if zero else _fan_in, ('embed', 'mlp'), dtype),
+    bias_init=named(_zeros, ('mlp',)),
   )
 
 
@@ -61,8 +60,8 @@ def group_norm(features: int, dtype: DTypeLike = jnp.float32, name: str | None =
     math.gcd(32, max(features // 4, 1)),
     dtype=dtype,
     name=name,
-    scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
-    bias_init=nn.with_logical_partitioning(_zeros, (None,)),
+    scale_init=named(nn.initializers.ones_init(), (None,)),
+    bias_init=named(_zeros, (None,)),
   )
 
 
@@ -71,8 +70,8 @@ def layer_norm(dtype: DTypeLike = jnp.float32, name: str | None = None) -> nn.La
   return nn.LayerNorm(
     dtype=dtype,
     name=name,
-    scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), (None,)),
-    bias_init=nn.with_logical_partitioning(_zeros, (None,)),
+    scale_init=named(nn.initializers.ones_init(), (None,)),
+    bias_init=named(_zeros, (None,)),
   )
 
 

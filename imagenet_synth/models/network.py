@@ -13,7 +13,8 @@ DType = Literal['float32', 'bfloat16']
 class DiffusionNetwork(nn.Module, kw_only=True):
   """A network that a `Stage` trains and samples. Subclasses add fields, and are called as `UNet` is."""
 
-  # recompute blocks for the gradient instead of keeping what they computed: less memory, a third more time
+  # recompute blocks for the gradient instead of keeping what they computed: less memory, a third more time;
+  # with `fsdp` of a training job, a block's weights are then gathered for it twice, and not kept either
   remat: bool = False
   # what blocks compute in; parameters, norm statistics and the output are float32
   dtype: DType = 'float32'

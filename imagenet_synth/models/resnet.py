@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_synth.core.config import Count, NonNegative, NonNegativeInt, NotEmpty, Rate
+from imagenet_synth.core.gathering import named
 from imagenet_synth.models.convolution import convolve
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
@@ -43,7 +44,7 @@ def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: 
     dtype=dtype,
     name=name,
     conv_general_dilated=convolve,
-    kernel_init=nn.with_logical_partitioning(_conv_init, (None, None, 'conv_in', 'conv_out')),
+    kernel_init=named(_conv_init, (None, None, 'conv_in', 'conv_out'), dtype),
   )
 
 
@@ -60,8 +61,8 @@ def batch_norm(x: jax.Array, *, train: bool, dtype: str, name: str, zero: bool =
     epsilon=1e-5,
     dtype=dtype,
     name=name,
-    scale_init=nn.with_logical_partitioning(scale_init, (None,)),
-    bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), (None,)),
+    scale_init=named(scale_init, (None,)),
+    bias_init=named(nn.initializers.zeros_init(), (None,)),
   )(x)
 
 
@@ -148,8 +149,8 @@ def _excitation(h: jax.Array, squeeze_ratio: float) -> jax.Array:
       features,
       dtype=h.dtype,
       name=name,
-      kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), axes),
-      bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
+      kernel_init=named(nn.initializers.lecun_normal(), axes, h.dtype),
+      bias_init=named(nn.initializers.zeros_init(), axes[1:]),
     )
 
   channels = h.shape[-1]
@@ -209,8 +210,8 @@ class ResNet(nn.Module):
     head = nn.Dense(
       self.num_classes,
       name='head',
-      kernel_init=nn.with_logical_partitioning(_head_init, ('embed', 'classes')),
-      bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), ('classes',)),
+      kernel_init=named(_head_init, ('embed', 'classes')),
+      bias_init=named(nn.initializers.zeros_init(), ('classes',)),
     )
     dropped = nn.Dropout(self.dropout_rate, deterministic=not train)(features)
     return Outputs(head(dropped), features)

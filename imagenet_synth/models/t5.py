@@ -17,6 +17,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from imagenet_synth.core.config import Count, Range
+from imagenet_synth.core.gathering import named
 
 NORM_EPSILON = 1e-6
 
@@ -87,14 +88,14 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.nda
   return (np.where(distance < num_exact, distance, far) + half * (offset > 0)).astype(np.int32)
 
 
-def _normal(variance: float, *axes: str) -> Callable[..., Any]:
+def _normal(variance: float, dtype: DTypeLike, *axes: str) -> Callable[..., Any]:
   """Returns an initialiser of kernels: normal of variance `variance / fan_in`, with logical axis names."""
   init = nn.initializers.variance_scaling(variance, 'fan_in', 'normal')
-  return nn.with_logical_partitioning(init, axes)
+  return named(init, axes, dtype)
 
 
 def _norm(name: str, dtype: DTypeLike) -> nn.RMSNorm:
-  ones = nn.with_logical_partitioning(nn.initializers.ones, ('embed',))
+  ones = named(nn.initializers.ones, ('embed',))
   return nn.RMSNorm(NORM_EPSILON, dtype=dtype, scale_init=ones, name=name)
 
 
@@ -108,7 +109,7 @@ class RelativePositionBias(nn.Module):
     config = self.config
     normal = nn.initializers.normal(config.width**-0.5)
     # not the box that this returns, as its type says: `param` opens it
-    init: Callable[..., Any] = nn.with_logical_partitioning(normal, ('heads', 'relpos_buckets'))
+    init: Callable[..., Any] = named(normal, ('heads', 'relpos_buckets'))
     rel_embedding = self.param('rel_embedding', init, (config.num_heads, config.relative_buckets))
     buckets = relative_buckets(length, config.relative_buckets, config.relative_max_distance)
     return rel_embedding[None, :, buckets]
@@ -130,7 +131,7 @@ class SelfAttention(nn.Module):
         (config.num_heads, config.head_size),
         use_bias=False,
         dtype=self.dtype,
-        kernel_init=_normal(variance, 'embed', 'heads', 'kv'),
+        kernel_init=_normal(variance, self.dtype, 'embed', 'heads', 'kv'),
         name=name,
       )(x)
 
@@ -144,7 +145,7 @@ class SelfAttention(nn.Module):
       axis=(-2, -1),
       use_bias=False,
       dtype=self.dtype,
-      kernel_init=_normal(1.0, 'heads', 'kv', 'embed'),
+      kernel_init=_normal(1.0, self.dtype, 'heads', 'kv', 'embed'),
       name='out',
     )(mixed)
 
@@ -158,7 +159,7 @@ class GatedMlp(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     def dense(size: int, name: str, *axes: str) -> nn.Dense:
-      init = _normal(1.0, *axes)
+      init = _normal(1.0, self.dtype, *axes)
       return nn.Dense(size, use_bias=False, dtype=self.dtype, kernel_init=init, name=name)
 
     gate = jax.nn.gelu(dense(self.config.mlp_size, 'wi_0', 'embed', 'mlp')(x), approximate=True)
@@ -198,7 +199,7 @@ class T5Encoder(nn.Module):
         own state is still computed.
     """
     config = self.config
-    init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ('vocab', 'embed'))
+    init = named(nn.initializers.normal(1.0), ('vocab', 'embed'))
     x = nn.Embed(config.vocab_size, config.width, embedding_init=init, name='token_embedder')(ids)
     bias = RelativePositionBias(config, name='relpos_bias')(ids.shape[1])
     for i in range(config.num_layers):

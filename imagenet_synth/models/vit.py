@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from imagenet_synth.core.config import Count, Invalid, NonNegativeInt, Rate
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.gathering import named
 from imagenet_synth.models.layers import layer_norm
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
@@ -32,8 +33,8 @@ def _dense(features: int, axes: tuple[str, str], dtype: str, name: str) -> nn.De
     features,
     dtype=dtype,
     name=name,
-    kernel_init=nn.with_logical_partitioning(_kernel_init, axes),
-    bias_init=nn.with_logical_partitioning(_zeros, axes[1:]),
+    kernel_init=named(_kernel_init, axes, dtype),
+    bias_init=named(_zeros, axes[1:]),
   )
 
 
@@ -144,8 +145,8 @@ class ViT(nn.Module):
       padding='VALID',
       dtype=self.dtype,
       name='patches',
-      kernel_init=nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, None, 'embed')),
-      bias_init=nn.with_logical_partitioning(_zeros, ('embed',)),
+      kernel_init=named(nn.initializers.lecun_normal(), (None, None, None, 'embed'), self.dtype),
+      bias_init=named(_zeros, ('embed',)),
     )(x)
     return x.reshape(batch_size, -1, self.width)
 
@@ -153,7 +154,7 @@ class ViT(nn.Module):
     """Returns tokens [B, N, D] with positions added, and the class token before them: [B, 1 + N, D]."""
     batch_size, num_patches, _ = tokens.shape
     # not the box that this returns, as its type says: `param` opens it
-    init: Callable[..., Any] = nn.with_logical_partitioning(_token_init, (None, None, 'embed'))
+    init: Callable[..., Any] = named(_token_init, (None, None, 'embed'), self.dtype)
     class_token = self.param('class_token', init, (1, 1, self.width))
     positions = self.param('positions', init, (1, 1 + num_patches, self.width))
     class_token = jnp.tile(class_token, (batch_size, 1, 1)).astype(tokens.dtype)

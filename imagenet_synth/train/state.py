@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from imagenet_synth.core.devices import batch_sharding, gathered, param_shardings, replicated
+from imagenet_synth.core.devices import batch_sharding, param_shardings, replicated
+from imagenet_synth.core.gathering import gathered_on_use
 from imagenet_synth.train.optim import Optimizer, make_optimizer
 
 Batch = dict[str, jax.Array]
@@ -33,7 +34,11 @@ class Objective(Protocol):
   def loss(
     self, variables: Mapping[str, Any], batch: Batch, context: Any, key: jax.Array
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
-    """Returns (scalar loss, (metrics, updated variables other than 'params'))."""
+    """Returns (scalar loss, (metrics, updated variables other than 'params')).
+
+    Parameters that are cut over devices come in boxes, which flax's modules open where they read them; see
+    `core.gathering`.
+    """
     ...
 
 
@@ -100,9 +105,9 @@ class Trainer:
     self.mesh = mesh
     self._objective, self._ema_decay, self._accumulate = objective, ema_decay, accumulate
     self._update = make_optimizer(optimizer, num_steps)
-    boxed = jax.eval_shape(objective.init, jax.random.key(0))
+    self._boxed = jax.eval_shape(objective.init, jax.random.key(0))
     self.abstract = jax.eval_shape(self._fresh, 0)
-    self.shardings = self._shardings(boxed)
+    self.shardings = self._shardings(self._boxed)
     self.init = jax.jit(self._fresh, out_shardings=self.shardings)
     self._start_from = jax.jit(self._start, out_shardings=self.shardings)
     batch, whole = batch_sharding(mesh), replicated(mesh)
@@ -175,12 +180,11 @@ class Trainer:
     """Returns the gradients of a batch, its metrics, and the variables other than parameters after it."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-      # explicitly: left to choose, the partitioner of jax 0.10 makes wrong gradients where both
-      # `fsdp` and `tensor` cut a convolution
-      params = jax.lax.with_sharding_constraint(params, gathered(self.shardings.params))
+      params = gathered_on_use(params, self.shardings.params, self._boxed['params'])
       return self._objective.loss({'params': params, **extra}, batch, context, key)
 
     (_, (metrics, extra)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    grads = jax.lax.with_sharding_constraint(grads, self.shardings.params)
     return grads, metrics, extra
 
   def _accumulated(
@@ -198,8 +202,10 @@ class Trainer:
     def part(carry: tuple[Any, Any], xs: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any], None]:
       i, rows_of_part = xs
       sums, extra = carry
+      # bound to the part: what is the same for all parts is taken out of the loop, and gathered weights were
+      params, i = jax.lax.optimization_barrier((state.params, i))
       grads, metrics, extra = self._gradients(
-        state.params, extra, rows_of_part, context, jax.random.fold_in(key, i)
+        params, extra, rows_of_part, context, jax.random.fold_in(key, i)
       )
       return (jax.tree.map(jnp.add, sums, (grads, metrics)), extra), None
 

@@ -11,7 +11,6 @@ from imagenet_synth.core.devices import (
   AXES,
   batch_sharding,
   filled_batches,
-  gathered,
   make_mesh,
   map_rows,
   over_devices,
@@ -70,14 +69,6 @@ def test_parameters_are_cut_along_the_axes_that_they_name(shape, names, expected
 def test_a_parameter_without_names_is_whole():
   sharding = param_shardings(make_mesh(4, 2), [jax.ShapeDtypeStruct((8, 8), np.float32)])[0]
   assert sharding.is_fully_replicated
-
-
-def test_gathered_parameters_are_cut_along_tensor_alone():
-  shardings = param_shardings(
-    make_mesh(fsdp=4, tensor=2), {'w': _boxed((8, 8), 'embed', 'mlp'), 'b': _boxed((8,), 'embed')}
-  )
-  specs = jax.tree.map(lambda sharding: sharding.spec, gathered(shardings))
-  assert specs == {'w': PartitionSpec(None, 'tensor'), 'b': PartitionSpec(None)}
 
 
 def test_a_batch_is_cut_along_data_and_fsdp():

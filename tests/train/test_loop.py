@@ -35,7 +35,9 @@ class _NoisyLine:
 
   def loss(self, variables, batch, context, key):
     x = batch['x'] + 0.1 * jax.random.normal(key, batch['x'].shape)
-    loss = jnp.mean(jnp.square(x @ variables['params']['w'] - context['y'][batch['row']]))
+    # as a flax module would read it: cut over devices, it is gathered now
+    w = nn.unbox(variables['params']['w'])
+    loss = jnp.mean(jnp.square(x @ w - context['y'][batch['row']]))
     count = variables['statistics']['count'] + 1
     return loss, ({'loss': loss}, {'statistics': {'count': count}})
 
