@@ -1,5 +1,6 @@
 """The one training loop, for diffusion stages and classifiers."""
 
+import collections
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,11 @@ from imagenet_synth.core.processes import SaveClock, Stopped, StopSignal, own_ro
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data.batches import Ahead
 from imagenet_synth.train.state import Trainer, TrainState
+
+# steps that are handed to the devices before the first of them is done: enough to keep them busy. With
+# hundreds, XLA's all-reduce among virtual devices of a CPU can wait so long for a thread that it ends the
+# process
+_STEPS_IN_FLIGHT = 8
 
 SAVE_MINUTES = 10.0
 """Minutes between saves of the state that training goes on from after a kill."""
@@ -103,8 +109,12 @@ def fit(
       # however this ends, what is being saved is saved
       at_end.callback(checkpoints.wait)
       ahead = Ahead(batches(start, num_steps, rows))
+      in_flight: collections.deque[dict[str, jax.Array]] = collections.deque()
       for step, batch in enumerate(ahead, start + 1):
         state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
+        in_flight.append(metrics)
+        if len(in_flight) > _STEPS_IN_FLIGHT:
+          jax.block_until_ready(in_flight.popleft())
         after_step(step, state, writer)
         is_last = step == num_steps
         snapshot = step % checkpoint_every == 0 or is_last

@@ -16,6 +16,7 @@ from imagenet_synth.core.checkpoint import Checkpoints, load_ema
 from imagenet_synth.core.devices import AXES, make_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import Stopped
+from imagenet_synth.train import loop
 from imagenet_synth.train.loop import disk_bytes, fit
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import make_trainer
@@ -262,6 +263,19 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(number, tmp_path
   assert _steps(tmp_path) == [[3], [2]]
   _assert_equal(_fit(tmp_path), _fit(tmp_path / 'whole'))
   assert _steps(tmp_path) == [[], [2, 4, 6]]
+
+
+def test_few_steps_are_in_flight(tmp_path, monkeypatch):
+  """The devices are not given the next step before one that came some steps earlier is done."""
+  waited = []
+  monkeypatch.setattr(loop, '_STEPS_IN_FLIGHT', 2)
+  original = jax.block_until_ready
+  monkeypatch.setattr(jax, 'block_until_ready', lambda x: waited.append(x) or original(x))
+  log = _Log()
+  _fit(tmp_path, log=log)
+  losses = [float(x['loss']) for x in waited if isinstance(x, dict) and 'loss' in x]
+  # of six steps, but for the last two
+  assert losses == [log.scalars[step]['loss'] for step in (1, 2, 3, 4)]
 
 
 def test_progress_counts_what_an_earlier_run_did(tmp_path, capsys):
