@@ -272,7 +272,7 @@ def test_few_steps_are_in_flight(tmp_path, monkeypatch):
   original = jax.block_until_ready
   monkeypatch.setattr(jax, 'block_until_ready', lambda x: waited.append(x) or original(x))
   log = _Log()
-  _fit(tmp_path, log=log)
+  _fit(tmp_path, log=log, save_minutes=10)
   losses = [float(x['loss']) for x in waited if isinstance(x, dict) and 'loss' in x]
   # of six steps, but for the last two
   assert losses == [log.scalars[step]['loss'] for step in (1, 2, 3, 4)]
