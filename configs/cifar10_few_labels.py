@@ -178,6 +178,12 @@ def studies():
   jobs['classify_both'] = classify(
     dict(real=REAL, **chosen), title='ResNet, each photo 20 times', recipe=SAME_EXPOSURES
   )
+  # a control: as many steps as with synthetic images, of photos alone
+  jobs['classify_longer'] = classify(
+    dict(real=REAL),
+    title='ResNet, each photo 40 times',
+    recipe=dict(recipe(3200), num_steps=None, real_exposures=40),
+  )
   return jobs
 
 
