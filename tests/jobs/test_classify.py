@@ -442,7 +442,8 @@ def _in_small(job):
 
 @pytest.mark.slow
 def test_every_row_of_table_3_trains(tmp_path):
-  jobs = {name: _in_small(job) for name, job in imagenet_study.table3().items()}
+  rows = {name: job for name, job in imagenet_study.table3().items() if job['job'] == 'classify'}
+  jobs = {name: _in_small(job) for name, job in rows.items()}
   assert len(jobs) == 12
   # the one of 384 pixels starts from another one's weights
   result = _run(tmp_path, **jobs)
