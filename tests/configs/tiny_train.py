@@ -31,6 +31,6 @@ def get_config(part=None):
       stages=[dict(weights='pretrain_base', sampler=dict(num_steps=num_steps, thresholding='static'))],
     )
   if 'pretrain_base' in jobs:
-    jobs['pretrain_base'].update(num_steps=40, checkpoint_every=10, save_minutes=0, fsdp=2)
+    jobs['pretrain_base'].update(num_steps=40, checkpoint_every=10, save_minutes=0.05, fsdp=2)
     jobs['pretrain_base'].preview.prompts = ('zero',)
   return ConfigDict(dict(jobs=jobs, order=tuple(jobs)))
