@@ -72,7 +72,7 @@ def describe(workdir: pathlib.Path) -> str:
 
 def _states(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
   """Returns how far the processes are, or were when they ended, with a job."""
-  paths = [path for path in (workdir / 'progress').glob(f'{name}-*.json')]
+  paths = (workdir / 'progress').glob(f'{name}-*.json')
   # another job's name may begin like this one's
   mine = [path for path in paths if path.stem.removeprefix(f'{name}-').isdigit()]
   return [read_json(path) for path in sorted(mine)]
@@ -89,8 +89,9 @@ def _line(state: Mapping[str, Any], now: float) -> str:
 
 def _duration(seconds: float) -> str:
   """Returns a time such as '12 s', '3:20 minutes' or '1 day, 2:03:00 hours'."""
-  if seconds < 60:
-    return f'{seconds:.0f} s'
-  if seconds < 3600:
-    return f'{seconds // 60:.0f}:{seconds % 60:02.0f} minutes'
-  return f'{datetime.timedelta(seconds=round(seconds))} hours'
+  whole = round(seconds)
+  if whole < 60:
+    return f'{whole} s'
+  if whole < 3600:
+    return f'{whole // 60}:{whole % 60:02} minutes'
+  return f'{datetime.timedelta(seconds=whole)} hours'

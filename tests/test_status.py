@@ -50,6 +50,15 @@ def test_what_is_done_running_and_left(workdir):
   ]
 
 
+@pytest.mark.parametrize(
+  'seconds, said',
+  [(12.4, '12 s'), (59.6, '1:00 minutes'), (119.7, '2:00 minutes'), (3599.6, '1:00:00 hours')],
+)
+def test_times_are_rounded_before_they_are_told_in_minutes(workdir, seconds, said):
+  (workdir / 'embed/job.json').write_text(json.dumps({'seconds': seconds}))
+  assert _lines(workdir)[0].endswith(f'done in {said}')
+
+
 def test_what_was_killed_can_go_on(workdir):
   _state(workdir, 'train', age=7260)
   lines = _lines(workdir)
