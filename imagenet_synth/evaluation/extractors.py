@@ -15,12 +15,11 @@ import numpy as np
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Invalid, Reference, build_one_of
-from imagenet_synth.core.devices import map_rows, over_devices
+from imagenet_synth.core.devices import local_replicated, map_rows, over_devices
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.stages import local_replicas
 from imagenet_synth.metrics.uncertainty import beats_guessing
 from imagenet_synth.models.inception import INPUT_SIZE, InceptionV3
 from imagenet_synth.models.outputs import Outputs
@@ -30,10 +29,8 @@ from imagenet_synth.weights.public import PUBLIC_NETWORKS
 
 # of matrix products, whatever the device would do by default: TF32 on GPUs, bfloat16 on TPUs
 _PRECISION = 'highest'
-# images that Inception-v3 sees at a time, over all devices of this host
-_INCEPTION_BATCH = 64
-# the same of other public networks
-_PUBLIC_BATCH = 64
+# images that an imported network sees at a time, over all devices of this host
+_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,17 +197,12 @@ def _inception(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extract
   """Returns the Inception-v3 of an import_extractor job."""
   like = jax.eval_shape(InceptionV3().init, jax.random.key(0), np.zeros((1, 299, 299, 3), np.uint8))
   variables = load_ema(path / 'checkpoints', result['step'], like)
-  replicas, mapped = local_replicas(variables), over_devices(_inception_outputs)
-
-  def forward(pictures: np.ndarray) -> Outputs:
-    return map_rows(mapped, replicas, _with_channels(pictures, 3), _INCEPTION_BATCH)
-
   return Extractor(
     f'Inception-v3 of FID (weights {tree_hash(variables)})',
     "bilinear to 299x299 as TensorFlow 1's graph has it, not rounded",
     '',
     '',
-    forward,
+    _on_devices(_inception_outputs, variables),
   )
 
 
@@ -223,18 +215,30 @@ def _public(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
   """Returns another public network of an import_extractor job."""
   network = PUBLIC_NETWORKS[result['network']]
   variables = load_ema(path / 'checkpoints', result['step'], network.like)
-  replicas, mapped = local_replicas(variables), over_devices(network.outputs)
-
-  def forward(pictures: np.ndarray) -> Outputs:
-    return map_rows(mapped, replicas, _with_channels(pictures, 3), _PUBLIC_BATCH)
-
   return Extractor(
     f'{network.title} (weights {tree_hash(variables)})',
     f'bicubic to {network.size}x{network.size}, antialiased, not rounded',
     f'of {network.title}, not of Inception-v3: they can be compared with others of this network only',
     '',
-    forward,
+    _on_devices(network.outputs, variables),
   )
+
+
+def _on_devices(
+  outputs: Callable[[Any, jax.Array], Outputs], variables: Any
+) -> Callable[[np.ndarray], Outputs]:
+  """Returns an imported network's `forward`, by which the devices of this host share the images.
+
+  Args:
+    outputs: what the network says of uint8 images [B, S, S, 3], given its variables.
+    variables: arrays in the host's memory.
+  """
+  replicas, mapped = jax.device_put(variables, local_replicated()), over_devices(outputs)
+
+  def forward(pictures: np.ndarray) -> Outputs:
+    return map_rows(mapped, replicas, _with_channels(pictures, 3), _BATCH)
+
+  return forward
 
 
 _READERS: dict[str, Callable[[str, pathlib.Path, dict[str, Any]], Extractor]] = {

@@ -16,7 +16,6 @@ from imagenet_synth.core.config import Count, Execution, Invalid, Reference, bui
 from imagenet_synth.core.devices import local_replicated
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.processes import on_every_host
 from imagenet_synth.inputs.known_jobs import KnownJobs, MakesWeights
 from imagenet_synth.inputs.text import Text
 
@@ -245,14 +244,6 @@ def load_cascade(
   """Returns the stages in order, base first, and the origin of each: see `load_stage`."""
   loaded = [load_stage(use, folder, on_devices) for use in uses]
   return [trained for trained, _ in loaded], [origin for _, origin in loaded]
-
-
-def local_replicas(variables: Any) -> Any:
-  """Returns the variables whole on every device of this host, as the pmapped networks take them.
-
-  With several processes, all of them must call it.
-  """
-  return jax.device_put(on_every_host(variables), local_replicated())
 
 
 def sampling_replicas(variables: Any, stage: Stage, text_size: int) -> Any:

@@ -27,7 +27,6 @@ from imagenet_synth.inputs.stages import (
   load_cascade,
   load_stage,
   load_variables,
-  local_replicas,
   sampling_replicas,
 )
 from imagenet_synth.inputs.text import Text
@@ -302,11 +301,11 @@ def test_what_a_sweep_has_found_overrides_the_settings(workdir):
 
 
 def test_weights_that_are_cut_over_devices_are_put_together():
-  expected = _variables(0)['params']
+  expected = _variables(0)
   shardings = param_shardings(make_mesh(fsdp=2, tensor=2), _boxed()['params'])
-  cut = jax.device_put(expected, shardings)
+  cut = jax.device_put(expected, {'params': shardings})
   assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(cut))
-  whole = local_replicas(cut)
+  whole = sampling_replicas(cut, _BASE, _TEXT_SIZE)
   _assert_equal(whole, expected)
   assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(whole))
 
