@@ -29,11 +29,7 @@ def load(path: str | Path) -> dict[str, Any]:
       or of a wrong shape; the message names it.
   """
   path = Path(path)
-  tensors = {
-    name: tensor
-    for name, tensor in open_tensors(path, _KIND).items()
-    if not name.endswith('num_batches_tracked')
-  }
+  tensors = open_tensors(path, _KIND)
   abstract = jax.eval_shape(InceptionV3().init, jax.random.key(0), jnp.zeros((1, 299, 299, 3)))
   wanted: dict[ParamPath, Param] = {}
   for p, leaf in traverse_util.flatten_dict(abstract['params']).items():

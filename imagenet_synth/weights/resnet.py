@@ -48,11 +48,7 @@ def load(path: str | Path, model: ResNet) -> dict[str, Any]:
       or of a wrong shape; the message names it.
   """
   path = Path(path)
-  tensors = {
-    name: tensor
-    for name, tensor in open_tensors(path, _KIND).items()
-    if not name.endswith('num_batches_tracked')
-  }
+  tensors = open_tensors(path, _KIND)
   x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   abstract = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), x)
   leaves = traverse_util.flatten_dict(nn.unbox(abstract))

@@ -62,14 +62,18 @@ class Kind(NamedTuple):
 def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
   """Returns the tensors of a file (.safetensors, .npz) or of a folder of safetensors, by name, unread.
 
+  Without PyTorch's counters of the batches that a batch norm has seen, which no network computes with.
+
   Raises:
     InputError: nothing that can be read is there, a shard is missing or cut off, or it is a pickle.
   """
   if not path.exists():
     raise InputError(f'{path}: weights of {kind.name} do not exist')
   if path.suffix == '.npz':
-    return _npz_tensors(path)
-  return {name: _safetensors_tensor(file, name) for name, file in _files(path, kind).items()}
+    tensors = _npz_tensors(path)
+  else:
+    tensors = {name: _safetensors_tensor(file, name) for name, file in _files(path, kind).items()}
+  return {name: tensor for name, tensor in tensors.items() if not name.endswith('.num_batches_tracked')}
 
 
 def load_tree(
