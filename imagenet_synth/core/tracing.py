@@ -1,12 +1,11 @@
 """What a function does with its arguments: read off the program that JAX traces, without computing it."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
 
 def casts(program: ClosedJaxpr) -> list[np.dtype | None]:
@@ -29,30 +28,9 @@ def peak_bytes(program: ClosedJaxpr) -> int:
   return _peak_bytes(program.jaxpr)
 
 
-def _uses(program: Jaxpr) -> list[set[np.dtype | None]]:
-  """Returns the dtypes that each argument is cast to; None among them for uses that are no casts."""
-  uses: dict[Var, set[np.dtype | None]] = {var: set() for var in program.invars}
-  for eqn in program.eqns:
-    called = _called(eqn)
-    of_called = _uses(called) if called is not None else None
-    for place, var in enumerate(eqn.invars):
-      if isinstance(var, Literal) or var not in uses:
-        continue
-      if of_called is not None:
-        uses[var] |= of_called[place]
-      elif eqn.primitive.name == 'convert_element_type':
-        uses[var].add(np.dtype(eqn.params['new_dtype']))
-      else:
-        uses[var].add(None)
-  for var in program.outvars:
-    if not isinstance(var, Literal) and var in uses:
-      uses[var].add(None)
-  return [uses[var] for var in program.invars]
-
-
-def _called(eqn: JaxprEqn) -> Jaxpr | None:
+def called(eqn: JaxprEqn) -> Jaxpr | None:
   """Returns the program that an equation calls once with its own arguments, as jit and remat do, or None."""
-  inner = list(_inner(eqn))
+  inner = list(jaxprs_in_params(eqn.params))
   is_call = (
     len(inner) == 1
     and eqn.primitive.name not in ('scan', 'while')
@@ -61,14 +39,25 @@ def _called(eqn: JaxprEqn) -> Jaxpr | None:
   return inner[0] if is_call else None
 
 
-def _inner(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-  """Yields the programs that an equation is made of."""
-  for value in eqn.params.values():
-    for part in value if isinstance(value, (tuple, list)) else (value,):
-      if isinstance(part, ClosedJaxpr):
-        yield part.jaxpr
-      elif isinstance(part, Jaxpr):
-        yield part
+def _uses(program: Jaxpr) -> list[set[np.dtype | None]]:
+  """Returns the dtypes that each argument is cast to; None among them for uses that are no casts."""
+  uses: dict[Var, set[np.dtype | None]] = {var: set() for var in program.invars}
+  for eqn in program.eqns:
+    inner = called(eqn)
+    of_inner = None if inner is None else _uses(inner)
+    for place, var in enumerate(eqn.invars):
+      if isinstance(var, Literal) or var not in uses:
+        continue
+      if of_inner is not None:
+        uses[var] |= of_inner[place]
+      elif eqn.primitive.name == 'convert_element_type':
+        uses[var].add(np.dtype(eqn.params['new_dtype']))
+      else:
+        uses[var].add(None)
+  for var in program.outvars:
+    if not isinstance(var, Literal) and var in uses:
+      uses[var].add(None)
+  return [uses[var] for var in program.invars]
 
 
 def _is_narrower(dtype: np.dtype | None, var: Var) -> bool:
@@ -90,7 +79,7 @@ def _peak_bytes(program: Jaxpr) -> int:
   peak = 0
   for number, eqn in enumerate(program.eqns):
     made = {var: _bytes(var) for var in eqn.outvars}
-    inside = max((_peak_bytes(inner) for inner in _inner(eqn)), default=0)
+    inside = max((_peak_bytes(inner) for inner in jaxprs_in_params(eqn.params)), default=0)
     peak = max(peak, sum(alive.values()) + max(inside, sum(made.values())))
     alive |= {var: size for var, size in made.items() if var in last_use}
     for var in [var for var in alive if last_use[var] <= number]:

@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from imagenet_synth.core.tracing import called
+
 # read what they are given from memory, and write to it
 _HEAVY = (
   'conv_general_dilated',
@@ -152,9 +154,9 @@ class _Program:
 
     for eqn in jaxpr.eqns:
       given = [value(var) for var in eqn.invars]
-      called = _called(eqn)
-      if called is not None:
-        made = self._inline(called, given)
+      inner = None if eqn.primitive.name in _HEAVY else called(eqn)
+      if inner is not None:
+        made = self._inline(inner, given)
       else:
         of_params = all(self._of_params[of] for of in given)
         made = [self._value(var, of_params) for var in eqn.outvars]
@@ -242,17 +244,6 @@ def _writes(name: str) -> bool:
   """Returns whether an operation's result is in memory, whoever reads it."""
   is_reduction = name.startswith('reduce_') and name != 'reduce_precision'
   return name in _HEAVY or name == 'concatenate' or is_reduction
-
-
-def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
-  """Returns the jaxpr that an equation calls once, such as a function that was jitted or checkpointed."""
-  if eqn.primitive.name in _HEAVY:
-    return None
-  inner = list(core.jaxprs_in_params(eqn.params))
-  for jaxpr in inner[:1]:
-    if len(jaxpr.invars) == len(eqn.invars) and len(jaxpr.outvars) == len(eqn.outvars):
-      return jaxpr
-  return None
 
 
 def _own_cost(eqn: core.JaxprEqn) -> tuple[float, int]:
