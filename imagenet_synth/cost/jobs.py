@@ -9,26 +9,21 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import flax.linen as nn
 
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage
-from imagenet_synth.cost import networks
+from imagenet_synth.cost import counts, networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes
 from imagenet_synth.cost.memory import Division, EvaluationMemory, TrainingMemory, itemsize
 from imagenet_synth.cost.networks import Network
-from imagenet_synth.data.source import parse_split
 from imagenet_synth.evaluation.cas import CasConfig
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.evaluation.reference_statistics import main_reference
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.mixture import Mixture
-from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.inputs.stages import StageUse
-from imagenet_synth.inputs.text import Text
 from imagenet_synth.jobs import (
   classify,
   embed,
@@ -47,9 +42,7 @@ from imagenet_synth.models.t5 import PUBLIC_CONFIGS
 from imagenet_synth.train.classifier import ClassifierObjective
 from imagenet_synth.train.recipe import Recipe
 from imagenet_synth.train.stage import Training
-
-_PUBLIC_SIZES = {('imagenet2012', 'train'): 1_281_167, ('imagenet2012', 'validation'): 50_000}
-"""Images of splits that are known before they are prepared."""
+from imagenet_synth.weights.public import PUBLIC_NETWORKS
 
 # memory of a process before it has any data: Python, JAX and TensorFlow, measured
 _PROCESS = 700_000_000
@@ -63,10 +56,6 @@ _DEVICES_PER_HOST = 8
 _SHOWN = 200
 # of which so many decoded ones are in memory
 _OBSERVED = 2000
-
-
-class Unknown(Exception):
-  """A number cannot be known before something else is there; the message says what."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +93,7 @@ def cost_of(config: Any, jobs: KnownJobs, num_devices: int) -> Cost:
   """Returns what a job costs, given its configuration and those of all jobs, on so many devices."""
   try:
     return _cost(config, jobs, num_devices)
-  except Unknown as unknown:
+  except counts.Unknown as unknown:
     return Cost(flops=None, disk=None, host=None, unknown=str(unknown))
 
 
@@ -117,7 +106,7 @@ def _cost(config: Any, jobs: KnownJobs, num_devices: int) -> Cost:
 
 @_cost.register
 def _(config: Training, jobs: KnownJobs, num_devices: int) -> Cost:
-  shape, stage = _text_shape(config.text, jobs), config.trained_stage(jobs)
+  shape, stage = counts.text_shape(config.text, jobs), config.trained_stage(jobs)
   objective = DiffusionObjective(stage, shape[1], config.text_dropout, config.crop)
   network = networks.stage_training(objective, shape[0])
   size = config.crop or stage.size
@@ -131,7 +120,7 @@ def _(config: Training, jobs: KnownJobs, num_devices: int) -> Cost:
   disk = training_bytes(
     network, config.optimizer, config.num_steps, config.checkpoint_every, config.snapshot_dtype
   )
-  num_cached = _num_examples_or_none(config.dataset, jobs) if config.cache else 0
+  num_cached = counts.num_examples_or_none(config.dataset, jobs) if config.cache else 0
   decoded = 3 * stage.size**2 * (num_cached or 0)
   num_hosts = max(num_devices / _DEVICES_PER_HOST, 1)
   in_batches = _BATCHES_AHEAD * config.batch_size * input_bytes
@@ -155,7 +144,7 @@ def _(config: embed.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   section = config.encoder
   sizes = section.random or (None if section.size is None else PUBLIC_CONFIGS[section.size])
   if sizes is None:
-    raise Unknown('encoder.size of an embed job')
+    raise counts.Unknown('encoder.size of an embed job')
   network = networks.encoder_evaluation(sizes, config.max_length, section.dtype)
   width = 2 if section.dtype == 'bfloat16' else 4
   memory = EvaluationMemory([(network, width, config.batch_size)], [0])
@@ -177,13 +166,13 @@ def _(config: embed.Config, jobs: KnownJobs, num_devices: int) -> Cost:
 
 @_cost.register
 def _(config: import_weights.Config, jobs: KnownJobs, num_devices: int) -> Cost:
-  network = networks.stage_evaluation(config.stage, _text_shape(config.text, jobs))
+  network = networks.stage_evaluation(config.stage, counts.text_shape(config.text, jobs))
   return _imported(network)
 
 
 @_cost.register
 def _(config: import_extractor.Config, jobs: KnownJobs, num_devices: int) -> Cost:
-  return _imported(networks.inception_evaluation())
+  return _imported(_imported_extractor(config))
 
 
 def _imported(network: Network) -> Cost:
@@ -193,8 +182,8 @@ def _imported(network: Network) -> Cost:
 
 @_cost.register
 def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
-  num = _num_generated(config, jobs)
-  shape = _text_shape(config.text, jobs)
+  num = counts.num_generated(config, jobs)
+  shape = counts.text_shape(config.text, jobs)
   stages = [use.weights.stage(jobs) for use in config.stages]
   flops = num * sum(_drawing(of, _settings(use, jobs), shape) for of, use in zip(stages, config.stages))
   channels = stages[0].channels
@@ -217,7 +206,7 @@ def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
 @_cost.register
 def _(config: reduce.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   of_image = sum(image_bytes(size, config.image_channels(jobs), config.image_format) for size in config.to)
-  return Cost(disk=_num_generated(config, jobs) * of_image)
+  return Cost(disk=counts.num_generated(config, jobs) * of_image)
 
 
 @_cost.register
@@ -225,7 +214,7 @@ def _(config: select.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   trained = jobs.of(config.weights)
   num_snapshots = len(trained.snapshots) if isinstance(trained, Training) else 1
   num_trials = num_snapshots + len(config.others)
-  num = config.per_class * _num_classes(config.text, jobs)
+  num = config.per_class * counts.num_classes(config.text, jobs)
   uses = [*config.below, StageUse(config.weights, config.sampler)]
   rounds = [(num_trials, num, num)]
   settings = [config.sampler] * num_trials
@@ -234,7 +223,7 @@ def _(config: select.Config, jobs: KnownJobs, num_devices: int) -> Cost:
 
 @_cost.register
 def _(config: sweep.Config, jobs: KnownJobs, num_devices: int) -> Cost:
-  num_classes = _num_classes(config.text, jobs)
+  num_classes = counts.num_classes(config.text, jobs)
   ends = [0, *(per_class * num_classes for per_class in config.rounds)]
   swept = _settings(config.stages[-1], jobs)
   settings = [dataclasses.replace(swept, **trial) for trial in config.trials]
@@ -249,7 +238,7 @@ def _(config: sweep.Config, jobs: KnownJobs, num_devices: int) -> Cost:
     return cost
   real = config.references[main_reference(config.references)]
   stage = config.stages[-1].weights.stage(jobs)
-  more = _cas(config.cas, _num_examples(real, jobs), stage, num_classes, jobs)
+  more = _cas(config.cas, counts.num_examples(real, jobs), stage, num_classes, jobs)
   return dataclasses.replace(cost, flops=None if cost.flops is None else cost.flops + more)
 
 
@@ -273,7 +262,7 @@ def _trials(
     jobs: all jobs.
     num_devices: that share the work.
   """
-  shape = _text_shape(config.text, jobs)
+  shape = counts.text_shape(config.text, jobs)
   stages = [use.weights.stage(jobs) for use in uses]
   costs = sorted((_drawing(stages[-1], of, shape) for of in settings), reverse=True)
   num_images = rounds[-1][2]
@@ -283,9 +272,9 @@ def _trials(
   for num_trials, num_drawn, num_measured in rounds:
     flops += num_drawn * sum(costs[:num_trials]) + num_trials * num_measured * extractor
     if config.cas is not None:
-      num_classes = _num_classes(config.text, jobs)
+      num_classes = counts.num_classes(config.text, jobs)
       flops += num_trials * _cas(config.cas, num_measured, stages[-1], num_classes, jobs)
-  num_real = [_num_examples_or_none(of, jobs) for of in references]
+  num_real = [counts.num_examples_or_none(of, jobs) for of in references]
   flops += sum(filter(None, num_real)) * extractor
   num_params, memory, batch_size = _sampling(uses, shape, config.batch_size, jobs, num_devices)
   # of a trial until it is measured; and what the stages below have drawn
@@ -299,21 +288,21 @@ def _trials(
 def _(config: classify.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   contents = config.real.contents(jobs.workdir, 'real')
   if contents.class_names is None or contents.channels is None:
-    raise Unknown(f'{config.real}')
-  num_real = _num_real(config, len(contents.class_names), jobs)
+    raise counts.Unknown(f'{config.real}')
+  num_real = counts.num_real(config, len(contents.class_names), jobs)
   model = for_classes(config.model, len(contents.class_names), 'model')
   training, evaluation, memory = _classifier(model, config.recipe, config.size, contents.channels)
   trained = 0
   for mixture in config.mixtures.values():
-    num, of_real = _num_in_mixture(mixture, num_real, jobs)
+    num, of_real = counts.num_in_mixture(mixture, num_real, jobs)
     num_steps = config.recipe.steps(num, of_real)
     trained += len(config.seeds) * num_steps * config.recipe.batch_size
   num_runs = len(config.mixtures) * len(config.seeds)
   flops = trained * training.profile.flops
-  flops += num_runs * _num_examples(config.test, jobs) * evaluation.profile.flops
+  flops += num_runs * counts.num_examples(config.test, jobs) * evaluation.profile.flops
   decoded = contents.channels * config.images_size**2
   cached = decoded * sum(
-    num for num in [num_real, *(_num_added(of, num_real, jobs) for of in config.mixtures.values())]
+    num for num in [num_real, *(counts.num_added(of, num_real, jobs) for of in config.mixtures.values())]
   )
   return Cost(
     training.num_params,
@@ -329,7 +318,7 @@ def _(config: classify.Config, jobs: KnownJobs, num_devices: int) -> Cost:
 
 @_cost.register
 def _(config: score.Config, jobs: KnownJobs, num_devices: int) -> Cost:
-  num = _num_generated(jobs.of(config.samples), jobs) + _num_examples(config.real, jobs)
+  num = counts.num_generated(jobs.of(config.samples), jobs) + counts.num_examples(config.real, jobs)
   channels = config.samples.channels(jobs)
   network = _extractor(config.extractor, channels, jobs)
   decoded = channels * config.read_size(config.samples.sizes(jobs), config.extractor.image_size(jobs)) ** 2
@@ -339,9 +328,9 @@ def _(config: score.Config, jobs: KnownJobs, num_devices: int) -> Cost:
 @_cost.register
 def _(config: evaluate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   if config.samples is None:
-    raise Unknown(f'the images at {config.path}')
-  num = _num_generated(jobs.of(config.samples), jobs)
-  num += sum(_num_examples(of, jobs) for of in config.references.values())
+    raise counts.Unknown(f'the images at {config.path}')
+  num = counts.num_generated(jobs.of(config.samples), jobs)
+  num += sum(counts.num_examples(of, jobs) for of in config.references.values())
   network = _extractor(config.extractor, config.samples.channels(jobs), jobs)
   host = _PROCESS + 4 * _OBSERVED * 3 * max(config.sizes) ** 2
   return _observed(network, len(config.sizes) * num, num_devices, 1e7 * len(config.sizes), host)
@@ -353,7 +342,7 @@ def _(config: publish.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   size = image_bytes(config.size, config.samples.channels(jobs), _format_of(made, config.size))
   if config.form == 'adm':
     size = 3.0 * config.size**2
-  return Cost(disk=_num_generated(made, jobs) * size)
+  return Cost(disk=counts.num_generated(made, jobs) * size)
 
 
 def _format_of(made: generate.Config | reduce.Config, size: int) -> str:
@@ -365,73 +354,6 @@ def _observed(network: Network, num_images: int, num_devices: int, disk: float, 
   memory = EvaluationMemory([(network, 4, _SHOWN)], [0])
   flops = num_images * network.profile.flops
   return Cost(network.num_params, flops, memory.peak, Division(num_devices), _SHOWN, disk=disk, host=host)
-
-
-def _text_shape(text: Text, jobs: KnownJobs) -> tuple[int, int]:
-  shape = text.shape(jobs)
-  if shape is None:
-    raise Unknown(f'jobs.{text}.encoder.size')
-  return shape
-
-
-def _num_classes(text: Text, jobs: KnownJobs) -> int:
-  num = text.num_prompts(jobs)
-  if num is None:
-    raise Unknown(f'the classes of {jobs.of(text).dataset}')
-  return num
-
-
-def _num_examples_or_none(dataset: DatasetConfig, jobs: KnownJobs) -> int | None:
-  known = dataset.contents(jobs.workdir, 'dataset')
-  if dataset.per_class is not None and known.class_names:
-    return dataset.per_class * len(known.class_names)
-  if known.num_examples is not None or '+' in dataset.split:
-    return known.num_examples
-  part = parse_split(dataset.split)
-  public = _PUBLIC_SIZES.get((dataset.name, part.name))
-  return None if public is None else len(part.rows(public))
-
-
-def _num_examples(dataset: DatasetConfig, jobs: KnownJobs) -> int:
-  num = _num_examples_or_none(dataset, jobs)
-  if num is None:
-    raise Unknown(f'how many images {dataset} has')
-  return num
-
-
-def _num_generated(config: generate.Config | reduce.Config, jobs: KnownJobs) -> int:
-  if isinstance(config, reduce.Config):
-    return _num_generated(jobs.of(config.samples), jobs)
-  if config.times_real is not None:
-    return config.times_real * _num_examples(config.dataset, jobs)
-  num = config.num_images(jobs)
-  if num is None:
-    raise Unknown(f'the classes of {config.dataset}')
-  return num
-
-
-def _num_real(config: classify.Config, num_classes: int, jobs: KnownJobs) -> int:
-  if config.real_per_class is not None:
-    return config.real_per_class * num_classes
-  return _num_examples(config.real, jobs)
-
-
-def _num_added(mixture: Mixture, num_real: int, jobs: KnownJobs) -> int:
-  """Returns how many images a mixture has beside real ones; with `keep`, at most."""
-  wanted = mixture.num_wanted(num_real)
-  if wanted is not None or mixture.added is None:
-    return wanted or 0
-  if isinstance(mixture.added, Samples):
-    return _num_generated(jobs.of(mixture.added), jobs)
-  return _num_examples(mixture.added, jobs)
-
-
-def _num_in_mixture(mixture: Mixture, num_real: int, jobs: KnownJobs) -> tuple[int, Fraction | None]:
-  """Returns the images of a mixture, and how many are drawn until each real one has been."""
-  num = (num_real if mixture.real else 0) + _num_added(mixture, num_real, jobs)
-  if not mixture.real or mixture.counts is None:
-    return num, None
-  return num, Fraction(num_real * sum(mixture.counts), mixture.counts[0])
 
 
 def _settings(use: StageUse, jobs: KnownJobs) -> SamplerSettings:
@@ -480,12 +402,18 @@ def _extractor(reference: ExtractorReference | Any, channels: int, jobs: KnownJo
   """Returns the network that features are of."""
   config = jobs.of(reference)
   if isinstance(config, import_extractor.Config):
-    return networks.inception_evaluation()
+    return _imported_extractor(config)
   names = config.real.contents(jobs.workdir, 'real').class_names
   if names is None:
-    raise Unknown(f'the classes of {config.real}')
+    raise counts.Unknown(f'the classes of {config.real}')
   model = for_classes(config.model, len(names), 'model')
   return networks.classifier_evaluation(model, config.size, channels)
+
+
+def _imported_extractor(config: import_extractor.Config) -> Network:
+  if config.network == 'inception':
+    return networks.inception_evaluation()
+  return networks.public_evaluation(PUBLIC_NETWORKS[config.network])
 
 
 def _classifier(
@@ -512,5 +440,5 @@ def _cas(config: CasConfig, num_images: int, stage: Stage, num_classes: int, job
   model = for_classes(config.model, num_classes, 'cas.model')
   training, evaluation, _ = _classifier(model, config.recipe, stage.size, stage.channels)
   trained = config.recipe.steps(num_images) * config.recipe.batch_size
-  tested = _num_examples_or_none(config.test, jobs) or 0
+  tested = counts.num_examples_or_none(config.test, jobs) or 0
   return len(config.seeds) * (trained * training.profile.flops + tested * evaluation.profile.flops)

@@ -17,6 +17,7 @@ from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.models.t5 import T5Config, T5Encoder
 from imagenet_synth.train.classifier import ClassifierObjective
 from imagenet_synth.train.state import Objective
+from imagenet_synth.weights.public import PublicNetwork
 
 # height and width that Inception-v3 sees
 _INCEPTION_SIZE = 299
@@ -80,6 +81,13 @@ def inception_evaluation() -> Network:
   model, image = InceptionV3(), _shape(1, _INCEPTION_SIZE, _INCEPTION_SIZE, 3)
   boxed = jax.eval_shape(model.init, jax.random.key(0), image)
   return _evaluation(model.apply, boxed, (image,))
+
+
+@functools.cache
+def public_evaluation(network: PublicNetwork) -> Network:
+  """Returns another public network, and one evaluation of it."""
+  variables, image = network.like, _shape(1, network.size, network.size, 3, dtype=jnp.uint8)
+  return _evaluation(network.outputs, variables, (image,))
 
 
 @functools.cache
