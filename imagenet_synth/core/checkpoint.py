@@ -23,7 +23,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import is_first
 
 NUM_STATES = 2
-"""States to resume from that are kept: if the latest should be damaged, there is one before it."""
+"""States to resume from that are kept: should the disk damage the latest, a user can delete it."""
 
 
 class Checkpoints:

@@ -120,16 +120,17 @@ def fit(
         snapshot = step % checkpoint_every == 0 or is_last
         stopped = stop.at(step) and not is_last
         saves = (clock.due(step, metrics) or stopped) and not is_last
-        if step % log_every == 0 or snapshot or saves:
+        writes = step % log_every == 0 or snapshot
+        if writes or saves:
           values = _finite(metrics, step, what)
-          # saves by the clock are checked, but not written: metrics are the same in each run
-          if step % log_every == 0 or snapshot:
-            writer.write_scalars(step, values)
-            writer.flush()
           bar.set_postfix(
             {'loss': f'{values["loss"]:.4f}', 'input': f'{ahead.per_second * batch_size:.0f}img/s'},
             refresh=False,
           )
+        # what is saved by the clock is checked, but not written: metrics are the same in each run
+        if writes:
+          writer.write_scalars(step, values)
+          writer.flush()
         bar.update(batch_size)
         if snapshot:
           checkpoints.save_snapshot(step, state.sampling_variables, {**origin, 'step': step})
