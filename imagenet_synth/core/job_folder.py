@@ -3,7 +3,7 @@
     WORKDIR/NAME/config.json   what the job was asked to do, written before it starts
     WORKDIR/NAME/inputs.json   which versions of data and of other jobs it has read
     WORKDIR/NAME/...           its work, from which it can go on
-    WORKDIR/NAME/job.json      its result, origin and seconds; written last, when the job is finished
+    WORKDIR/NAME/job.json      its result, origin, seconds, and what ran it; written last, when it is finished
 
 A job reads the folders of others by name, through `JobFolder.input`, which refuses unfinished ones and
 records which version was read. So every result can be traced, and one that was made from something
@@ -13,11 +13,15 @@ that has changed since is noticed.
 import functools
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import jax
 
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
@@ -212,7 +216,7 @@ class JobFolder:
 
   @property
   def record(self) -> dict[str, Any]:
-    """Returns what job.json holds: the kind of `job`, its `result`, its `origin`, and the `seconds` it took.
+    """Returns what job.json holds: the kind of `job`, its `result`, its `origin`, the `seconds`, the `run`.
 
     Raises:
       InputError: the job is not finished.
@@ -229,6 +233,7 @@ class JobFolder:
         'result': result,
         'origin': self.origin,
         'seconds': round(time.time() - self._start, 1),
+        'run': how_run(),
       },
     )
 
@@ -236,7 +241,7 @@ class JobFolder:
 def fingerprint(path: pathlib.Path) -> str | None:
   """Returns a hash of a finished job's result and origin; None if the job in the folder is not finished.
 
-  The time that it took and the revision of the code don't count.
+  The time that it took, what ran it, and the revision of the code don't count.
   """
   if not (path / 'job.json').exists():
     return None
@@ -265,6 +270,24 @@ def revision() -> str:
   except (OSError, subprocess.CalledProcessError):
     return 'unknown'
   return run.stdout.strip()
+
+
+def how_run() -> dict[str, Any]:
+  """Returns what runs this process: its command, the devices of it and those it has joined, JAX's version.
+
+  The command is None where the program is used as a library.
+  """
+  program, *arguments = sys.argv
+  is_program = pathlib.Path(program).name in ('main.py', 'imagenet_synth')
+  device = jax.devices()[0]
+  return {
+    'command': shlex.join(['python', '-m', 'imagenet_synth.main', *arguments]) if is_program else None,
+    'device': device.device_kind,
+    'num_devices': jax.device_count(),
+    'num_processes': jax.process_count(),
+    'num_cores': os.cpu_count(),
+    'jax': jax.__version__,
+  }
 
 
 def _without(value: Any, keys: Collection[str], where: str = '') -> Any:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from imagenet_synth.core.errors import InputError
@@ -226,3 +228,17 @@ def test_an_image_without_git_says_what_it_was_built_from(monkeypatch):
     revision.cache_clear()
     assert revision() == expected
   revision.cache_clear()
+
+
+def test_what_has_run_a_job_is_written_down_and_is_no_part_of_what_it_has_made(tmp_path, monkeypatch):
+  flags = ['--config', 'configs/quickstart.py', '--workdir', 'my runs/mine']
+  monkeypatch.setattr(sys, 'argv', ['/somewhere/imagenet_synth/main.py', *flags])
+  run = _finished(tmp_path).record['run']
+  assert run['command'] == (
+    "python -m imagenet_synth.main --config configs/quickstart.py --workdir 'my runs/mine'"
+  )
+  assert (run['num_devices'], run['device'], run['num_processes']) == (8, 'cpu', 1)
+  before = fingerprint(tmp_path / 'base')
+  monkeypatch.setattr(sys, 'argv', ['a_notebook.py'])
+  assert _finished(tmp_path).record['run']['command'] is None
+  assert fingerprint(tmp_path / 'base') == before
