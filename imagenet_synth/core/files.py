@@ -52,10 +52,10 @@ def delete_unfinished(folder: pathlib.Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def write_arrays(path: pathlib.Path, **arrays: Any) -> None:
+def write_arrays(path: pathlib.Path, /, compressed: bool = False, **arrays: Any) -> None:
   """Writes an npz whole, in a folder that is made if it isn't there; `read_arrays` reads it."""
   file = io.BytesIO()
-  np.savez(file, **arrays)
+  (np.savez_compressed if compressed else np.savez)(file, **arrays)
   path.parent.mkdir(parents=True, exist_ok=True)
   write_atomic(path, file.getvalue())
 

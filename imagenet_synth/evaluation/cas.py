@@ -21,7 +21,7 @@ from imagenet_synth.data.source import Examples
 from imagenet_synth.evaluation.further_tests import OpenTest
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.predictions import save_predictions
+from imagenet_synth.inputs.predictions import predictions_path, save_predictions
 from imagenet_synth.metrics import logits as metrics
 from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.registry import Classifier, for_classes
@@ -107,7 +107,7 @@ class Experiment:
 
     Returns:
       seed; top_1, top_5 and calibration_error in [0, 1]; per_class, the accuracy of each class; confusion,
-      the counts [true class][predicted class]; with `tests`, what `OpenTest.measure` returns of each.
+      the counts [true class][predicted class]; with `tests`, what `Answered.measure` returns of each.
     """
     if (path / 'metrics.json').exists():
       return read_json(path / 'metrics.json')
@@ -136,10 +136,11 @@ class Experiment:
       'per_class': metrics.per_class_accuracy(logits, labels).tolist(),
       'confusion': metrics.confusion_matrix(logits, labels).tolist(),
     }
-    if self.tests:
-      predict_fn = lambda images: classifier.predict_labelled(self.model, variables, images, self.size)
-      result['tests'] = {name: test.measure(predict_fn) for name, test in self.tests.items()}
-    save_predictions(path, logits, labels)
+    save_predictions(predictions_path(path), logits, labels)
+    for name, test in self.tests.items():
+      answered = test.answered(*classifier.predict_labelled(self.model, variables, test.images, self.size))
+      result.setdefault('tests', {})[name] = answered.measure()
+      save_predictions(predictions_path(path, name), answered.logits, answered.labels)
     # last: it says that the run is done
     write_json(path / 'metrics.json', result)
     return result

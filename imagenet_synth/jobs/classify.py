@@ -79,7 +79,7 @@ class Config:
   test: DatasetConfig
   # the seeds of the runs; figures are means over them
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
-  # further real images that runs are tested on, by any name, such as those of ImageNet-V2
+  # further real images, or labels, that runs are tested on, by any name: ImageNet-V2, ReaL
   tests: dict[str, FurtherTest] = dataclasses.field(default_factory=dict)
   # the model's name in the report; that of its class if not given
   title: str | None = None
@@ -104,9 +104,10 @@ class Config:
     """Raises `Invalid` if settings of images, of the recipe and of the mixtures contradict each other."""
     if self.loaded_size is not None and self.loaded_size < self.size:
       raise Invalid('loaded_size', f'is {self.loaded_size}, less than size {self.size}')
-    for name in self.mixtures:
-      if '/' in name or name.startswith('.'):
-        raise Invalid(f'mixtures.{name}', 'is no name of a folder')
+    for key, names in (('mixtures', self.mixtures), ('tests', self.tests)):
+      for name in names:
+        if '/' in name or name.startswith('.'):
+          raise Invalid(f'{key}.{name}', 'is no name of a folder or file')
     for name, mixture in self.mixtures.items():
       if self.recipe.real_exposures is not None and not mixture.real:
         raise Invalid('recipe.real_exposures', f'is set, but mixtures.{name} has no real images')
@@ -154,6 +155,12 @@ class Config:
       self._check_held_out(self.held_out, real, jobs)
     if self.init is not None:
       self._check_init(jobs.of(self.init))
+
+  def files(self) -> dict[str, str]:
+    """Returns the files that must be there, by their dotted key."""
+    return {
+      f'tests.{name}.{key}': path for name, of in self.tests.items() for key, path in of.files().items()
+    }
 
   def real_images(self) -> RealImages:
     """Returns the images that are trained on, if a mixture has them, looked at on the way, and tested on."""

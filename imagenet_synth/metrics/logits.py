@@ -90,6 +90,43 @@ def accuracy(logits: np.ndarray, labels: np.ndarray, top: Sequence[int] = (1, 5)
   return {k: float(np.mean(ranks < k)) for k in top}
 
 
+def accuracy_of_several(
+  logits: np.ndarray, labels: np.ndarray, top: Sequence[int] = (1, 5)
+) -> dict[int, float]:
+  """Returns `accuracy` where a row may have several right labels, of which any counts.
+
+  Labels are [N, L]; -1 stands for no label. With top of (1,) it is the ReaL accuracy of Beyer et al. ("Are
+  we done with ImageNet?", 2020, section 3), where rows without any label are left out.
+
+  Raises:
+    InputError: no row has a label.
+  """
+  rows = np.flatnonzero(labels.max(axis=1, initial=-1) >= 0)
+  if not len(rows):
+    raise InputError('no image has a right label')
+  logits, labels = logits[rows], labels[rows]
+  ranks = np.full(len(rows), logits.shape[1])
+  for column in labels.T:
+    has_label = np.flatnonzero(column >= 0)
+    pair = _checked_pair(logits[has_label], column[has_label])
+    ranks[has_label] = np.minimum(ranks[has_label], _label_ranks(*pair))
+  return {k: float(np.mean(ranks < k)) for k in top}
+
+
+def likeliest(logits: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the `num` likeliest classes of each row, int64 [N, num], and their probabilities, float32.
+
+  The likeliest is first. Equal logits rank by class index.
+  """
+  classes, probs = [], []
+  for _, log_probs in _log_prob_blocks(_checked(logits)):
+    # stable, as argmax takes the first of equals
+    order = np.argsort(-log_probs, axis=1, kind='stable')[:, :num]
+    classes.append(order)
+    probs.append(np.exp(np.take_along_axis(log_probs, order, axis=1)).astype(np.float32))
+  return np.concatenate(classes), np.concatenate(probs)
+
+
 def _label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """Returns how many classes come before the label's in each row: int64 [N]."""
   ranks = np.empty(len(labels), np.int64)
