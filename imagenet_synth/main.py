@@ -7,7 +7,6 @@
 import json
 import os
 import pathlib
-import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -24,7 +23,7 @@ from imagenet_synth import pipeline, status
 from imagenet_synth.core import processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.processes import Stopped
+from imagenet_synth.core.stopping import Stopped, stop_when_told
 from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
 from imagenet_synth.cost.table import Prices
 
@@ -56,6 +55,13 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
+_STOP_AFTER = flags.DEFINE_float(
+  'stop_after',
+  None,
+  'Minutes after which the program stops as SIGTERM lets it: it saves what it has, and ends with code 143. '
+  'For queues that end what runs for too long without a signal before.',
+  0,
+)
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the jobs: what is done, what is left, and what each costs; run none.'
 )
@@ -84,9 +90,11 @@ _CPU_DEVICES = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Does what the flags say.
 
-  Bad input ends in one line and exit code 2, faults that --verify finds in code 1, and SIGTERM in code 143.
+  Bad input ends in one line and exit code 2, faults that --verify finds in code 1, SIGTERM in code 143 and
+  Ctrl-C in 130.
   """
   del argv
+  stop_when_told(_STOP_AFTER.value)
   # Orbax logs each of its steps at INFO
   logging.set_verbosity(logging.WARNING)
   try:
@@ -104,9 +112,6 @@ def main(argv: list[str]) -> None:
         pipeline.redo(config, workdir, _REDO.value)
       prices = None if _ACCELERATOR.value is None else _prices()
       pipeline.run(config, workdir, _worker(), prices)
-  except KeyboardInterrupt:
-    print('stopped; the same command goes on from what is saved', file=sys.stderr)
-    sys.exit(128 + signal.SIGINT)
   except Unfinished as unfinished:
     print(unfinished, file=sys.stderr)
   except Stopped as stopped:

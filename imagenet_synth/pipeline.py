@@ -168,7 +168,7 @@ def run(
   Raises:
     InputError: the configuration is wrong, or something that a job reads is not there or cannot be used.
     Unfinished: the other workers have not done theirs yet.
-    Stopped: SIGTERM came while a job was training; what it had is saved.
+    Stopped: the program was told to stop; what it had is saved.
   """
   planned = plan(config, workdir, worker)
   jobs = planned.planned

@@ -1,13 +1,10 @@
-"""Several processes that train together, and the signal that tells them to stop.
+"""Several processes that work together.
 
 The processes of one run share a workdir. The first one writes what is written once.
 """
 
 import os
 import re
-import signal
-import time
-from types import FrameType, TracebackType
 from typing import Any
 
 import jax
@@ -29,6 +26,8 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
   Raises:
     InputError: the environment does not say what is None, or the others cannot be reached.
   """
+  # it would take SIGTERM for itself, and tell of it in training alone
+  jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id, _local_device_ids())
   except (ValueError, RuntimeError) as error:
@@ -82,85 +81,3 @@ def on_every_host(tree: Any) -> Any:
   if jax.process_count() == 1:
     return tree
   return jax.tree.map(lambda a: multihost_utils.process_allgather(a, tiled=True), tree)
-
-
-class SaveClock:
-  """Says after which steps a state is due to be saved: every so many minutes, and all processes say the same.
-
-  The first process's clock counts. The processes meet at few steps: the next time where half of the time that
-  is left will have passed, as fast as steps have been since the last time, and after at most twice as many
-  steps. A step is late by no more than that at which a pace that suddenly falls makes it.
-
-  Args:
-    minutes: the time between saves; 0 for each step.
-    step: the step that is reached when the clock starts.
-  """
-
-  def __init__(self, minutes: float, step: int):
-    self._seconds = 60 * minutes
-    self._saved = self._met = time.monotonic()
-    self._met_at, self._meets_at = step, step + 1
-
-  def due(self, step: int, results: Any) -> bool:
-    """Returns whether the state after `step` is to be saved; every process must ask after each step.
-
-    Args:
-      step: the step that was begun last.
-      results: arrays that it makes, which are waited for where processes meet: steps are begun before those
-        in front of them have ended.
-    """
-    if step < self._meets_at:
-      return False
-    jax.block_until_ready(results)
-    now, num_steps = time.monotonic(), step - self._met_at
-    is_due = now - self._saved >= self._seconds
-    left = self._seconds if is_due else self._saved + self._seconds - now
-    pace = max((now - self._met) / num_steps, 1e-9)
-    wait = int(min(max(left / (2 * pace), 1), 2 * num_steps))
-    if jax.process_count() > 1:
-      first = multihost_utils.broadcast_one_to_all(np.array([is_due, wait]))
-      is_due, wait = bool(first[0]), int(first[1])
-    if is_due:
-      self._saved = now
-    self._met, self._met_at, self._meets_at = now, step, step + wait
-    return is_due
-
-
-class Stopped(Exception):
-  """Raised when a run was told to stop and has saved what it had; the message says where."""
-
-  def __init__(self, message: str, number: int = signal.SIGTERM):
-    super().__init__(message)
-    self.signal = number
-
-
-class StopSignal:
-  """A context that hears SIGTERM, which schedulers send before they take a machine, and Ctrl-C.
-
-  It is used as `with StopSignal() as stop`; afterwards the signals do what they did before.
-  """
-
-  # the signal that came; SIGTERM until one has
-  number: int = signal.SIGTERM
-
-  def __enter__(self) -> 'StopSignal':
-    self._came = False
-    # with several processes, JAX's runtime hears SIGTERM and brings them to a common step
-    self._alone = jax.process_count() == 1
-    if self._alone:
-      self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
-    return self
-
-  def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-    if self._alone:
-      for number, handler in self._before.items():
-        signal.signal(number, handler)
-
-  def _hear(self, number: int, frame: FrameType | None) -> None:
-    self._came, self.number = True, number
-
-  def at(self, step: int) -> bool:
-    """Returns whether the run has been told to stop; every process must ask once a step."""
-    if self._alone:
-      return self._came
-    return multihost_utils.reached_preemption_sync_point(step)

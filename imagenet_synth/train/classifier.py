@@ -171,7 +171,7 @@ def train(
 
   Raises:
     InputError: the loss is not finite, or the checkpoint does not fit the network.
-    Stopped: SIGTERM came; the step that was reached is saved.
+    Stopped: a process was told to stop; the step that was reached is saved.
   """
   sample, _ = data.take(np.arange(1))
   objective = ClassifierObjective(

@@ -13,8 +13,9 @@ import numpy as np
 from imagenet_synth.core.checkpoint import NUM_STATES, Checkpoints
 from imagenet_synth.core.devices import batch_sharding, replicated
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.processes import SaveClock, Stopped, StopSignal, own_rows, put_rows
+from imagenet_synth.core.processes import own_rows, put_rows
 from imagenet_synth.core.progress import progress
+from imagenet_synth.core.stopping import SAVE_MINUTES, SaveClock, Stopped, StopSignal
 from imagenet_synth.data.batches import Ahead
 from imagenet_synth.train.state import Trainer, TrainState
 
@@ -22,9 +23,6 @@ from imagenet_synth.train.state import Trainer, TrainState
 # hundreds, XLA's all-reduce among virtual devices of a CPU can wait so long for a thread that it ends the
 # process
 _STEPS_IN_FLIGHT = 8
-
-SAVE_MINUTES = 10.0
-"""Minutes between saves of the state that training goes on from after a kill."""
 
 
 class Writer(Protocol):
@@ -90,7 +88,7 @@ def fit(
 
   Raises:
     InputError: the loss is not finite; what was saved before stays.
-    Stopped: SIGTERM came; the step that was reached is saved.
+    Stopped: a process was told to stop; the step that was reached is saved.
   """
   if num_steps not in checkpoints.snapshots:
     restored = checkpoints.restore(trainer.like())
@@ -100,7 +98,7 @@ def fit(
     sharding = batch_sharding(trainer.mesh)
     rows = own_rows(sharding, batch_size)
     context = jax.device_put(context, replicated(trainer.mesh))
-    writer, clock = make_writer(start), SaveClock(save_minutes, start)
+    writer = make_writer(start)
     with (
       progress(num_steps * batch_size, what, start=start * batch_size) as bar,
       StopSignal() as stop,
@@ -108,6 +106,7 @@ def fit(
     ):
       # however this ends, what is being saved is saved
       at_end.callback(checkpoints.wait)
+      clock = SaveClock(save_minutes, start, stop)
       ahead = Ahead(batches(start, num_steps, rows))
       in_flight: collections.deque[dict[str, jax.Array]] = collections.deque()
       for step, batch in enumerate(ahead, start + 1):
@@ -118,8 +117,8 @@ def fit(
         after_step(step, state, writer)
         is_last = step == num_steps
         snapshot = step % checkpoint_every == 0 or is_last
-        stopped = stop.at(step) and not is_last
-        saves = (clock.due(step, metrics) or stopped) and not is_last
+        due = clock.due(step, metrics)
+        saves = due.save and not is_last
         writes = step % log_every == 0 or snapshot
         if writes or saves:
           values = _finite(metrics, step, what)
@@ -136,7 +135,7 @@ def fit(
           checkpoints.save_snapshot(step, state.sampling_variables, {**origin, 'step': step})
         if saves:
           checkpoints.save_state(step, state)
-        if stopped:
+        if saves and due.stop:
           raise Stopped(
             f'{what}: told to stop; step {step} of {num_steps} is saved, the same command goes on from there',
             stop.number,

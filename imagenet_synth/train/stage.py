@@ -38,6 +38,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
+from imagenet_synth.core.stopping import SAVE_MINUTES
 from imagenet_synth.data.augment import Draws, random_flip, random_part
 from imagenet_synth.data.batches import (
   SHORTEST_SHARE,
@@ -57,7 +58,7 @@ from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageWeights, sampling_replicas
 from imagenet_synth.inputs.text import NO_PROMPT, EmbeddedText, JoinedText, Text, join
 from imagenet_synth.models.network import DType
-from imagenet_synth.train.loop import SAVE_MINUTES, fit
+from imagenet_synth.train.loop import fit
 from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
@@ -280,7 +281,7 @@ def train_stage(
   Raises:
     InputError: the data and the text do not fit each other, texts were not encoded alike, the loss is not
       finite, or the checkpoint does not fit the network.
-    Stopped: SIGTERM came; the step that was reached is saved.
+    Stopped: a process was told to stop; the step that was reached is saved.
   """
   inputs = _open_inputs(config, stage.size, folder)
   text_size = inputs.text.shape[1]

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType
 
 from imagenet_synth.core.devices import AXES, make_mesh
-from imagenet_synth.core.processes import Stopped
+from imagenet_synth.core.stopping import Stopped
 from imagenet_synth.data.batches import Blend, Images, Joined
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.models.vit import ViT

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 from imagenet_synth.core.checkpoint import Checkpoints, load_ema
 from imagenet_synth.core.devices import AXES, make_mesh
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.processes import Stopped
+from imagenet_synth.core.stopping import Due, Stopped
 from imagenet_synth.train import loop
 from imagenet_synth.train.loop import disk_bytes, fit
 from imagenet_synth.train.optim import Optimizer
@@ -272,7 +272,7 @@ def test_few_steps_are_in_flight(tmp_path, monkeypatch):
   original = jax.block_until_ready
   monkeypatch.setattr(jax, 'block_until_ready', lambda x: waited.append(x) or original(x))
   # which waits for steps, too, to learn how long one takes
-  monkeypatch.setattr(loop.SaveClock, 'due', lambda self, step, metrics: False)
+  monkeypatch.setattr(loop.SaveClock, 'due', lambda self, step, metrics: Due(False, False))
   log = _Log()
   _fit(tmp_path, log=log)
   losses = [float(x['loss']) for x in waited if isinstance(x, dict) and 'loss' in x]
