@@ -125,11 +125,13 @@ def map_rows(
     mapped: the function.
     variables: its first argument.
     inputs: its second argument, with all rows.
-    batch_size: rows at a time over all devices, rounded up to a multiple of their number. The last batch is
-      filled up, so that all have the shape that was compiled.
+    batch_size: rows that a device has at a time. The last batch is filled up, so that all have the shape that
+      was compiled. Of fewer rows than a batch, each device has a power of two: these are few shapes, too.
   """
   batches, num_devices = [], jax.local_device_count()
-  for rows, _ in filled_batches(len(inputs), batch_size, num_devices):
+  share = -(-len(inputs) // num_devices)
+  each = min(batch_size, 1 << max(share - 1, 0).bit_length())
+  for rows, _ in filled_batches(len(inputs), each * num_devices):
     batches.append(mapped(variables, inputs[rows].reshape(num_devices, -1, *inputs.shape[1:])))
 
   def joined(*arrays: jax.Array) -> np.ndarray:

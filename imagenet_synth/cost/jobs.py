@@ -52,10 +52,10 @@ _MOST_CACHED = 8 * 2**30
 _BATCHES_AHEAD = 3
 # devices of a host, at most: processes with more devices share what they save
 _DEVICES_PER_HOST = 8
-# images that extractors and classifiers are shown at a time, over all devices
-_SHOWN = 200
-# of which so many decoded ones are in memory
-_OBSERVED = 2000
+# images that a device shows to extractors and classifiers at a time
+_SHOWN = 128
+# pixels of decoded images that are in memory meanwhile, in copies and ahead
+_OBSERVED = 4 * 2048 * 256**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _trials(
   # of a trial until it is measured; and what the stages below have drawn
   disk = num_images * image_bytes(stages[-1].size, stages[-1].channels)
   disk += 4 * num_images * stages[-1].channels * (stages[-1].low_res_size or 0) ** 2
-  host = _PROCESS + 4 * _OBSERVED * stages[-1].channels * stages[-1].size ** 2
+  host = _PROCESS + _OBSERVED * stages[-1].channels
   return Cost(num_params, flops, memory.peak, Division(num_devices), batch_size, disk=disk, host=host)
 
 
@@ -332,7 +332,7 @@ def _(config: evaluate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   num = counts.num_generated(jobs.of(config.samples), jobs)
   num += sum(counts.num_examples(of, jobs) for of in config.references.values())
   network = _extractor(config.extractor, config.samples.channels(jobs), jobs)
-  host = _PROCESS + 4 * _OBSERVED * 3 * max(config.sizes) ** 2
+  host = _PROCESS + _OBSERVED * 3
   return _observed(network, len(config.sizes) * num, num_devices, 1e7 * len(config.sizes), host)
 
 
@@ -351,9 +351,10 @@ def _format_of(made: generate.Config | reduce.Config, size: int) -> str:
 
 def _observed(network: Network, num_images: int, num_devices: int, disk: float, host: float) -> Cost:
   """Returns the cost of showing images to a network."""
-  memory = EvaluationMemory([(network, 4, _SHOWN)], [0])
+  shown = _SHOWN * num_devices
+  memory = EvaluationMemory([(network, 4, shown)], [0])
   flops = num_images * network.profile.flops
-  return Cost(network.num_params, flops, memory.peak, Division(num_devices), _SHOWN, disk=disk, host=host)
+  return Cost(network.num_params, flops, memory.peak, Division(num_devices), shown, disk=disk, host=host)
 
 
 def _settings(use: StageUse, jobs: KnownJobs) -> SamplerSettings:

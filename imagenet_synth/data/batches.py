@@ -133,6 +133,11 @@ class Images(Drawable):
       return self._load(indices)
     return self._cached[0][indices], self._cached[1][indices]
 
+  @property
+  def size(self) -> int:
+    """Returns the height and width of the images."""
+    return self._size
+
   def all(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns all images uint8 [N, size, size, C] and their numbers int32 [N]."""
     return self.take(np.arange(len(self)))

@@ -29,7 +29,7 @@ from imagenet_synth.weights.public import PUBLIC_NETWORKS
 
 # of matrix products, whatever the device would do by default: TF32 on GPUs, bfloat16 on TPUs
 _PRECISION = 'highest'
-# images that an imported network sees at a time, over all devices of this host
+# images that an imported network sees at a time on each device
 _BATCH = 64
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data.batches import Images
+from imagenet_synth.data.batches import Ahead, Images
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.metrics import frechet
 from imagenet_synth.metrics.frechet import Moments
@@ -18,8 +18,9 @@ from imagenet_synth.metrics.kernel import kernel_distance
 from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
 from imagenet_synth.metrics.manifold import Similarity, similarity
 
-# images in memory at a time
-_BATCH = 2048
+# images of up to 256x256 pixels that are observed at a time, while as many are decoded; there are fewer of larger
+# ones, which take the same memory, 400 MB
+_BATCH, _PIXELS = 2048, 2048 * 256**2
 # nearest neighbours that figures of similarity need: those of density and coverage (Naeem et al., 2020)
 _NEAREST = 5
 # images whose features are kept, which KID, precision and the like are of (Kynkäänniemi et al., 2019: 50K)
@@ -107,10 +108,15 @@ def observe(
 
 
 def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
-  """Yields all images in order, in batches uint8 [n, S, S, C]; `what` names the progress bar."""
+  """Yields all images in order, in batches uint8 [n, S, S, C]; `what` names the progress bar.
+
+  The next batch is decoded while one is used.
+  """
+  size = min(_BATCH, max(_PIXELS // data.size**2, 1))
+  starts = range(0, len(data), size)
+  batches = (data.take(np.arange(start, min(start + size, len(data))))[0] for start in starts)
   with progress(len(data), what) as bar:
-    for start in range(0, len(data), _BATCH):
-      pictures, _ = data.take(np.arange(start, min(start + _BATCH, len(data))))
+    for pictures in Ahead(batches):
       yield pictures
       bar.update(len(pictures))
 

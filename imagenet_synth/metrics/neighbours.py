@@ -14,7 +14,7 @@ import numpy as np
 
 from imagenet_synth.core.devices import map_rows, over_devices
 
-# rows whose similarities are in memory at a time, over all devices of this host
+# rows whose similarities are in the memory of a device at a time
 _QUERIES = 4096
 # distances up to this are between two copies of one image: features of length 1 are rounded to float16, by
 # which equal ones end up 0.0003 apart at most

@@ -17,7 +17,7 @@ from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
 from imagenet_synth.core.devices import local_replicated, make_mesh, map_rows, over_devices, replicated
 from imagenet_synth.data.augment import Draws, center_part
-from imagenet_synth.data.batches import Drawable, Images, batches
+from imagenet_synth.data.batches import Ahead, Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
 from imagenet_synth.train.loop import Writer, fit
@@ -25,8 +25,8 @@ from imagenet_synth.train.mixing import mix, own_share
 from imagenet_synth.train.recipe import Recipe, augment
 from imagenet_synth.train.state import Batch, TrainState, make_trainer
 
-# images that `predict_labelled` has in memory at a time
-_PREDICTED = 2000
+# images that `predict_labelled` predicts at a time, while as many are decoded
+_PREDICTED = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,14 +255,14 @@ def _forward(model: nn.Module) -> Callable[[Any, jax.Array], Outputs]:
   return over_devices(lambda variables, x: model.apply(variables, images.to_float(x), train=False))
 
 
-def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: int = 200) -> Outputs:
+def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: int = 128) -> Outputs:
   """Returns what a classifier says of images uint8 [N, S, S, C], in evaluation mode: see `Outputs`.
 
   Args:
     model: the network.
     variables: its weights and batch statistics.
     inputs: the images.
-    batch_size: images at a time, over all devices of this host.
+    batch_size: images that a device has at a time.
   """
   return map_rows(_forward(model), variables, inputs, batch_size)
 
@@ -271,9 +271,10 @@ def predict_labelled(
   model: nn.Module, variables: Any, data: Images, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N]."""
+  starts = range(0, len(data), _PREDICTED)
+  taken = (data.take(np.arange(start, min(start + _PREDICTED, len(data)))) for start in starts)
   logits, labels = [], []
-  for start in range(0, len(data), _PREDICTED):
-    pictures, numbers = data.take(np.arange(start, min(start + _PREDICTED, len(data))))
+  for pictures, numbers in Ahead(taken):
     logits.append(predict(model, variables, center_part(pictures, size)).logits)
     labels.append(numbers)
   return np.concatenate(logits), np.concatenate(labels)

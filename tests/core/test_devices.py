@@ -108,3 +108,15 @@ def test_rows_are_divided_and_put_together():
     np.testing.assert_array_equal(outputs['sum'], 2 * x.sum(axis=1))
     np.testing.assert_array_equal(outputs['x'], x + 1)
   assert jax.local_device_count() == 8
+
+
+@pytest.mark.parametrize('num, shapes', [(1, {1}), (9, {2}), (20, {4}), (64, {8}), (65, {16}), (300, {16})])
+def test_each_device_has_a_batch_at_a_time_and_few_shapes_are_compiled(num, shapes):
+  seen = set()
+
+  def mapped(_, x):
+    seen.add(x.shape[1])
+    return x
+
+  np.testing.assert_array_equal(map_rows(mapped, None, np.arange(num)[:, None], 16)[:, 0], np.arange(num))
+  assert seen == shapes

@@ -1,5 +1,7 @@
 """What is made of an extractor's outputs, against numpy on all of them at once."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,29 @@ def test_batches_hold_all_images_in_order(monkeypatch):
   batches = list(in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images'))
   assert [len(batch) for batch in batches] == [4, 4, 2]
   np.testing.assert_array_equal(np.concatenate(batches), pictures)
+  # of large images, there are fewer
+  monkeypatch.setattr(measuring, '_PIXELS', 3 * 2**2)
+  batches = list(in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images'))
+  assert [len(batch) for batch in batches] == [3, 3, 3, 1]
+
+
+def test_the_next_images_are_decoded_while_some_are_used(monkeypatch):
+  monkeypatch.setattr(measuring, '_BATCH', 2)
+  pictures, decoded = _pictures(10), threading.Event()
+
+  class Source:
+    def __len__(self):
+      return 10
+
+    def __getitem__(self, index):
+      if index == 3:
+        decoded.set()
+      return {'image': pictures[index]}
+
+  batches = in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images')
+  next(batches)
+  assert decoded.wait(timeout=10)
+  list(batches)
 
 
 def test_images_compared_with_themselves_are_perfect():
