@@ -39,12 +39,16 @@ _WORKER = flags.DEFINE_string(
   'INDEX/COUNT: which of several processes that share the jobs that can be divided '
   '(generate, sweep, classify) this is. They need not run at the same time.',
 )
-_VERIFY = flags.DEFINE_bool('verify', False, 'Check every byte of the data sets that were generated.')
+_VERIFY = flags.DEFINE_bool(
+  'verify', False, 'Check every byte of what finished jobs have left; --worker divides it, too.'
+)
 _REDO = flags.DEFINE_list(
   'redo', None, 'Names of jobs: what they and all that was made from them have left is deleted first.'
 )
 _REPAIR = flags.DEFINE_bool(
-  'repair', False, 'With --verify: delete faulty shards, so that the next run makes them again.'
+  'repair',
+  False,
+  'With --verify: delete faulty files of generated data sets, so that the next run makes them again.',
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -209,6 +213,10 @@ def _check_flags() -> None:
   """Raises InputError where flags contradict each other."""
   if _REPAIR.value and not _VERIFY.value:
     raise InputError('--repair goes with --verify, which finds what is to be repaired')
+  if _REPAIR.value and (_DISTRIBUTED.value or _WORKER.value is not None):
+    raise InputError(
+      '--repair is for one process; let workers --verify first, and then --repair what they find'
+    )
   if _VERIFY.value and _DRY_RUN.value:
     raise InputError('--verify and --dry_run exclude each other; leave one out')
   if _REDO.value and (_VERIFY.value or _DRY_RUN.value):
@@ -259,12 +267,11 @@ def _prices() -> Prices:
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
-  """Prints the faults of generated data sets, and returns the exit code: 1 if there are any."""
-  faults, num_checked = pipeline.verify(config, workdir, _REPAIR.value)
+  """Prints the faults of what finished jobs have left, and returns the exit code: 1 if there are any."""
+  faults, num_checked = pipeline.verify(config, workdir, _REPAIR.value, _worker())
   for fault in faults:
     print(fault)
-  done = ', deleted: run again to make them' if faults and _REPAIR.value else ''
-  print(f'{num_checked:,} shards checked, {len(faults)} faults{done}')
+  print(f'{num_checked:,} files checked, {len(faults)} faults')
   return 1 if faults else 0
 
 

@@ -221,24 +221,42 @@ def _row(job: PlannedJob, known: KnownJobs) -> table.Row:
 
 
 def verify(
-  config: Mapping[str, Any], workdir: pathlib.Path, repair: bool
+  config: Mapping[str, Any], workdir: pathlib.Path, repair: bool = False, worker: Worker = Worker()
 ) -> tuple[list[verification.Fault], int]:
-  """Returns the faults of the data sets of finished generate and reduce jobs, and how many shards there are.
+  """Returns the faults of what finished jobs have left, and how many files this worker has looked at.
 
-  Faulty shards are deleted if `repair`.
+  With `repair`, faulty files of generate and reduce jobs are deleted, so that the next run makes them again.
 
   Raises:
     InputError: the configuration is wrong.
   """
-  faults, num_checked = [], 0
-  for job in plan(config, workdir).planned:
-    if job.folder.config['job'] in Samples.kinds and job.folder.done:
-      num_checked += verification.num_shards(job.folder.path)
-      found = verification.verify(job.folder.path)
+  sections, only = _sections(config)
+  found: list[verification.Fault] = []
+  num_checked = 0
+
+  def look(checks: Iterator[verification.Check], what: pathlib.Path, remedy: str) -> list[pathlib.Path]:
+    nonlocal num_checked
+    mine = worker.part(list(checks))
+    num_checked += len(mine)
+    faults = list(verification.faults(mine, f'verify {what}')) if mine else []
+    found.extend(fault._replace(what=f'{fault.what}; {remedy}') for fault in faults)
+    return [fault.path for fault in faults]
+
+  # not by the plan, which a damaged folder may keep from being made
+  for name in only:
+    folder = workdir / name
+    if not (folder / 'job.json').exists():
+      continue
+    if sections[name]['job'] in Samples.kinds:
+      remedy = 'deleted: run again to make it' if repair else '--verify --repair lets it be made again'
+      faulty = look(verification.job_checks(folder), folder, remedy)
       if repair:
-        verification.repair(job.folder.path, found)
-      faults += found
-  return faults, num_checked
+        verification.repair(folder, faulty)
+    else:
+      look(verification.job_checks(folder), folder, f'--redo {name} makes it anew')
+  for shared in ('references', 'datasets'):
+    look(verification.shared_checks(workdir / shared), workdir / shared, 'it is made again when it is needed')
+  return found, num_checked
 
 
 def redo(config: Mapping[str, Any], workdir: pathlib.Path, names: Sequence[str]) -> list[str]:

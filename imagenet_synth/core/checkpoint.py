@@ -1,7 +1,7 @@
 """Checkpoints of training, with Orbax.
 
-    RUN/checkpoints/STEP   a snapshot: `ema`, all that sampling or evaluation needs, and `origin`, where it
-                           comes from
+    RUN/checkpoints/STEP   a snapshot: `ema`, all that sampling or evaluation needs; `origin`, where it comes
+                           from; SHA256SUMS, by which damage is noticed when it is loaded
     RUN/resume/STEP        `state`, all that training needs to go on
 
 Snapshots are for good. Of states the latest two are kept, and none once training has ended. Orbax writes to a
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.processes import is_first
 
@@ -39,6 +40,8 @@ class Checkpoints:
     self._snapshot_dtype = jnp.dtype(snapshot_dtype)
     self._snapshots = _manager(folder / 'checkpoints', None)
     self._states = _manager(folder / 'resume', NUM_STATES)
+    # the steps of snapshots that have their SHA256SUMS, as this process knows
+    self._with_sums: set[int] = set()
 
   @property
   def snapshots(self) -> list[int]:
@@ -106,9 +109,15 @@ class Checkpoints:
     return load_ema(pathlib.Path(self._snapshots.directory), step, like)
 
   def wait(self) -> None:
-    """Returns when all that was saved is on disk."""
+    """Returns when all that was saved is on disk; the first process writes SHA256SUMS of snapshots then."""
     self._snapshots.wait_until_finished()
     self._states.wait_until_finished()
+    for step in {*self._snapshots.all_steps()} - self._with_sums if is_first() else ():
+      folder = pathlib.Path(self._snapshots.directory) / str(step)
+      # those of an earlier run, which may have been killed before it came to this
+      if not (folder / checksums.SUMS).exists():
+        checksums.write_sums(folder)
+      self._with_sums.add(step)
 
   def close(self, ended: bool = False) -> None:
     """Waits until all is on disk, ends Orbax's threads and, of a run that has ended, deletes the states."""
@@ -136,6 +145,7 @@ def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) ->
     manager.save(
       step, args=ocp.args.Composite(ema=ocp.args.StandardSave(ema), origin=ocp.args.JsonSave(origin))
     )
+  checksums.write_sums(path / str(step))
 
 
 def latest_step(path: pathlib.Path) -> int:
@@ -155,14 +165,18 @@ def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   """Returns the averaged weights of the checkpoint of `step`, laid out as `like`.
 
   Shapes that don't say how they are laid out are read into the host's memory, as arrays of numpy: Orbax would
-  lay them out as they were saved, which may have been on other devices than there are.
+  lay them out as they were saved, which may have been on other devices than there are. Before that, all files
+  of the checkpoint are read to see whether they are as they were written.
 
   Raises:
-    InputError: there is no such checkpoint, or it is of another tree or of other shapes.
+    InputError: there is no such checkpoint, it is damaged, or it is of another tree or of other shapes.
   """
   folder = path.absolute() / str(step) / 'ema'
   if not folder.exists():
     raise InputError(f'no checkpoint of step {step} in {path}')
+  checksums.require_whole(
+    path / str(step), 'put back a copy of the checkpoint, or let --redo make its job anew'
+  )
   with _fitting(folder), ocp.StandardCheckpointer() as checkpointer:
     loaded = checkpointer.restore(folder, jax.tree.map(_wanted, like))
     # of arrays of numpy, Orbax takes any shape

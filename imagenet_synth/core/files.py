@@ -117,7 +117,12 @@ def open_rows(path: pathlib.Path) -> np.ndarray:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a value as JSON, whole or not at all."""
-  write_atomic(path, json.dumps(value, indent=2) + '\n')
+  write_atomic(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+  """Returns what `write_json` writes."""
+  return json.dumps(value, indent=2) + '\n'
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -3,6 +3,7 @@
     WORKDIR/NAME/config.json   what the job was asked to do, written before it starts
     WORKDIR/NAME/inputs.json   which versions of data and of other jobs it has read
     WORKDIR/NAME/...           its work, from which it can go on
+    WORKDIR/NAME/SHA256SUMS    what all its files were when it was finished
     WORKDIR/NAME/job.json      its result, origin, seconds, and what ran it; written last, when it is finished
 
 A job reads the folders of others by name, through `JobFolder.input`, which refuses unfinished ones and
@@ -11,6 +12,7 @@ that has changed since is noticed.
 """
 
 import functools
+import hashlib
 import os
 import pathlib
 import shlex
@@ -23,12 +25,16 @@ from typing import Any, NamedTuple
 
 import jax
 
+from imagenet_synth.core import checksums
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, read_json, write_json
+from imagenet_synth.core.files import json_hash, json_text, read_json, write_atomic, write_json
 
 # of results: one that another version has written cannot be read, and is not made again by itself
 _FORMAT = 3
+
+# what only a finished job's folder holds
+_AT_END = ('job.json', checksums.SUMS)
 
 # what a folder holds before its job has done anything
 _BEFORE_WORK = ('config.json', 'inputs.json')
@@ -63,6 +69,8 @@ class JobFolder:
   grows: Sequence[str]
   # dotted keys of the section that may change at any time, as what comes of the job does not depend on them
   execution: Collection[str]
+  # folders within it that have too many files to list them in SHA256SUMS; a job may add some
+  unlisted: set[pathlib.Path]
 
   def __init__(
     self,
@@ -75,7 +83,7 @@ class JobFolder:
   ):
     self.workdir, self.name, self.config, self.worker, self.grows = workdir, name, config, worker, grows
     self.execution = execution
-    self.path = workdir / name
+    self.path, self.unlisted = workdir / name, set()
     self._inputs: dict[str, str] = {}
     self._data: dict[str, str] = {}
     self._start, self._has_other_classes = time.time(), False
@@ -138,8 +146,8 @@ class JobFolder:
       is_claimed = self.started and (self.path / 'config.json').exists()
       if not is_claimed or self._more_is_wanted():
         # what an earlier configuration has read, before there was work or when less was wanted
-        (self.path / 'inputs.json').unlink(missing_ok=True)
-        (self.path / 'job.json').unlink(missing_ok=True)
+        for name in ('inputs.json', *_AT_END):
+          (self.path / name).unlink(missing_ok=True)
         write_json(self.path / 'config.json', self.config)
     except OSError as error:
       raise InputError(f'cannot write to workdir {self.workdir}: {error.strerror}') from None
@@ -148,7 +156,7 @@ class JobFolder:
     """Deletes the work, so that the job is made anew; of a job that grows, what may be used again is kept."""
     if not self.grows:
       shutil.rmtree(self.path, ignore_errors=True)
-    for name in ('job.json', *_BEFORE_WORK):
+    for name in (*_AT_END, *_BEFORE_WORK):
       (self.path / name).unlink(missing_ok=True)
 
   def _more_is_wanted(self) -> bool:
@@ -176,7 +184,7 @@ class JobFolder:
       raise InputError(f'{self.name} needs {name}, which has not been run to its end: no job.json in {path}')
     self._remember('inputs', name, version)
     self._inputs[name] = version
-    return Input(path, read_json(path / 'job.json')['result'])
+    return Input(path, _read_record(path)['result'])
 
   def record_data(self, what: str, version: str) -> None:
     """Records the version of data that the job reads, such as 'images of folder data/mine train'.
@@ -221,21 +229,21 @@ class JobFolder:
     Raises:
       InputError: the job is not finished.
     """
-    return read_json(self.path / 'job.json')
+    return _read_record(self.path)
 
   def finish(self, result: dict[str, Any]) -> None:
-    """Writes job.json with the result, which must be JSON: the job is done."""
-    write_json(
-      self.path / 'job.json',
-      {
-        'format': _FORMAT,
-        'job': self.config['job'],
-        'result': result,
-        'origin': self.origin,
-        'seconds': round(time.time() - self._start, 1),
-        'run': how_run(),
-      },
-    )
+    """Writes SHA256SUMS, and at last job.json with the result, which must be JSON: the job is done."""
+    record = {
+      'format': _FORMAT,
+      'job': self.config['job'],
+      'result': result,
+      'origin': self.origin,
+      'seconds': round(time.time() - self._start, 1),
+      'run': how_run(),
+    }
+    text = json_text(record)
+    checksums.write_sums(self.path, {'job.json': hashlib.sha256(text.encode()).hexdigest()}, self.unlisted)
+    write_atomic(self.path / 'job.json', text)
 
 
 def fingerprint(path: pathlib.Path) -> str | None:
@@ -245,9 +253,17 @@ def fingerprint(path: pathlib.Path) -> str | None:
   """
   if not (path / 'job.json').exists():
     return None
-  record = read_json(path / 'job.json')
+  record = _read_record(path)
   origin = {k: v for k, v in record['origin'].items() if k != 'revision'}
   return json_hash([record['result'], origin])
+
+
+def _read_record(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what the job.json in a folder holds; raises InputError if it is not what `finish` writes."""
+  record = read_json(path / 'job.json')
+  if not isinstance(record, dict) or not {'result', 'origin', 'seconds'} <= record.keys():
+    raise InputError(f'{path / "job.json"} is not what a job leaves at its end; delete it and run again')
+  return record
 
 
 @functools.cache

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from tensorflow.core.example import example_pb2, feature_pb2
 
+from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import open_atomic, write_atomic
+from imagenet_synth.core.files import open_atomic
 from imagenet_synth.data import shard_index, tfrecord
 from imagenet_synth.data.decode import as_picture, decode_image
 from imagenet_synth.data.shard_index import ShardIndex, index_path, missing_shard
@@ -91,7 +92,7 @@ def open_shard(
     path: the shard's file; its folder is made if it is not there.
     image_format: 'png' or 'jpeg'.
     quality: of JPEG, up to 100.
-    keep_hash: write the shard's hash beside it as well, for `shard_hash`.
+    keep_hash: write the shard's hash beside it as well, for `kept_hash`.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with open_atomic(path) as file:
@@ -102,7 +103,7 @@ def open_shard(
     index_path(path).unlink(missing_ok=True)
   shard_index.write_index(path, ShardIndex.of(writer.places))
   if keep_hash:
-    _keep_hash(path, writer.digest.hexdigest())
+    checksums.keep_hash(path, writer.digest.hexdigest())
 
 
 def write_shard(
@@ -160,26 +161,6 @@ class _Writer:
 def _encoders() -> ThreadPoolExecutor:
   """Returns the threads that encode images, as many as there are cores: Pillow does it without the lock."""
   return ThreadPoolExecutor(os.cpu_count())
-
-
-def hash_path(shard: pathlib.Path) -> pathlib.Path:
-  """Returns where a shard's hash is kept, in the form that `sha256sum --check` reads."""
-  return shard.with_name(f'{shard.name}.sha256')
-
-
-def shard_hash(path: pathlib.Path) -> str:
-  """Returns the SHA-256 that a shard had when it was written, as hex digits.
-
-  Where it is not kept beside the shard, as after a kill between the two, it is computed and kept now.
-  """
-  if not hash_path(path).exists():
-    with open(path, 'rb') as file:
-      _keep_hash(path, hashlib.file_digest(file, 'sha256').hexdigest())
-  return hash_path(path).read_text().split()[0]
-
-
-def _keep_hash(path: pathlib.Path, digest: str) -> None:
-  write_atomic(hash_path(path), f'{digest}  {path.name}\n')
 
 
 class ShardSource(Examples):

@@ -4,9 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.files import delete_unfinished, write_json
 from imagenet_synth.data import dataset_card, licenses, tfds_metadata
-from imagenet_synth.data.records import shard_hash
 from imagenet_synth.data.shard_index import load_indices
 from imagenet_synth.data.shard_plan import Shard
 
@@ -22,7 +22,7 @@ SUMMARY = ('stages', 'sizes', 'class_counts', 'num_images', 'shards')
 def hashes_by_size(shards: Sequence[Shard]) -> dict[str, dict[str, str]]:
   """Returns the SHA-256 of each shard by its file's name, for each size."""
   return {
-    str(size): {shard.files[size].name: shard_hash(shard.files[size]) for shard in shards}
+    str(size): {shard.files[size].name: kept_hash(shard.files[size]) for shard in shards}
     for size in shards[0].files
   }
 

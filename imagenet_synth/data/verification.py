@@ -1,20 +1,27 @@
-"""Checks that a generated data set is what its manifest and its plan say, and repairs it if not."""
+"""Checks that what finished jobs have left is as it was written, and repairs data sets that are not.
 
-import hashlib
+Each file must have the hash that SHA256SUMS of its folder says. Shards, besides, must hold what the manifest
+and its plan say, and what is kept for all jobs must be readable: the CRC of its arrays is checked by that.
+"""
+
+import functools
+import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
+from imagenet_synth.core.checksums import SUMS, fault_of, hash_path, read_sums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_json
+from imagenet_synth.core.files import read_arrays, read_json
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data.records import ShardSource, hash_path
+from imagenet_synth.data.records import ShardSource
 from imagenet_synth.data.shard_index import index_path
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 
 
 class Fault(NamedTuple):
-  """A shard that is not as it should be."""
+  """A file that is not as it should be."""
 
   path: pathlib.Path
   # what is wrong with it, as the end of a sentence
@@ -24,75 +31,132 @@ class Fault(NamedTuple):
     return f'{self.path}: {self.what}'
 
 
-def num_shards(folder: pathlib.Path) -> int:
-  """Returns how many shards `verify` checks in the folder of a generate job.
+class Check(NamedTuple):
+  """A look at a file."""
 
-  Raises:
-    InputError: the folder has no manifest, as generate has not ended there.
+  path: pathlib.Path
+  # returns what is wrong with it, as the end of a sentence; None if nothing is
+  fault: Callable[[], str | None]
+
+
+def job_checks(folder: pathlib.Path) -> Iterator[Check]:
+  """Yields a look at each file in the folder of a finished job, in the same order each time.
+
+  Of generated data sets, each shard must have the hash that the manifest says, and hold the labels, indices
+  and seeds of the plan in images that can be decoded. No other shard may be there.
   """
-  return sum(map(len, _manifest(folder)['shards'].values()))
+  sums: dict[str, str] = {}
+  if (folder / SUMS).exists():
+    try:
+      sums = read_sums(folder)
+    except InputError as error:
+      yield _found(folder / SUMS, str(error).removeprefix(f'{folder / SUMS} '))
+  else:
+    yield _found(
+      folder / SUMS, 'is missing, as in what earlier versions have left: only shards can be checked there'
+    )
+  shards: dict[pathlib.Path, str] = {}
+  manifest_path = folder / 'manifest.json'
+  digest = sums.get('manifest.json')
+  if digest is None or fault_of(manifest_path, digest) is None:
+    yield from _shard_checks(manifest_path, shards)
+  yield from _sum_checks(folder, sums, shards)
 
 
-def verify(folder: pathlib.Path) -> list[Fault]:
-  """Returns all faults in the folder of a finished generate job.
+def shared_checks(folder: pathlib.Path) -> Iterator[Check]:
+  """Yields a look at each file of arrays in a folder that all jobs share, such as `references`."""
+  for path in sorted(folder.rglob('*.npz')):
+    yield Check(path, functools.partial(_unreadable, path))
 
-  Each shard of the manifest must be there, have the hash that the manifest says, and hold the labels,
-  indices and seeds of the plan in images that can be decoded. No other shard may be there.
 
-  Raises:
-    InputError: the folder has no manifest, as generate has not ended there.
+def faults(checks: Sequence[Check], what: str) -> Iterator[Fault]:
+  """Yields the faults that looks at files find, in order; threads take the looks.
+
+  Args:
+    checks: what is to be done.
+    what: the text in front of the progress bar.
   """
-  manifest = _manifest(folder)
-  sizes = [int(size) for size in manifest['shards']]
-  shards = plan_shards(folder, manifest['class_counts'], sizes, manifest['shard_size'])
-  faults = []
-  with progress(len(shards) * len(sizes), f'verify {folder}', unit='shard') as bar:
-    for size in sizes:
-      for shard in shards:
-        path = shard.files[size]
-        fault = _fault(path, manifest['shards'][str(size)].get(path.name), _wanted(shard, size, manifest))
-        if fault:
-          faults.append(Fault(path, fault))
-        bar.update(1)
-  return faults + list(_unplanned(folder, manifest))
+  pool = ThreadPoolExecutor((os.cpu_count() or 1) + 4)
+  try:
+    with progress(len(checks), what, unit='file') as bar:
+      for check, found in zip(checks, pool.map(lambda check: check.fault(), checks)):
+        if found:
+          yield Fault(check.path, found)
+        bar.update()
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
-def repair(folder: pathlib.Path, faults: list[Fault]) -> None:
-  """Deletes faulty shards, and the files that say that the job is done: generate makes them again."""
-  for fault in faults:
-    fault.path.unlink(missing_ok=True)
-    hash_path(fault.path).unlink(missing_ok=True)
-    index_path(fault.path).unlink(missing_ok=True)
-  if faults:
-    (folder / 'job.json').unlink(missing_ok=True)
-    (folder / 'manifest.json').unlink(missing_ok=True)
+def repair(folder: pathlib.Path, faulty: Sequence[pathlib.Path]) -> None:
+  """Deletes faulty files of a generated data set, and those that say that it is done: they are made again."""
+  for path in faulty:
+    for of_shard in (path, hash_path(path), index_path(path)):
+      of_shard.unlink(missing_ok=True)
+  if faulty:
+    for name in ('job.json', 'manifest.json', SUMS):
+      (folder / name).unlink(missing_ok=True)
 
 
-def _manifest(folder: pathlib.Path) -> dict[str, Any]:
-  if not (folder / 'manifest.json').exists():
-    raise InputError(f'{folder}: no manifest.json; run generate to its end first')
-  return read_json(folder / 'manifest.json')
+def _found(path: pathlib.Path, what: str) -> Check:
+  """Returns a look that was taken already, and what it has found."""
+  return Check(path, lambda: what)
 
 
-def _wanted(shard: Shard, size: int, manifest: dict[str, Any]) -> list[tuple[Any, ...]]:
-  """Returns (label, index, seed, (height, width)) of each image that the shard must hold."""
-  return [
-    (int(label), int(index), manifest['seed'], (size, size))
-    for label, index in zip(shard.labels, shard.indices)
-  ]
+def _reason(error: InputError) -> str:
+  """Returns what an error says of a file, without the file's name."""
+  return str(error).split(': ', 1)[-1]
 
 
-def _fault(path: pathlib.Path, expected_hash: str | None, wanted: list[tuple[Any, ...]]) -> str | None:
-  """Returns what is wrong with a shard, as the end of a sentence; None if nothing is."""
+def _sum_checks(
+  folder: pathlib.Path, sums: dict[str, str], shards: dict[pathlib.Path, str]
+) -> Iterator[Check]:
+  """Yields a look at each file of a folder, but at shards of the manifest, which have been looked at."""
+  for name, digest in sums.items():
+    path = folder / name
+    if shards.get(path) == digest:
+      continue
+    yield Check(path, functools.partial(fault_of, path, digest))
+    if path.name == SUMS:
+      try:
+        below = read_sums(path.parent)
+      except InputError:
+        # the look at the file itself finds it
+        continue
+      yield from _sum_checks(path.parent, below, {})
+
+
+def _shard_checks(path: pathlib.Path, hashes: dict[pathlib.Path, str]) -> Iterator[Check]:
+  """Yields a look at each shard that a manifest names, if it is there, and adds its hash to `hashes`."""
   if not path.exists():
-    return 'is missing'
-  if expected_hash is None:
-    # it is told with those that are not of the plan
-    return None
-  with open(path, 'rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
-  if digest != expected_hash:
-    return 'was altered or cut off: its SHA-256 is not that of the manifest'
+    return
+  try:
+    manifest = read_json(path)
+  except InputError as error:
+    yield _found(path, _reason(error))
+    return
+  folder, by_size = path.parent, manifest['shards']
+  sizes = [int(size) for size in by_size]
+  shards = plan_shards(folder, manifest['class_counts'], sizes, manifest['shard_size'])
+  for size in sizes:
+    for shard in shards:
+      file = shard.files[size]
+      digest = by_size[str(size)].get(file.name)
+      if digest is None:
+        # it is told with those that are not of the plan
+        continue
+      hashes[file] = digest
+      yield Check(file, functools.partial(_shard_fault, shard, size, digest, manifest['seed']))
+  for file in sorted(folder.glob('*/*.tfrecord')):
+    if file not in hashes:
+      yield _found(file, 'is not in the manifest')
+
+
+def _shard_fault(shard: Shard, size: int, digest: str, seed: int) -> str | None:
+  """Returns what is wrong with a shard of a size, as the end of a sentence; None if nothing is."""
+  path = shard.files[size]
+  fault = fault_of(path, digest)
+  if fault:
+    return fault
   try:
     source = ShardSource([path])
     held = [
@@ -100,17 +164,20 @@ def _fault(path: pathlib.Path, expected_hash: str | None, wanted: list[tuple[Any
       for example in (source[i] for i in range(len(source)))
     ]
   except InputError as error:
-    return str(error).split(': ', 1)[-1]
-  if len(held) != len(wanted):
-    return f'holds {len(held)} images, {len(wanted)} of the plan'
+    return _reason(error)
+  if len(held) != len(shard):
+    return f'holds {len(held)} images, {len(shard)} of the plan'
+  wanted = [(int(label), int(index), seed, (size, size)) for label, index in zip(shard.labels, shard.indices)]
   for number, (is_held, is_wanted) in enumerate(zip(held, wanted)):
     if is_held != is_wanted:
       return f'record {number} is (label, index, seed, size) {is_held}, {is_wanted} in the plan'
   return None
 
 
-def _unplanned(folder: pathlib.Path, manifest: dict[str, Any]) -> Iterator[Fault]:
-  """Yields a fault for each shard that the manifest does not name."""
-  for path in sorted(folder.glob('*/*.tfrecord')):
-    if path.name not in manifest['shards'].get(path.parent.name, {}):
-      yield Fault(path, 'is not in the manifest')
+def _unreadable(path: pathlib.Path) -> str | None:
+  """Returns why the arrays of a file cannot be read; None if they can."""
+  try:
+    read_arrays(path)
+  except InputError as error:
+    return str(error).removeprefix(f'{path} ')
+  return None

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.config import Count, Invalid
 from imagenet_synth.core.files import json_hash, write_atomic, write_json
 from imagenet_synth.core.job_folder import JobFolder
@@ -104,6 +105,8 @@ def _publish(config: Config, folder: JobFolder, samples: SampleSet) -> None:
       if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         form.write(target, _images(shards[number], starts[number]), samples.class_names)
+        # now that all of it is in memory: in the end one worker would read the whole data set again
+        kept_hash(target)
       bar.update(lengths[number])
   targets = [form.target(folder.path, shard.stem) for shard in shards]
   folder.worker.require_all(folder.name, targets, pathlib.Path.exists, 'shards')
@@ -140,6 +143,7 @@ def _complete(config: Config, folder: JobFolder, samples: SampleSet, lengths: Se
     for left in dataset.glob(pattern):
       left.unlink(missing_ok=True)
   if config.form == 'folder':
+    folder.unlisted.add(dataset / 'train')
     lines = (form.target(folder.path, shard.stem).read_bytes() for shard in shards)
     write_atomic(dataset / 'train/metadata.jsonl', lines)
   if config.form == 'tfrecord':

@@ -203,3 +203,28 @@ def test_weights_are_read_where_there_are_other_devices(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert float(done.stdout.split()[-1]) == pytest.approx(float(w.sum()), abs=1e-3)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_damaged_checkpoint_is_not_loaded(dtype, tmp_path):
+  _save(tmp_path, 1, snapshot_dtype=dtype)
+  like = {'ema': _like(_tree())}
+  files = [path for path in (tmp_path / 'checkpoints/1').rglob('*') if path.is_file()]
+  rng = np.random.default_rng(0)
+  for path in files:
+    data = path.read_bytes()
+    place = int(rng.integers(len(data)))
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(
+      InputError, match=f'{path} was altered.*put back a copy of the checkpoint, or let --redo'
+    ):
+      load_ema(tmp_path / 'checkpoints', 1, like)
+    path.write_bytes(data)
+  assert load_ema(tmp_path / 'checkpoints', 1, like) and any(path.name == 'SHA256SUMS' for path in files)
+
+
+def test_a_snapshot_that_a_kill_has_left_without_sums_gets_them(tmp_path):
+  _save(tmp_path, 1)
+  (tmp_path / 'checkpoints/1/SHA256SUMS').unlink()
+  _save(tmp_path, 2)
+  assert all((tmp_path / f'checkpoints/{step}/SHA256SUMS').exists() for step in (1, 2))

@@ -10,10 +10,11 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data import records as records_module
 from imagenet_synth.data import shard_index
-from imagenet_synth.data.records import Record, ShardSource, shard_hash, shard_name, write_shard
+from imagenet_synth.data.records import Record, ShardSource, shard_name, write_shard
 from imagenet_synth.data.shard_index import index_path
 
 
@@ -78,7 +79,7 @@ def test_jpeg_is_small_and_near(tmp_path):
 
 def test_the_hash_is_that_of_the_file(tmp_path):
   write_shard(tmp_path / 'shard', _records(2, 1), keep_hash=True)
-  assert shard_hash(tmp_path / 'shard') == hashlib.sha256((tmp_path / 'shard').read_bytes()).hexdigest()
+  assert kept_hash(tmp_path / 'shard') == hashlib.sha256((tmp_path / 'shard').read_bytes()).hexdigest()
 
 
 def test_tensorflow_reads_the_same(tmp_path):

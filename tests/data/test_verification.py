@@ -1,14 +1,15 @@
-"""Faults of shards that nobody has generated; tests/jobs/test_generate.py has those of a generate job."""
+"""Faults of files that no job has left; tests/jobs/test_generate.py has those of a generate job."""
 
 import json
 
 import numpy as np
 import pytest
 
-from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.records import Record, hash_path, shard_hash, write_shard
+from imagenet_synth.core.checksums import SUMS, hash_path, kept_hash, write_sums
+from imagenet_synth.core.files import write_arrays
+from imagenet_synth.data.records import Record, write_shard
 from imagenet_synth.data.shard_plan import plan_shards
-from imagenet_synth.data.verification import Fault, num_shards, repair, verify
+from imagenet_synth.data.verification import Fault, faults, job_checks, repair, shared_checks
 
 _COUNTS, _SIZES, _SHARD_SIZE = [2, 1], (2, 4), 2
 
@@ -20,13 +21,18 @@ def _records(shard, size):
   ]
 
 
+def _verify(folder):
+  return list(faults(list(job_checks(folder)), 'verify'))
+
+
 def _write(folder, path, records):
   """Writes a shard, and into the manifest that this is how it must be."""
   hash_path(path).unlink(missing_ok=True)
   write_shard(path, records, keep_hash=True)
   manifest = json.loads((folder / 'manifest.json').read_text())
-  manifest['shards'][path.parent.name][path.name] = shard_hash(path)
+  manifest['shards'][path.parent.name][path.name] = kept_hash(path)
   (folder / 'manifest.json').write_text(json.dumps(manifest))
+  write_sums(folder)
 
 
 @pytest.fixture
@@ -50,15 +56,50 @@ def _names(folder):
 
 def test_shards_that_are_as_planned_have_no_faults(shards, tmp_path):
   before = _names(tmp_path)
-  assert verify(tmp_path) == [] and num_shards(tmp_path) == 4
+  assert _verify(tmp_path) == []
   repair(tmp_path, [])
-  assert _names(tmp_path) == before and len(before) == 14
+  assert _names(tmp_path) == before and len(before) == 15
 
 
-@pytest.mark.parametrize('look', [verify, num_shards])
-def test_a_folder_without_a_manifest_is_refused(look, tmp_path):
-  with pytest.raises(InputError, match=f'^{tmp_path}: no manifest.json; run generate to its end first$'):
-    look(tmp_path)
+def test_every_file_is_looked_at_once(shards, tmp_path):
+  paths = [check.path for check in job_checks(tmp_path)]
+  assert len(paths) == len(set(paths)) == len(_names(tmp_path) - {SUMS})
+
+
+@pytest.mark.parametrize('suffix', ['.sha256', '.index'])
+def test_what_is_beside_a_shard_is_looked_at(suffix, shards, tmp_path):
+  path = shards[1].files[4].with_name(f'{shards[1].files[4].name}{suffix}')
+  path.write_bytes(path.read_bytes()[:-1])
+  (fault,) = _verify(tmp_path)
+  assert fault.path == path and fault.what.startswith('was altered or cut off')
+
+
+def test_a_manifest_that_was_altered_is_not_believed(shards, tmp_path):
+  path = tmp_path / 'manifest.json'
+  path.write_text(path.read_text().replace('"shard_size": 2', '"shard_size": 3'))
+  (fault,) = _verify(tmp_path)
+  assert fault.path == path and fault.what.startswith('was altered or cut off')
+
+
+def test_without_sums_shards_are_checked_by_the_manifest(shards, tmp_path):
+  (tmp_path / SUMS).unlink()
+  shards[0].files[2].write_bytes(b'')
+  shard, sums = _verify(tmp_path)[::-1]
+  assert sums == Fault(
+    tmp_path / SUMS, 'is missing, as in what earlier versions have left: only shards can be checked there'
+  )
+  assert shard.path == shards[0].files[2]
+
+
+def test_arrays_that_all_jobs_share_are_read(tmp_path):
+  write_arrays(tmp_path / 'a/good.npz', x=np.arange(100))
+  write_arrays(tmp_path / 'bad.npz', x=np.arange(100))
+  data = bytearray((tmp_path / 'bad.npz').read_bytes())
+  data[300] ^= 4
+  (tmp_path / 'bad.npz').write_bytes(data)
+  checks = list(shared_checks(tmp_path))
+  (fault,) = faults(checks, 'verify')
+  assert len(checks) == 2 and fault.path == tmp_path / 'bad.npz' and fault.what.startswith('cannot be read')
 
 
 def test_each_fault_is_told_once_and_smaller_sizes_come_first(shards, tmp_path):
@@ -66,13 +107,13 @@ def test_each_fault_is_told_once_and_smaller_sizes_come_first(shards, tmp_path):
   missing.unlink()
   altered.write_bytes(altered.read_bytes() + b'x')
   extra.touch()
-  faults = verify(tmp_path)
-  assert faults == [
+  found = _verify(tmp_path)
+  assert found == [
     Fault(missing, 'is missing'),
-    Fault(altered, 'was altered or cut off: its SHA-256 is not that of the manifest'),
+    Fault(altered, 'was altered or cut off: its SHA-256 is not the one that it was written with'),
     Fault(extra, 'is not in the manifest'),
   ]
-  assert str(faults[0]) == f'{missing}: is missing'
+  assert str(found[0]) == f'{missing}: is missing'
 
 
 @pytest.mark.parametrize(
@@ -88,7 +129,7 @@ def test_what_is_in_the_manifest_but_off_the_plan_is_found(changes, held, shards
   # the last shard has one image, the second one of class 0
   (record,) = _records(shards[1], 4)
   _write(tmp_path, shards[1].files[4], [record._replace(**changes)])
-  (fault,) = verify(tmp_path)
+  (fault,) = _verify(tmp_path)
   assert fault.path == shards[1].files[4]
   assert fault.what == f'record 0 is (label, index, seed, size) {held}, (0, 1, 7, (4, 4)) in the plan'
 
@@ -97,7 +138,7 @@ def test_a_shard_of_another_length_is_found(shards, tmp_path):
   records = _records(shards[0], 2)
   for wrong in (records[:1], [*records, records[0]], []):
     _write(tmp_path, shards[0].files[2], wrong)
-    assert verify(tmp_path) == [Fault(shards[0].files[2], f'holds {len(wrong)} images, 2 of the plan')]
+    assert _verify(tmp_path) == [Fault(shards[0].files[2], f'holds {len(wrong)} images, 2 of the plan')]
 
 
 def test_damage_that_the_hash_has_too_is_found(shards, tmp_path):
@@ -107,9 +148,10 @@ def test_damage_that_the_hash_has_too_is_found(shards, tmp_path):
   path.write_bytes(data)
   hash_path(path).unlink()
   manifest = json.loads((tmp_path / 'manifest.json').read_text())
-  manifest['shards']['4'][path.name] = shard_hash(path)
+  manifest['shards']['4'][path.name] = kept_hash(path)
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
-  (fault,) = verify(tmp_path)
+  write_sums(tmp_path)
+  (fault,) = _verify(tmp_path)
   assert fault.path == path and fault.what.startswith('record 1 is damaged (its bytes do not match')
 
 
@@ -120,8 +162,8 @@ def test_repair_leaves_what_is_whole_and_lets_generate_make_the_rest(shards, tmp
   altered.write_bytes(b'')
   extra = tmp_path / '2' / 'train-9.tfrecord'
   extra.touch()
-  repair(tmp_path, verify(tmp_path))
-  gone = {'manifest.json', 'job.json'}
+  repair(tmp_path, [fault.path for fault in _verify(tmp_path)])
+  gone = {'manifest.json', 'job.json', SUMS}
   for path in (missing, altered):
     gone |= {f'{path.parent.name}/{path.name}{suffix}' for suffix in ('', '.sha256', '.index')}
   assert before - _names(tmp_path) == gone and _names(tmp_path) <= before

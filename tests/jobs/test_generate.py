@@ -11,11 +11,11 @@ from PIL import Image
 
 from imagenet_synth import pipeline
 from imagenet_synth.cascade import Cascade
+from imagenet_synth.core.checksums import file_hash, kept_hash, write_sums
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.records import Record, ShardSource, shard_hash, write_shard
+from imagenet_synth.data.records import Record, ShardSource, write_shard
 from imagenet_synth.data.tfds_source import tfds_source
-from imagenet_synth.data.verification import verify
 from tests import small_pipeline
 
 _SHARDS = [f'train-0000{i}-of-00004.tfrecord' for i in range(4)]
@@ -43,6 +43,10 @@ def workdir(whole, tmp_path):
 
 def _bytes(workdir):
   return {path.name: path.read_bytes() for path in (workdir / 'generate/8').iterdir()}
+
+
+def _faults(workdir):
+  return pipeline.verify(_config(), workdir)[0]
 
 
 def _without_generate(workdir):
@@ -104,7 +108,7 @@ def test_what_a_kill_has_left_of_a_shard_is_deleted_in_the_end(workdir):
   left.parent.mkdir(parents=True)
   left.touch()
   pipeline.run(_config(), workdir)
-  assert not left.exists() and verify(workdir / 'generate') == []
+  assert not left.exists() and _faults(workdir) == []
 
 
 def test_what_cannot_be_divided_must_be_done_first(tmp_path):
@@ -137,8 +141,10 @@ def test_the_card_says_what_is_in_the_folder(whole):
 
 
 def test_a_whole_data_set_has_no_faults(whole):
-  assert verify(whole / 'generate') == []
-  assert pipeline.verify(_config(), whole, repair=False) == ([], 4)
+  found, num_checked = pipeline.verify(_config(), whole)
+  assert found == [] and num_checked > 40
+  parts = [pipeline.verify(_config(), whole, worker=Worker(index, 3)) for index in range(3)]
+  assert sum(num for _, num in parts) == num_checked and min(num for _, num in parts) > num_checked / 4
 
 
 def test_every_flipped_byte_is_found(workdir):
@@ -147,7 +153,7 @@ def test_every_flipped_byte_is_found(workdir):
   rng = np.random.default_rng(0)
   for position in rng.integers(0, len(data), 20):
     path.write_bytes(data[:position] + bytes([data[position] ^ 1 << rng.integers(8)]) + data[position + 1 :])
-    (fault,) = verify(workdir / 'generate')
+    (fault,) = _faults(workdir)
     assert fault.path == path and 'was altered or cut off' in fault.what
 
 
@@ -158,14 +164,15 @@ def test_faults_are_named_and_repaired(whole, workdir):
   (folder / 'train-00009-of-00010.tfrecord').write_bytes(b'')
   faults, _ = pipeline.verify(_config(), workdir, repair=True)
   assert list(map(str, faults)) == [
-    f'{folder / _SHARDS[0]}: is missing',
-    f'{folder / _SHARDS[1]}: was altered or cut off: its SHA-256 is not that of the manifest',
-    f'{folder}/train-00009-of-00010.tfrecord: is not in the manifest',
+    f'{folder / _SHARDS[0]}: is missing; deleted: run again to make it',
+    f'{folder / _SHARDS[1]}: was altered or cut off: its SHA-256 is not the one that it was written with; '
+    'deleted: run again to make it',
+    f'{folder}/train-00009-of-00010.tfrecord: is not in the manifest; deleted: run again to make it',
   ]
   kept = (folder / _SHARDS[3]).stat().st_mtime_ns
   pipeline.run(_config(), workdir)
   assert _bytes(workdir) == _bytes(whole) and (folder / _SHARDS[3]).stat().st_mtime_ns == kept
-  assert verify(workdir / 'generate') == []
+  assert _faults(workdir) == []
 
 
 def test_records_off_the_plan_are_found(workdir):
@@ -185,16 +192,19 @@ def test_records_off_the_plan_are_found(workdir):
     ),
   ):
     write_shard(path, change([Record(**f) for f in fields]), keep_hash=True)
-    manifest['shards']['8'][_SHARDS[3]] = shard_hash(path)
+    manifest['shards']['8'][_SHARDS[3]] = kept_hash(path)
     manifest_path.write_text(json.dumps(manifest))
-    (fault,) = verify(workdir / 'generate')
-    assert fault.what == what
+    write_sums(workdir / 'generate', {'job.json': file_hash(workdir / 'generate/job.json')})
+    (fault,) = _faults(workdir)
+    assert fault.what == f'{what}; --verify --repair lets it be made again'
 
 
-def test_an_unfinished_data_set_cannot_be_verified(workdir):
+def test_a_manifest_that_is_gone_is_made_again(whole, workdir):
   (workdir / 'generate/manifest.json').unlink()
-  with pytest.raises(InputError, match='no manifest.json; run generate to its end first'):
-    verify(workdir / 'generate')
+  (fault,) = pipeline.verify(_config(), workdir, repair=True)[0]
+  assert fault.path == workdir / 'generate/manifest.json' and fault.what.startswith('is missing')
+  pipeline.run(_config(), workdir)
+  assert _bytes(workdir) == _bytes(whole) and _faults(workdir) == []
 
 
 def _originals(workdir):
@@ -232,7 +242,7 @@ def test_the_real_set_s_class_counts(workdir):
   made = np.bincount([source[i]['label'] for i in range(len(source))], minlength=10)
   np.testing.assert_array_equal(made, counts)
   assert counts.min() != counts.max()
-  assert verify(workdir / 'generate') == []
+  assert _faults(workdir) == []
   text = (workdir / 'generate/README.md').read_text()
   assert f'{counts.min()} to {counts.max()} of each of' in text
 
@@ -259,7 +269,7 @@ def test_more_images_can_be_asked_for_later_and_those_that_are_there_are_kept(wh
   pipeline.run(config, workdir)
   assert sorted(drawn) == [(label, index) for label in range(10) for index in (7, 8)]
   source = ShardSource(sorted((workdir / 'generate/8').glob('*.tfrecord')))
-  assert len(source) == 90 and verify(workdir / 'generate') == []
+  assert len(source) == 90 and _faults(workdir) == []
   # in the order of the larger set, of which the smaller one is the beginning
   for example, old in zip((source[i] for i in range(70)), _originals(whole), strict=True):
     assert (example['label'], example['index']) == (old['label'], old['index'])
@@ -272,7 +282,7 @@ def test_jpeg_shards(workdir):
   _without_generate(workdir)
   pipeline.run(config, workdir)
   assert all(example['encoded'].startswith(b'\xff\xd8') for example in _originals(workdir))
-  assert verify(workdir / 'generate') == []
+  assert _faults(workdir) == []
 
 
 def test_some_sizes_can_be_jpeg(workdir):

@@ -117,8 +117,9 @@ def test_every_form_has_the_bytes_labels_and_number_of_the_images(form, workdir)
 def test_parquet_tells_datasets_what_its_columns_are(workdir):
   """As `datasets` itself writes it: images and names of classes are there without any code."""
   pipeline.run(_config('parquet'), workdir)
-  paths = sorted((workdir / 'publish/dataset/data').iterdir())
+  paths = sorted((workdir / 'publish/dataset/data').glob('*.parquet'))
   assert [path.name for path in paths] == [f'train-0000{i}-of-00003.parquet' for i in range(3)]
+  assert all(path.with_name(f'{path.name}.sha256').exists() for path in paths)
   schema = pyarrow.parquet.read_schema(paths[0])
   features = json.loads(schema.metadata[b'huggingface'])['info']['features']
   assert list(features) == schema.names

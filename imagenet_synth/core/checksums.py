@@ -1,0 +1,146 @@
+"""SHA-256 of the files of a folder, kept beside them: damage that comes later is found by it.
+
+    FOLDER/SHA256SUMS   a line for each file, also of folders below, as `sha256sum --check` reads it; the last
+                        line, a comment, has the SHA-256 of those before it
+    FILE.sha256         that of a large file, written with it, so that it is not read again for SHA256SUMS
+
+A folder below that has a SHA256SUMS of its own, as each checkpoint does, stands there by this file alone.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import write_atomic
+
+SUMS = 'SHA256SUMS'
+"""The name of the file in a folder."""
+
+# of a file that is read at a time
+_BLOCK = 2**22
+
+
+def file_hash(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file, as hex digits. Threads hash as many files at once as there are cores."""
+  digest = hashlib.sha256()
+  with open(path, 'rb') as file:
+    while block := file.read(_BLOCK):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def hash_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns where a file's hash is kept, in the form that `sha256sum --check` reads."""
+  return path.with_name(f'{path.name}.sha256')
+
+
+def keep_hash(path: pathlib.Path, digest: str) -> None:
+  """Writes the hash of a file beside it."""
+  write_atomic(hash_path(path), f'{digest}  {path.name}\n')
+
+
+def kept_hash(path: pathlib.Path) -> str:
+  """Returns the hash that a file had when it was written.
+
+  Where it is not kept beside it, as after a kill between the two, it is computed and kept now.
+
+  Raises:
+    InputError: what is beside it is no hash.
+  """
+  if not hash_path(path).exists():
+    keep_hash(path, file_hash(path))
+  digest = hash_path(path).read_bytes()[:64].decode(errors='replace')
+  if not re.fullmatch('[0-9a-f]{64}', digest):
+    raise InputError(f'{hash_path(path)} holds no SHA-256; delete it and run again')
+  return digest
+
+
+def write_sums(
+  folder: pathlib.Path, to_come: Mapping[str, str] = {}, left_out: Collection[pathlib.Path] = ()
+) -> None:
+  """Writes the SHA256SUMS of a folder, whole or not at all.
+
+  Args:
+    folder: its files are all there; temporary ones don't count.
+    to_come: the hashes of files of the folder that are written afterwards, by name.
+    left_out: folders below it whose files are not listed.
+  """
+  paths = [path for path in _files(folder, left_out) if path.name not in to_come or path.parent != folder]
+  with ThreadPoolExecutor((os.cpu_count() or 1) + 4) as pool:
+    found = zip((path.relative_to(folder).as_posix() for path in paths), pool.map(_known_hash, paths))
+    lines = [f'{digest}  {name}\n' for name, digest in (*found, *to_come.items())]
+  text = ''.join(lines)
+  write_atomic(folder / SUMS, f'{text}# {hashlib.sha256(text.encode()).hexdigest()}\n')
+
+
+def _files(
+  folder: pathlib.Path, left_out: Collection[pathlib.Path], is_top: bool = True
+) -> Iterator[pathlib.Path]:
+  """Yields the files of a folder and of those below; of one with a SHA256SUMS of its own, that alone."""
+  if not is_top and (folder / SUMS).exists():
+    yield folder / SUMS
+    return
+  for path in sorted(folder.iterdir()):
+    if path.is_dir():
+      if path not in left_out:
+        yield from _files(path, left_out, is_top=False)
+    elif path.name != SUMS and not re.fullmatch(r'\..*\.tmp', path.name):
+      yield path
+
+
+def _known_hash(path: pathlib.Path) -> str:
+  return kept_hash(path) if hash_path(path).exists() else file_hash(path)
+
+
+def read_sums(folder: pathlib.Path) -> dict[str, str]:
+  """Returns the hash of each file that the SHA256SUMS of a folder has, by its path below the folder.
+
+  Raises:
+    InputError: it is not there, or not as it was written.
+  """
+  try:
+    data = (folder / SUMS).read_bytes()
+  except FileNotFoundError:
+    raise InputError(f'{folder / SUMS} does not exist') from None
+  *lines, last = data.splitlines(keepends=True) or [b'']
+  if last != f'# {hashlib.sha256(b"".join(lines)).hexdigest()}\n'.encode():
+    raise InputError(f'{folder / SUMS} was altered or cut off: its last line is not the hash of the others')
+  pairs = (line.decode().rstrip('\n').split('  ', 1) for line in lines)
+  return {name: digest for digest, name in pairs}
+
+
+def fault_of(path: pathlib.Path, digest: str) -> str | None:
+  """Returns what is wrong with a file, as the end of a sentence; None if it has the hash that is given."""
+  try:
+    if file_hash(path) == digest:
+      return None
+  except FileNotFoundError:
+    return 'is missing'
+  except OSError as error:
+    return f'cannot be read: {error.strerror}'
+  return 'was altered or cut off: its SHA-256 is not the one that it was written with'
+
+
+def require_whole(folder: pathlib.Path, remedy: str) -> None:
+  """Returns if the files of a folder are as they were written, or it has no SHA256SUMS by which to tell.
+
+  All of it is read for this, as fast as the disk is or the cores hash: about 2 GB/s a core.
+
+  Raises:
+    InputError: one is not; the message ends with `remedy`.
+  """
+  if not (folder / SUMS).exists():
+    return
+  try:
+    sums = read_sums(folder)
+  except InputError as error:
+    raise InputError(f'{error}; {remedy}') from None
+  paths = [folder / name for name in sums]
+  with ThreadPoolExecutor((os.cpu_count() or 1) + 4) as pool:
+    for path, fault in zip(paths, pool.map(fault_of, paths, sums.values())):
+      if fault:
+        raise InputError(f'{path} {fault}; {remedy}')
