@@ -17,12 +17,14 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_synth import pipeline, status
 from imagenet_synth.core import processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import as_path, set_roots
 from imagenet_synth.core.stopping import Stopped, stop_when_told
 from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
 from imagenet_synth.cost.table import Prices
@@ -31,7 +33,16 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'What to do: a file, or the name of one of configs/, such as quickstart.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder that holds a folder for each job; runs/NAME_OF_THE_CONFIG_FILE if not given.'
+  'workdir',
+  None,
+  'Folder that holds a folder for each job, local or in a bucket: gs://BUCKET/... or s3://BUCKET/...; '
+  'runs/NAME_OF_THE_CONFIG_FILE if not given.',
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Where relative paths of data in a config begin: a folder, local or in a bucket.'
+)
+_WEIGHTS_DIR = flags.DEFINE_string(
+  'weights_dir', None, 'Where relative paths of weights and vocabularies in a config begin, likewise.'
 )
 _WORKER = flags.DEFINE_string(
   'worker',
@@ -104,6 +115,7 @@ def main(argv: list[str]) -> None:
   try:
     _check_flags()
     config, workdir = _config(), _workdir()
+    set_roots(_DATA_DIR.value, _WEIGHTS_DIR.value)
     jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -248,9 +260,9 @@ def _config() -> dict[str, Any]:
   return json.loads(value.to_json_best_effort())
 
 
-def _workdir() -> pathlib.Path:
+def _workdir() -> epath.Path:
   name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
-  return pathlib.Path(_WORKDIR.value or pathlib.Path('runs') / name)
+  return as_path(_WORKDIR.value or f'runs/{name}')
 
 
 def _worker() -> Worker:
@@ -280,7 +292,7 @@ def _status(argv: list[str]) -> None:
   if not argv or argv[0].startswith('-'):
     _refuse('status wants a folder: imagenet_synth status runs/quickstart')
   try:
-    print('\n\n'.join(status.describe(pathlib.Path(name)) for name in argv))
+    print('\n\n'.join(status.describe(as_path(name)) for name in argv))
   except InputError as error:
     _refuse(str(error))
 

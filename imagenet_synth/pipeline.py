@@ -6,12 +6,12 @@ are skipped, so that the same command again goes on where it was.
 """
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
 from imagenet_synth.core.config import Invalid, build, execution_keys, parts, references
 from imagenet_synth.core.division import Worker
@@ -101,16 +101,15 @@ class PlannedJob:
       return f'done in {self.folder.record["seconds"]:.0f} s'
     return 'begun' if self.folder.started else 'left'
 
-  def missing_files(self, made: Sequence[pathlib.Path] = ()) -> Iterator[str]:
+  def missing_files(self, made: Sequence[epath.Path] = ()) -> Iterator[str]:
     """Yields a sentence for each file that the job needs and that is not there.
 
     Files below the folders `made`, which other jobs of the same run make, may be still to come.
     """
-    files: Callable[[], dict[str, str]] = getattr(self.config, 'files', dict)
-    for key, name in files().items():
-      path = pathlib.Path(name).expanduser()
+    files: Callable[[], dict[str, epath.Path]] = getattr(self.config, 'files', dict)
+    for key, path in files().items():
       if not path.exists() and not any(folder in path.parents for folder in made):
-        yield f'config: jobs.{self.name}.{key} is {name!r}, which is not there'
+        yield f"config: jobs.{self.name}.{key} is '{path}', which is not there"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Plan:
   known: KnownJobs
 
 
-def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Worker()) -> Plan:
+def plan(config: Mapping[str, Any], workdir: epath.Path, worker: Worker = Worker()) -> Plan:
   """Returns the jobs to run, having checked the whole configuration and the folders that are there.
 
   Raises:
@@ -157,7 +156,7 @@ def plan(config: Mapping[str, Any], workdir: pathlib.Path, worker: Worker = Work
 
 def run(
   config: Mapping[str, Any],
-  workdir: pathlib.Path,
+  workdir: epath.Path,
   worker: Worker = Worker(),
   prices: table.Prices | None = None,
 ) -> None:
@@ -196,7 +195,7 @@ def run(
     wait_for_all(job.name)
 
 
-def dry_run(config: Mapping[str, Any], workdir: pathlib.Path, prices: table.Prices = table.Prices()) -> str:
+def dry_run(config: Mapping[str, Any], workdir: epath.Path, prices: table.Prices = table.Prices()) -> str:
   """Returns a text of what would be run: a table of all jobs with status and cost, and how many are done.
 
   Between them stand the files that are missing. The cost is of the whole job, whatever of it is done.
@@ -221,7 +220,7 @@ def _row(job: PlannedJob, known: KnownJobs) -> table.Row:
 
 
 def verify(
-  config: Mapping[str, Any], workdir: pathlib.Path, repair: bool = False, worker: Worker = Worker()
+  config: Mapping[str, Any], workdir: epath.Path, repair: bool = False, worker: Worker = Worker()
 ) -> tuple[list[verification.Fault], int]:
   """Returns the faults of what finished jobs have left, and how many files this worker has looked at.
 
@@ -234,7 +233,7 @@ def verify(
   found: list[verification.Fault] = []
   num_checked = 0
 
-  def look(checks: Iterator[verification.Check], what: pathlib.Path, remedy: str) -> list[pathlib.Path]:
+  def look(checks: Iterator[verification.Check], what: epath.Path, remedy: str) -> list[epath.Path]:
     nonlocal num_checked
     mine = worker.part(list(checks))
     num_checked += len(mine)
@@ -259,7 +258,7 @@ def verify(
   return found, num_checked
 
 
-def redo(config: Mapping[str, Any], workdir: pathlib.Path, names: Sequence[str]) -> list[str]:
+def redo(config: Mapping[str, Any], workdir: epath.Path, names: Sequence[str]) -> list[str]:
   """Deletes the work of jobs and of all that was made from it; returns the names of these jobs, in order.
 
   Of a data set that grows, shards stay until it is known which of their images would be drawn the same again.
@@ -334,14 +333,14 @@ def _build(name: str, section: Any) -> Any:
 
 
 def _folder(
-  workdir: pathlib.Path, name: str, section: Mapping[str, Any], config: Any, worker: Worker
+  workdir: epath.Path, name: str, section: Mapping[str, Any], config: Any, worker: Worker
 ) -> JobFolder:
   """Returns the folder of a job, from its section and what that was built as."""
   grows = getattr(config, 'grows', ())
   return JobFolder(workdir, name, dict(section), worker, grows, execution_keys(config))
 
 
-def _add_from_workdir(configs: dict[str, Any], kinds: dict[str, str], workdir: pathlib.Path) -> None:
+def _add_from_workdir(configs: dict[str, Any], kinds: dict[str, str], workdir: epath.Path) -> None:
   """Adds the jobs that others refer to and that are not in the config but have a folder in the workdir."""
   unseen = list(configs)
   while unseen:
@@ -368,9 +367,7 @@ def _check_references(name: str, config: Any, order: Sequence[str], kinds: Mappi
       )
 
 
-def _data_versions(
-  job: PlannedJob, workdir: pathlib.Path, known: dict[str, dict[str, str]]
-) -> dict[str, str]:
+def _data_versions(job: PlannedJob, workdir: epath.Path, known: dict[str, dict[str, str]]) -> dict[str, str]:
   """Returns the versions of all data that a job names, by what it is called; `known` keeps them."""
   versions: dict[str, str] = {}
   if not job.folder.started:
@@ -393,7 +390,7 @@ def _call(name: str, method: str, config: Any, *arguments: Any) -> None:
     raise fault.below(f'jobs.{name}') from None
 
 
-def _check_ready(jobs: Sequence[PlannedJob], workdir: pathlib.Path, worker: Worker) -> None:
+def _check_ready(jobs: Sequence[PlannedJob], workdir: epath.Path, worker: Worker) -> None:
   """Raises InputError if a job that is left needs a missing file, or an unfinished job not run here."""
   here = {job.name for job in jobs}
   for job in jobs:

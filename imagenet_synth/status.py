@@ -5,36 +5,37 @@ It needs no config: a run leaves the order of its jobs, and each process how far
 
 import contextlib
 import datetime
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from etils import epath
+
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.files import make_folder, matching, modified, read_json, write_json
 
 # a process that has kept no state for so many seconds is taken for dead: on slow machines, a step or a
 # compilation may take a minute
 _DEAD_AFTER = 180
 
 
-def write_order(workdir: pathlib.Path, kinds: Mapping[str, str]) -> None:
+def write_order(workdir: epath.Path, kinds: Mapping[str, str]) -> None:
   """Writes down the jobs of a run, in order: their kinds by name. Those of earlier runs stay before them."""
   path = workdir / 'progress' / 'order.json'
   before = read_json(path) if path.exists() else {}
   # what cannot be written here, the first job cannot write either, and says so
   with contextlib.suppress(OSError):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_json(path, {**{name: kind for name, kind in before.items() if name not in kinds}, **kinds})
 
 
-def state_path(workdir: pathlib.Path, job: str, worker: Worker) -> pathlib.Path:
+def state_path(workdir: epath.Path, job: str, worker: Worker) -> epath.Path:
   """Returns where a process keeps how far it is with its part of a job."""
   return workdir / 'progress' / f'{job}-{worker.index}.json'
 
 
-def describe(workdir: pathlib.Path) -> str:
+def describe(workdir: epath.Path) -> str:
   """Returns a text: a line for each job and for each process that is at it, the newest samples, what to do.
 
   Raises:
@@ -59,10 +60,10 @@ def describe(workdir: pathlib.Path) -> str:
     lines.append(f'{name:{width}}  {kind:{kind_width}}  {text}')
     lines += [f'{"":{width}}  {_line(state, now)}' for state in states]
   lines.append(f'{num_done} of {len(kinds)} jobs done, in {workdir}')
-  grids = sorted(workdir.glob('*/samples/*.png'), key=lambda grid: grid.stat().st_mtime)
+  grids = sorted(matching(workdir, '*/samples/*.png'), key=modified)
   if grids:
     lines.append(f'newest samples: {grids[-1]}')
-  reports = sorted(workdir.glob('*/report.html'))
+  reports = matching(workdir, '*/report.html')
   if num_done == len(kinds):
     lines += [f'report: {report}' for report in reports]
   elif not is_running:
@@ -70,12 +71,12 @@ def describe(workdir: pathlib.Path) -> str:
   return '\n'.join(lines)
 
 
-def _states(workdir: pathlib.Path, name: str) -> list[dict[str, Any]]:
+def _states(workdir: epath.Path, name: str) -> list[dict[str, Any]]:
   """Returns how far the processes are, or were when they ended, with a job."""
-  paths = (workdir / 'progress').glob(f'{name}-*.json')
+  paths = matching(workdir / 'progress', f'{name}-*.json')
   # another job's name may begin like this one's
   mine = [path for path in paths if path.stem.removeprefix(f'{name}-').isdigit()]
-  return [read_json(path) for path in sorted(mine)]
+  return [read_json(path) for path in mine]
 
 
 def _line(state: Mapping[str, Any], now: float) -> str:

@@ -9,8 +9,6 @@ temporary name and renames, so that a killed process leaves complete checkpoints
 """
 
 import contextlib
-import pathlib
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import absolute, delete_tree, matching
 from imagenet_synth.core.processes import is_first
 
 NUM_STATES = 2
@@ -36,7 +36,7 @@ class Checkpoints:
       they are loaded.
   """
 
-  def __init__(self, folder: pathlib.Path, snapshot_dtype: str = 'float32'):
+  def __init__(self, folder: epath.Path, snapshot_dtype: str = 'float32'):
     self._snapshot_dtype = jnp.dtype(snapshot_dtype)
     self._snapshots = _manager(folder / 'checkpoints', None)
     self._states = _manager(folder / 'resume', NUM_STATES)
@@ -98,7 +98,7 @@ class Checkpoints:
       return None
     step = self.states[-1]
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    with _fitting(pathlib.Path(self._states.directory) / str(step) / 'state'):
+    with _fitting(self._states.directory / str(step) / 'state'):
       return self._states.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))[
         'state'
       ]
@@ -106,14 +106,14 @@ class Checkpoints:
   def load_snapshot(self, step: int, like: Any) -> Any:
     """Returns the averaged weights of a snapshot: see `load_ema`."""
     self.wait()
-    return load_ema(pathlib.Path(self._snapshots.directory), step, like)
+    return load_ema(self._snapshots.directory, step, like)
 
   def wait(self) -> None:
     """Returns when all that was saved is on disk; the first process writes SHA256SUMS of snapshots then."""
     self._snapshots.wait_until_finished()
     self._states.wait_until_finished()
     for step in {*self._snapshots.all_steps()} - self._with_sums if is_first() else ():
-      folder = pathlib.Path(self._snapshots.directory) / str(step)
+      folder = self._snapshots.directory / str(step)
       # those of an earlier run, which may have been killed before it came to this
       if not (folder / checksums.SUMS).exists():
         checksums.write_sums(folder)
@@ -125,21 +125,21 @@ class Checkpoints:
     self._snapshots.close()
     self._states.close()
     if ended and is_first():
-      shutil.rmtree(self._states.directory, ignore_errors=True)
+      delete_tree(self._states.directory)
 
 
-def _manager(path: pathlib.Path, max_to_keep: int | None) -> ocp.CheckpointManager:
+def _manager(path: epath.Path, max_to_keep: int | None) -> ocp.CheckpointManager:
   """Returns Orbax's manager of the checkpoints in a folder, which keeps the latest ones, or all."""
   options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, enable_async_checkpointing=True)
-  return ocp.CheckpointManager(path.absolute(), options=options)
+  return ocp.CheckpointManager(absolute(path), options=options)
 
 
-def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) -> None:
+def save_ema(path: epath.Path, step: int, ema: Any, origin: dict[str, Any]) -> None:
   """Writes a checkpoint of weights that were not trained here, which `load_ema` reads.
 
   A checkpoint of the same step, which an earlier attempt may have left, is replaced.
   """
-  with ocp.CheckpointManager(path.absolute()) as manager:
+  with ocp.CheckpointManager(absolute(path)) as manager:
     if step in manager.all_steps():
       manager.delete(step)
     manager.save(
@@ -148,20 +148,20 @@ def save_ema(path: pathlib.Path, step: int, ema: Any, origin: dict[str, Any]) ->
   checksums.write_sums(path / str(step))
 
 
-def latest_step(path: pathlib.Path) -> int:
+def latest_step(path: epath.Path) -> int:
   """Returns the latest step of the complete checkpoints in a folder.
 
   Raises:
     InputError: there is no checkpoint.
   """
   # what a killed process has left half-written is named otherwise
-  steps = [int(folder.name) for folder in path.glob('*') if folder.name.isdigit()]
+  steps = [int(folder.name) for folder in matching(path, '*') if folder.name.isdigit()]
   if not steps:
     raise InputError(f'no checkpoint in {path}')
   return max(steps)
 
 
-def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
+def load_ema(path: epath.Path, step: int, like: Any) -> Any:
   """Returns the averaged weights of the checkpoint of `step`, laid out as `like`.
 
   Shapes that don't say how they are laid out are read into the host's memory, as arrays of numpy: Orbax would
@@ -171,7 +171,7 @@ def load_ema(path: pathlib.Path, step: int, like: Any) -> Any:
   Raises:
     InputError: there is no such checkpoint, it is damaged, or it is of another tree or of other shapes.
   """
-  folder = path.absolute() / str(step) / 'ema'
+  folder = absolute(path) / str(step) / 'ema'
   if not folder.exists():
     raise InputError(f'no checkpoint of step {step} in {path}')
   checksums.require_whole(
@@ -200,7 +200,7 @@ def _wanted(leaf: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _fitting(folder: pathlib.Path) -> Iterator[None]:
+def _fitting(folder: epath.Path) -> Iterator[None]:
   """Turns Orbax's complaint about another tree or other shapes into an InputError of one line."""
   try:
     yield

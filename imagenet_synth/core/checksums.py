@@ -9,13 +9,14 @@ A folder below that has a SHA256SUMS of its own, as each checkpoint does, stands
 
 import hashlib
 import os
-import pathlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from etils import epath
+
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_atomic
+from imagenet_synth.core.files import matching, write_atomic
 
 SUMS = 'SHA256SUMS'
 """The name of the file in a folder."""
@@ -24,26 +25,26 @@ SUMS = 'SHA256SUMS'
 _BLOCK = 2**22
 
 
-def file_hash(path: pathlib.Path) -> str:
+def file_hash(path: epath.Path) -> str:
   """Returns the SHA-256 of a file, as hex digits. Threads hash as many files at once as there are cores."""
   digest = hashlib.sha256()
-  with open(path, 'rb') as file:
+  with path.open('rb') as file:
     while block := file.read(_BLOCK):
       digest.update(block)
   return digest.hexdigest()
 
 
-def hash_path(path: pathlib.Path) -> pathlib.Path:
+def hash_path(path: epath.Path) -> epath.Path:
   """Returns where a file's hash is kept, in the form that `sha256sum --check` reads."""
   return path.with_name(f'{path.name}.sha256')
 
 
-def keep_hash(path: pathlib.Path, digest: str) -> None:
+def keep_hash(path: epath.Path, digest: str) -> None:
   """Writes the hash of a file beside it."""
   write_atomic(hash_path(path), f'{digest}  {path.name}\n')
 
 
-def kept_hash(path: pathlib.Path) -> str:
+def kept_hash(path: epath.Path) -> str:
   """Returns the hash that a file had when it was written.
 
   Where it is not kept beside it, as after a kill between the two, it is computed and kept now.
@@ -60,7 +61,7 @@ def kept_hash(path: pathlib.Path) -> str:
 
 
 def write_sums(
-  folder: pathlib.Path, to_come: Mapping[str, str] = {}, left_out: Collection[pathlib.Path] = ()
+  folder: epath.Path, to_come: Mapping[str, str] = {}, left_out: Collection[epath.Path] = ()
 ) -> None:
   """Writes the SHA256SUMS of a folder, whole or not at all.
 
@@ -77,14 +78,12 @@ def write_sums(
   write_atomic(folder / SUMS, f'{text}# {hashlib.sha256(text.encode()).hexdigest()}\n')
 
 
-def _files(
-  folder: pathlib.Path, left_out: Collection[pathlib.Path], is_top: bool = True
-) -> Iterator[pathlib.Path]:
+def _files(folder: epath.Path, left_out: Collection[epath.Path], is_top: bool = True) -> Iterator[epath.Path]:
   """Yields the files of a folder and of those below; of one with a SHA256SUMS of its own, that alone."""
   if not is_top and (folder / SUMS).exists():
     yield folder / SUMS
     return
-  for path in sorted(folder.iterdir()):
+  for path in matching(folder, '*'):
     if path.is_dir():
       if path not in left_out:
         yield from _files(path, left_out, is_top=False)
@@ -92,11 +91,11 @@ def _files(
       yield path
 
 
-def _known_hash(path: pathlib.Path) -> str:
+def _known_hash(path: epath.Path) -> str:
   return kept_hash(path) if hash_path(path).exists() else file_hash(path)
 
 
-def read_sums(folder: pathlib.Path) -> dict[str, str]:
+def read_sums(folder: epath.Path) -> dict[str, str]:
   """Returns the hash of each file that the SHA256SUMS of a folder has, by its path below the folder.
 
   Raises:
@@ -113,7 +112,7 @@ def read_sums(folder: pathlib.Path) -> dict[str, str]:
   return {name: digest for digest, name in pairs}
 
 
-def fault_of(path: pathlib.Path, digest: str) -> str | None:
+def fault_of(path: epath.Path, digest: str) -> str | None:
   """Returns what is wrong with a file, as the end of a sentence; None if it has the hash that is given."""
   try:
     if file_hash(path) == digest:
@@ -125,7 +124,7 @@ def fault_of(path: pathlib.Path, digest: str) -> str | None:
   return 'was altered or cut off: its SHA-256 is not the one that it was written with'
 
 
-def require_whole(folder: pathlib.Path, remedy: str) -> None:
+def require_whole(folder: epath.Path, remedy: str) -> None:
   """Returns if the files of a folder are as they were written, or it has no SHA256SUMS by which to tell.
 
   All of it is read for this, as fast as the disk is or the cores hash: about 2 GB/s a core.

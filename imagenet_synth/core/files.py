@@ -1,31 +1,233 @@
-"""Files that exist whole or not at all, and hashes of what they hold."""
+"""Files on disks and in buckets: that exist whole or not at all, are listed, read in parts, and hashed.
+
+A path is local, or the URL of an object in a bucket: gs:// or s3://. Nothing else knows the difference. In a
+bucket there are no folders, nothing can be renamed or appended to, and an object is there when its upload has
+ended. What must be a file of this machine, as others map it into memory, is copied to a cache.
+"""
 
 import contextlib
+import glob
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import pathlib
+import shutil
 import socket
+import tempfile
+import time
+import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
+# one reader of buckets for all libraries: TensorFlow's own, which epath would take, knows no s3:// and no
+# conditions
+os.environ.setdefault('EPATH_USE_TF', 'false')
+
+import fsspec
 import jax
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
 
+# what reads each kind of bucket: the module, and the extra of this package that brings it
+_READERS = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}
+
+# others write and delete, too: what is there is asked each time
+for _protocol in ('gcs', 's3'):
+  fsspec.config.conf.setdefault(_protocol, {})['use_listings_cache'] = False
+
+# seconds after which a temporary file of another machine is taken for one of a process that is dead
+_ABANDONED_AFTER = 24 * 3600
+# bytes that are copied at a time
+_BLOCK = 2**24
+# of a journal in a bucket: an object may be written once a second
+_SECONDS_BETWEEN_VERSIONS = 30
+
+
+def as_path(text: epath.PathLike) -> epath.Path:
+  """Returns the path that a user has written: a local one, where `~` is the home folder, or a URL.
+
+  Raises:
+    InputError: it is a URL of something else than a bucket, or what reads such a bucket is not installed.
+  """
+  text = os.fspath(text)
+  scheme, mark, rest = text.partition(':/')
+  if not mark or '/' in scheme:
+    return epath.Path(text).expanduser()
+  if scheme not in _READERS or not rest.strip('/') or not rest.startswith('/'):
+    raise InputError(f'{text!r} is no path: it must be local, gs://BUCKET/... or s3://BUCKET/...')
+  module, extra = _READERS[scheme]
+  if importlib.util.find_spec(module) is None:
+    raise InputError(f"{text} needs {module}: pip install 'imagenet_synth[{extra}]'")
+  return epath.Path(text)
+
+
+# where the relative paths of configs begin; this folder, if nothing is said
+_roots: dict[Literal['data', 'weights'], epath.Path] = {}
+
+
+def set_roots(data: epath.PathLike | None, weights: epath.PathLike | None) -> None:
+  """Says where the relative paths of configs begin: of data sets, and of weights; None is this folder.
+
+  Raises:
+    InputError: one is no path: see `as_path`.
+  """
+  given: dict[Literal['data', 'weights'], epath.PathLike | None] = {'data': data, 'weights': weights}
+  _roots.clear()
+  _roots.update({kind: as_path(root) for kind, root in given.items() if root is not None})
+
+
+def data_path(text: epath.PathLike) -> epath.Path:
+  """Returns the path of data that a config names; raises InputError if it is none: see `as_path`."""
+  return _below_root('data', text)
+
+
+def weights_path(text: epath.PathLike) -> epath.Path:
+  """Returns the path of weights that a config names; raises InputError if it is none: see `as_path`."""
+  return _below_root('weights', text)
+
+
+def _below_root(kind: Literal['data', 'weights'], text: epath.PathLike) -> epath.Path:
+  path = as_path(text)
+  is_relative = not is_remote(path) and not path.is_absolute()
+  return _roots[kind] / path if is_relative and kind in _roots else path
+
+
+def is_remote(path: epath.PathLike) -> bool:
+  """Returns whether a path is of an object in a bucket, or of a folder of them."""
+  return os.fspath(path).startswith(('gs://', 's3://'))
+
+
+def _bucket(path: epath.PathLike) -> Any:
+  """Returns the file system of fsspec that a path in a bucket is of; it is made once a process."""
+  return fsspec.filesystem(os.fspath(path).partition('://')[0])
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+  """Returns the one path of a place: without symbolic links, and wherever the process is."""
+  return epath.Path(path if is_remote(path) else os.path.realpath(path))
+
+
+def make_folder(path: epath.PathLike) -> None:
+  """Makes a folder with those above it, if it isn't there; in a bucket, there are none to make."""
+  if not is_remote(path):
+    os.makedirs(path, exist_ok=True)
+
+
+def delete_tree(path: epath.PathLike) -> None:
+  """Deletes a folder with all that is in it, if it is there."""
+  if not is_remote(path):
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    with contextlib.suppress(FileNotFoundError):
+      _bucket(path).rm(os.fspath(path), recursive=True)
+
+
+def matching(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
+  """Returns the files and folders below a folder that match a pattern such as `*/*.png`, sorted."""
+  if not is_remote(folder):
+    return sorted(map(epath.Path, pathlib.Path(folder).glob(pattern)))
+  scheme = os.fspath(folder).partition('://')[0]
+  found = _bucket(folder).glob(f'{glob.escape(os.fspath(folder))}/{pattern}')
+  return sorted(epath.Path(f'{scheme}://{path}') for path in found)
+
+
+def move_folder(folder: epath.PathLike, target: epath.PathLike) -> None:
+  """Moves a folder to where there is none, beside others that are there.
+
+  In a bucket, objects are copied first and then deleted; after a kill in between, another call goes on.
+
+  Raises:
+    OSError: there is a folder, or another process has moved this one.
+  """
+  if not is_remote(folder):
+    os.rename(folder, target)
+    return
+  marker = epath.Path(f'{os.fspath(target)}.incomplete')
+  if epath.Path(target).exists() and not marker.exists():
+    raise FileExistsError(target)
+  write_atomic(marker, b'')
+  for name, _ in files_below(folder):
+    _bucket(folder).copy(os.fspath(epath.Path(folder, name)), os.fspath(epath.Path(target, name)))
+  marker.unlink()
+  delete_tree(folder)
+
+
+class FileState(NamedTuple):
+  """What changes when a file does."""
+
+  # bytes
+  size: int
+  # when it was written last, in nanoseconds; in a bucket, what names the version of the object
+  version: int | str
+
+
+def files_below(folder: epath.PathLike) -> Iterator[tuple[str, FileState]]:
+  """Yields the path below the folder of each file at any depth, in order, and its state."""
+  if not is_remote(folder):
+    root = pathlib.Path(folder)
+    for path in sorted(root.rglob('*')):
+      if path.is_file():
+        status = path.stat()
+        yield path.relative_to(root).as_posix(), FileState(status.st_size, status.st_mtime_ns)
+  else:
+    start = len(os.fspath(folder).partition('://')[2].rstrip('/')) + 1
+    # a listing of a bucket has all this, a thousand objects an answer
+    for name, about in sorted(_bucket(folder).find(os.fspath(folder), detail=True).items()):
+      yield name[start:], FileState(about['size'], about.get('generation') or about['ETag'])
+
+
+def size_of(path: epath.PathLike) -> int:
+  """Returns the bytes of a file; raises FileNotFoundError if it is not there."""
+  return _bucket(path).info(os.fspath(path))['size'] if is_remote(path) else os.stat(path).st_size
+
+
+def modified(path: epath.PathLike) -> float:
+  """Returns when a file was written last, in seconds since 1970."""
+  return _bucket(path).modified(os.fspath(path)).timestamp() if is_remote(path) else os.stat(path).st_mtime
+
+
+class RandomAccess:
+  """A file of which any bytes can be read, by several threads at a time; open until nobody has a use for it.
+
+  Raises:
+    FileNotFoundError: it is not there; of an object in a bucket, when it is read.
+  """
+
+  def __init__(self, path: epath.PathLike):
+    self._fd = -1
+    self._path = os.fspath(path)
+    if not is_remote(path):
+      self._fd = os.open(path, os.O_RDONLY)
+
+  def __del__(self) -> None:
+    if self._fd >= 0:
+      os.close(self._fd)
+
+  def read(self, start: int, length: int) -> bytes:
+    """Returns bytes of the file, fewer where it ends."""
+    if self._fd >= 0:
+      return os.pread(self._fd, length, start)
+    return fsspec.filesystem(self._path.partition('://')[0]).cat_file(self._path, start, start + length)
+
 
 @contextlib.contextmanager
-def open_atomic(path: pathlib.Path) -> Iterator[BinaryIO]:
+def open_atomic(path: epath.PathLike) -> Iterator[BinaryIO]:
   """Opens a file to be written that takes the place of `path`, whole, when the context ends.
 
   The data go to a temporary name in the same folder, are synced to the disk, and the file is renamed. Where
-  the context ends with an error nothing is left of it; a process that is killed leaves the temporary file.
+  the context ends with an error nothing is left of it; a process that is killed leaves the temporary file. In
+  a bucket, the data go straight to the object, which is there when all have come.
   """
-  # with the host's name: workers on other machines have the same process ids
-  temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
+  if is_remote(path):
+    with _open_object(path) as file:
+      yield file
+    return
+  temporary = _temporary(path)
   try:
     with open(temporary, 'wb') as file:
       yield file
@@ -37,7 +239,57 @@ def open_atomic(path: pathlib.Path) -> Iterator[BinaryIO]:
     raise
 
 
-def write_atomic(path: pathlib.Path, data: bytes | str | Iterable[bytes]) -> None:
+@contextlib.contextmanager
+def _open_object(path: epath.PathLike) -> Iterator[BinaryIO]:
+  """Opens an object to be written; where the context ends with an error, the old one stays, or none."""
+  file = _bucket(path).open(os.fspath(path), 'wb')
+  try:
+    yield file
+  except BaseException:
+    with contextlib.suppress(Exception):
+      file.discard()
+    # or it would still be uploaded when it is collected
+    file.closed = True
+    raise
+  file.close()
+
+
+def _temporary(path: epath.PathLike) -> pathlib.Path:
+  """Returns where a file is written before it has its name."""
+  # with the host's name: workers on other machines have the same process ids
+  return pathlib.Path(path).with_name(f'.{pathlib.Path(path).name}.{socket.gethostname()}.{os.getpid()}.tmp')
+
+
+def create(path: epath.PathLike, data: bytes) -> bool:
+  """Writes a small file whole, unless there is one, and returns whether it did.
+
+  Of several processes that create the same file at once, on whatever machines, one gets True.
+  """
+  if is_remote(path):
+    try:
+      _bucket(path).pipe_file(os.fspath(path), data, mode='create')
+    except FileExistsError:
+      return False
+    return True
+  temporary = _temporary(path).with_suffix(f'.{uuid.uuid4().hex}.tmp')
+  try:
+    temporary.write_bytes(data)
+    try:
+      os.link(temporary, path)
+    except FileExistsError:
+      return False
+    except OSError:
+      # a disk that knows no second name of a file, such as a bucket mounted by gcsfuse
+      with contextlib.suppress(FileExistsError), open(path, 'xb') as file:
+        file.write(data)
+        return True
+      return False
+    return True
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: epath.PathLike, data: bytes | str | Iterable[bytes]) -> None:
   """Writes a file whole: a process that is killed meanwhile leaves the old content, or the new.
 
   The data can come in parts, of which one at a time is in memory.
@@ -46,28 +298,105 @@ def write_atomic(path: pathlib.Path, data: bytes | str | Iterable[bytes]) -> Non
     file.writelines([data] if isinstance(data, bytes) else [data.encode()] if isinstance(data, str) else data)
 
 
-def delete_unfinished(folder: pathlib.Path) -> None:
+def delete_unfinished(folder: epath.PathLike) -> None:
   """Deletes what killed processes have left of files in a folder, when nobody writes there any more."""
-  for path in folder.glob('.*.tmp'):
+  for path in matching(folder, '.*.tmp'):
     path.unlink(missing_ok=True)
 
 
-def write_arrays(path: pathlib.Path, /, compressed: bool = False, **arrays: Any) -> None:
+def local_copy(path: epath.PathLike) -> str:
+  """Returns the name of a file of this machine that has what is at `path`: itself, if it is one.
+
+  An object in a bucket, or all that is below a folder there, is copied into the cache of the user, once for
+  each version of it: $XDG_CACHE_HOME/imagenet_synth, which is ~/.cache/imagenet_synth where that is not set.
+  """
+  if not is_remote(path):
+    return os.fspath(path)
+  states = dict(files_below(path))
+  if not states:
+    raise FileNotFoundError(path)
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  version = json_hash([os.fspath(path), sorted((name, *state) for name, state in states.items())])
+  copy = pathlib.Path(cache) / 'imagenet_synth' / 'copies' / version / pathlib.Path(path).name
+  for name in states:
+    target = copy / name
+    if not target.exists():
+      make_folder(target.parent)
+      with open_atomic(target) as file, epath.Path(path, name).open('rb') as source:
+        shutil.copyfileobj(cast(BinaryIO, source), file, _BLOCK)
+  return os.fspath(copy)
+
+
+def open_local(path: epath.PathLike) -> BinaryIO:
+  """Opens a file to be read from anywhere in it; of an object in a bucket, a copy that has no name."""
+  if not is_remote(path):
+    return open(path, 'rb')
+  file = tempfile.TemporaryFile()
+  _download(path, file)
+  return file
+
+
+def _download(path: epath.PathLike, file: BinaryIO) -> None:
+  """Copies an object in a bucket into a file, which then stands at its beginning."""
+  with epath.Path(path).open('rb') as source:
+    shutil.copyfileobj(cast(BinaryIO, source), file, _BLOCK)
+  file.seek(0)
+
+
+class Journal:
+  """Lines that are appended to a file, so that they survive a kill.
+
+  On a disk a line is with the operating system at once. An object in a bucket cannot be appended to: it is
+  written anew with all its lines, every half a minute at most, and whenever `flush` is called.
+
+  Args:
+    path: the file, which is replaced.
+    lines: what it begins with.
+  """
+
+  def __init__(self, path: epath.PathLike, lines: Iterable[str] = ()):
+    self._path = path
+    text = ''.join(f'{line}\n' for line in lines)
+    write_atomic(path, text)
+    self._written = time.monotonic()
+    self._file: io.TextIOBase = io.StringIO(text) if is_remote(path) else open(path, 'a', buffering=1)
+    self._file.seek(0, os.SEEK_END)
+    self._num_written = self._file.tell()
+
+  def append(self, line: str) -> None:
+    """Appends a line."""
+    self._file.write(f'{line}\n')
+    if is_remote(self._path) and time.monotonic() - self._written > _SECONDS_BETWEEN_VERSIONS:
+      self.flush()
+
+  def flush(self) -> None:
+    """Returns when all lines survive a kill."""
+    if isinstance(self._file, io.StringIO) and self._file.tell() > self._num_written:
+      write_atomic(self._path, self._file.getvalue())
+      self._written, self._num_written = time.monotonic(), self._file.tell()
+
+  def close(self) -> None:
+    """Takes no more lines."""
+    self.flush()
+    self._file.close()
+
+
+def write_arrays(path: epath.PathLike, /, compressed: bool = False, **arrays: Any) -> None:
   """Writes an npz whole, in a folder that is made if it isn't there; `read_arrays` reads it."""
   file = io.BytesIO()
   (np.savez_compressed if compressed else np.savez)(file, **arrays)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(os.path.dirname(path))
   write_atomic(path, file.getvalue())
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
   """Returns the arrays of an npz by name.
 
   Raises:
     InputError: the file is not there, or is no npz.
   """
   try:
-    with open(path, 'rb') as opened, np.load(opened) as file:
+    with open_local(path) as opened, np.load(opened) as file:
       return dict(file)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist') from None
@@ -84,7 +413,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise InputError(f'{path} cannot be read ({error}); delete it and run again') from None
 
 
-def write_rows(path: pathlib.Path, num_rows: int, blocks: Iterable[np.ndarray]) -> None:
+def write_rows(path: epath.PathLike, num_rows: int, blocks: Iterable[np.ndarray]) -> None:
   """Writes an npy float32 whole, given its number of rows and blocks [n, ...] of them in order.
 
   No more than a block is in memory. `open_rows` opens the file.
@@ -101,21 +430,42 @@ def write_rows(path: pathlib.Path, num_rows: int, blocks: Iterable[np.ndarray]) 
     assert num_written == num_rows, f'{num_written} rows, not {num_rows}'
 
 
-def open_rows(path: pathlib.Path) -> np.ndarray:
+def open_rows(path: epath.PathLike) -> np.ndarray:
   """Returns the array of an npy, which stays on the disk: rows are read when they are used.
+
+  Of an object in a bucket, a copy without a name is mapped, which is gone with the array.
 
   Raises:
     InputError: the file is not there, or is no whole npy.
   """
   try:
-    return np.load(path, mmap_mode='r')
+    if not is_remote(path):
+      return np.load(path, mmap_mode='r')
+    with open_local(path) as file:
+      return map_array(file)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist') from None
   except (ValueError, EOFError) as error:
     raise InputError(f'{path} is no whole npy: {error}') from None
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def map_array(file: BinaryIO) -> np.ndarray:
+  """Returns the array whose npy begins where a file of this machine stands, as a map of the file.
+
+  Raises:
+    ValueError: there is no whole npy, or its array is in Fortran order.
+  """
+  version = np.lib.format.read_magic(file)
+  read_header = (
+    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+  )
+  shape, in_columns, dtype = read_header(file)
+  if in_columns:
+    raise ValueError('it is in Fortran order')
+  return np.memmap(file, dtype, 'r', file.tell(), shape)
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
   """Writes a value as JSON, whole or not at all."""
   write_atomic(path, json_text(value))
 
@@ -125,14 +475,14 @@ def json_text(value: Any) -> str:
   return json.dumps(value, indent=2) + '\n'
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: epath.PathLike) -> Any:
   """Returns the value that a JSON file holds.
 
   Raises:
     InputError: the file is not there, or is no JSON.
   """
   try:
-    return json.loads(path.read_text())
+    return json.loads(epath.Path(path).read_text())
   except FileNotFoundError:
     raise InputError(f'{path} does not exist') from None
   except ValueError as error:

@@ -14,9 +14,7 @@ that has changed since is noticed.
 import functools
 import hashlib
 import os
-import pathlib
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -24,11 +22,21 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, json_text, read_json, write_atomic, write_json
+from imagenet_synth.core.files import (
+  delete_tree,
+  json_hash,
+  json_text,
+  make_folder,
+  matching,
+  read_json,
+  write_atomic,
+  write_json,
+)
 
 # of results: one that another version has written cannot be read, and is not made again by itself
 _FORMAT = 3
@@ -47,7 +55,7 @@ class Input(NamedTuple):
   """A finished job as another one reads it."""
 
   # its folder
-  path: pathlib.Path
+  path: epath.Path
   # the result that it has left in job.json
   result: dict[str, Any]
 
@@ -56,7 +64,7 @@ class JobFolder:
   """The folder of one job, which is made when the job is started."""
 
   # the folder of all jobs
-  workdir: pathlib.Path
+  workdir: epath.Path
   # the job's name
   name: str
   # the job's section of the config, which says what it is asked to do
@@ -64,17 +72,17 @@ class JobFolder:
   # which part of the job this process does, if the job can be divided
   worker: Worker
   # the job's own folder, WORKDIR/NAME
-  path: pathlib.Path
+  path: epath.Path
   # keys of the section that may change while its work is kept: more of the same is wanted
   grows: Sequence[str]
   # dotted keys of the section that may change at any time, as what comes of the job does not depend on them
   execution: Collection[str]
   # folders within it that have too many files to list them in SHA256SUMS; a job may add some
-  unlisted: set[pathlib.Path]
+  unlisted: set[epath.Path]
 
   def __init__(
     self,
-    workdir: pathlib.Path,
+    workdir: epath.Path,
     name: str,
     config: dict[str, Any],
     worker: Worker = Worker(),
@@ -96,7 +104,7 @@ class JobFolder:
   @property
   def started(self) -> bool:
     """Returns whether the job has left work: its folder holds more than what is written before it begins."""
-    return self.path.is_dir() and any(path.name not in _BEFORE_WORK for path in self.path.iterdir())
+    return any(path.name not in _BEFORE_WORK for path in matching(self.path, '*'))
 
   def check(self) -> None:
     """Raises InputError if the folder holds work of another configuration, or of inputs that have changed."""
@@ -142,7 +150,7 @@ class JobFolder:
     """
     self._start = time.time()
     try:
-      self.path.mkdir(parents=True, exist_ok=True)
+      make_folder(self.path)
       is_claimed = self.started and (self.path / 'config.json').exists()
       if not is_claimed or self._more_is_wanted():
         # what an earlier configuration has read, before there was work or when less was wanted
@@ -155,7 +163,7 @@ class JobFolder:
   def clear(self) -> None:
     """Deletes the work, so that the job is made anew; of a job that grows, what may be used again is kept."""
     if not self.grows:
-      shutil.rmtree(self.path, ignore_errors=True)
+      delete_tree(self.path)
     for name in (*_AT_END, *_BEFORE_WORK):
       (self.path / name).unlink(missing_ok=True)
 
@@ -246,7 +254,7 @@ class JobFolder:
     write_atomic(self.path / 'job.json', text)
 
 
-def fingerprint(path: pathlib.Path) -> str | None:
+def fingerprint(path: epath.Path) -> str | None:
   """Returns a hash of a finished job's result and origin; None if the job in the folder is not finished.
 
   The time that it took, what ran it, and the revision of the code don't count.
@@ -258,7 +266,7 @@ def fingerprint(path: pathlib.Path) -> str | None:
   return json_hash([record['result'], origin])
 
 
-def _read_record(path: pathlib.Path) -> dict[str, Any]:
+def _read_record(path: epath.Path) -> dict[str, Any]:
   """Returns what the job.json in a folder holds; raises InputError if it is not what `finish` writes."""
   record = read_json(path / 'job.json')
   if not isinstance(record, dict) or not {'result', 'origin', 'seconds'} <= record.keys():
@@ -274,11 +282,10 @@ def revision() -> str:
   """
   if given := os.environ.get('IMAGENET_SYNTH_REVISION'):
     return given
-  root = pathlib.Path(__file__).parent
   try:
     run = subprocess.run(
       ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*'],
-      cwd=root,
+      cwd=os.path.dirname(__file__),
       capture_output=True,
       text=True,
       check=True,
@@ -294,7 +301,7 @@ def how_run() -> dict[str, Any]:
   The command is None where the program is used as a library.
   """
   program, *arguments = sys.argv
-  is_program = pathlib.Path(program).name in ('main.py', 'imagenet_synth')
+  is_program = epath.Path(program).name in ('main.py', 'imagenet_synth')
   device = jax.devices()[0]
   return {
     'command': shlex.join(['python', '-m', 'imagenet_synth.main', *arguments]) if is_program else None,

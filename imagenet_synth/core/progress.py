@@ -5,28 +5,28 @@ The same is kept in a file now and then, from which `status` tells it to whoever
 
 import contextlib
 import functools
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import tqdm
+from etils import epath
 
-from imagenet_synth.core.files import write_json
+from imagenet_synth.core.files import make_folder, write_json
 from imagenet_synth.core.processes import is_first
 
 SECONDS_BETWEEN_STATES = 10
 """The time between two states of a bar that are kept."""
 
 # where the states of this process's bars are kept; none while no job runs
-_state_paths: list[pathlib.Path] = []
+_state_paths: list[epath.Path] = []
 
 
 @contextlib.contextmanager
-def keeping_state(path: pathlib.Path) -> Iterator[None]:
+def keeping_state(path: epath.Path) -> Iterator[None]:
   """Keeps the state of the bars that are shown within in a file, which is deleted if all goes well."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(path.parent)
   _state_paths.append(path)
   try:
     yield

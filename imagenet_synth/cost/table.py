@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import json
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from etils import epath
+
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import matching
 from imagenet_synth.cost.accelerators import USABLE, UTILISATION, Accelerator
 from imagenet_synth.cost.jobs import Cost
 from imagenet_synth.cost.memory import Division
@@ -71,14 +73,14 @@ class Row:
   measured: Measured | None = None
 
 
-def measured(folder: pathlib.Path) -> Measured | None:
+def measured(folder: epath.Path) -> Measured | None:
   """Returns how fast the training runs in a job's folder have been so far; None if that is not known.
 
   What is done beside counts, such as saving and previews.
   """
   first: tuple[int, float] | None = None
   seconds, num_steps = 0.0, 0
-  for path in [folder / 'times.jsonl', *sorted(folder.glob('runs/*/times.jsonl'))]:
+  for path in [folder / 'times.jsonl', *matching(folder, 'runs/*/times.jsonl')]:
     # a process that was killed may have left half of a line
     text = path.read_text().splitlines() if path.exists() else []
     times = [json.loads(line) for line in text if line.endswith('}')]

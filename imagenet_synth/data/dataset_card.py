@@ -4,12 +4,12 @@ The card begins with YAML, as the Hugging Face Hub reads it: license, task, size
 synthetic, and which files hold them.
 """
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from etils import epath
 
 from imagenet_synth.core.files import write_atomic
 from imagenet_synth.data.licenses import License
@@ -59,8 +59,8 @@ class About(NamedTuple):
 
 
 def write(
-  path: pathlib.Path,
-  first_shard: pathlib.Path,
+  path: epath.Path,
+  first_shard: epath.Path,
   about: About,
   manifest: Mapping[str, Any],
   files: str,

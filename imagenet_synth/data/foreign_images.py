@@ -1,13 +1,14 @@
 """Images that were made elsewhere and are to be measured: shards, image files, or an npz in ADM's form."""
 
-import pathlib
 import struct
 import zipfile
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import files_below, map_array, matching, open_local
 from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.image_folder import SUFFIXES
 from imagenet_synth.data.records import ShardSource
@@ -17,7 +18,7 @@ from imagenet_synth.data.source import Examples
 _LOCAL_HEADER = struct.Struct('<26xHH')
 
 
-def open_images(path: pathlib.Path) -> Examples:
+def open_images(path: epath.Path) -> Examples:
   """Returns the examples at `path`, each with an `image` uint8 [H, W, C].
 
   Args:
@@ -32,7 +33,7 @@ def open_images(path: pathlib.Path) -> Examples:
     return NpzImages(path)
   if not path.is_dir():
     raise InputError(f'{path}: no such folder or npz of images')
-  shards = sorted(path.glob('*.tfrecord'))
+  shards = matching(path, '*.tfrecord')
   return ShardSource(shards) if shards else ImageFiles(path)
 
 
@@ -43,8 +44,8 @@ class ImageFiles(Examples):
     InputError: there are none; or, when one is read, it cannot be decoded.
   """
 
-  def __init__(self, root: pathlib.Path):
-    self._paths = sorted(path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES)
+  def __init__(self, root: epath.Path):
+    self._paths = [root / name for name, _ in files_below(root) if name.lower().endswith(SUFFIXES)]
     if not self._paths:
       raise InputError(f'{root}: no shards and no image files in it')
 
@@ -65,7 +66,7 @@ class NpzImages(Examples):
     InputError: there is no such array, or it is not uint8 [N, H, W, C].
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     try:
       self._images = _mapped(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -82,22 +83,16 @@ class NpzImages(Examples):
     return {'image': np.asarray(self._images[index])}
 
 
-def _mapped(path: pathlib.Path) -> np.ndarray:
+def _mapped(path: epath.Path) -> np.ndarray:
   """Returns the array as a map of the file: np.load would read gigabytes of images at once."""
-  with zipfile.ZipFile(path) as archive:
-    entry = archive.getinfo('arr_0.npy')
-  if entry.compress_type != zipfile.ZIP_STORED:
-    with np.load(path) as arrays:
-      return arrays['arr_0']
-  with open(path, 'rb') as file:
+  with open_local(path) as file:
+    with zipfile.ZipFile(file) as archive:
+      entry = archive.getinfo('arr_0.npy')
+    file.seek(0)
+    if entry.compress_type != zipfile.ZIP_STORED:
+      with np.load(file) as arrays:
+        return arrays['arr_0']
     file.seek(entry.header_offset)
     name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     file.seek(name_length + extra_length, 1)
-    version = np.lib.format.read_magic(file)
-    read_header = (
-      np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    shape, in_columns, dtype = read_header(file)
-    if in_columns:
-      raise ValueError('it is in Fortran order')
-    return np.memmap(path, dtype, 'r', file.tell(), shape)
+    return map_array(file)

@@ -8,16 +8,25 @@ a file, so that a file that has not changed isn't read for this again.
 import collections
 import dataclasses
 import hashlib
-import pathlib
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, read_json, write_json
+from imagenet_synth.core.files import (
+  absolute,
+  files_below,
+  json_hash,
+  make_folder,
+  matching,
+  read_json,
+  write_json,
+)
 from imagenet_synth.core.progress import progress, say_once
 from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.source import Contents, Sides, Source, parse_split
@@ -29,7 +38,7 @@ SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _SAVED_EVERY = 120
 
 
-def folder_contents(directory: pathlib.Path) -> dict[str, Contents]:
+def folder_contents(directory: epath.Path) -> dict[str, Contents]:
   """Returns what is in each split of a directory, by its name, as far as the names of files tell.
 
   Raises:
@@ -37,7 +46,7 @@ def folder_contents(directory: pathlib.Path) -> dict[str, Contents]:
   """
   if not directory.is_dir():
     raise InputError(f'{directory}: no such folder; expected SPLIT/CLASS/FILE in it')
-  splits = sorted(path for path in directory.iterdir() if path.is_dir() and not _is_hidden(path))
+  splits = [path for path in matching(directory, '*') if path.is_dir() and not _is_hidden(path)]
   contents = {split.name: Contents(None, tuple(_list(split).classes), (), 3) for split in splits}
   if not any(of.class_names for of in contents.values()):
     raise InputError(f'{directory}: no images in it as SPLIT/CLASS/FILE ({", ".join(SUFFIXES)})')
@@ -48,32 +57,34 @@ def folder_contents(directory: pathlib.Path) -> dict[str, Contents]:
 class _Listing:
   """What is in the folder of a split."""
 
-  # class -> its files as paths below the split's folder, with their size and the time of their last change
-  classes: dict[str, dict[str, list[int]]]
+  # class -> its files as paths below the split's folder, with their `FileState` as JSON holds it
+  classes: dict[str, dict[str, list[int | str]]]
   # what is left out, as parts of a sentence
   left_out: list[str]
 
 
-def _list(root: pathlib.Path) -> _Listing:
+def _list(root: epath.Path) -> _Listing:
   """Returns the images of each class; a folder is a class if it holds an image and is not hidden."""
-  classes: dict[str, dict[str, list[int]]] = {}
+  classes: dict[str, dict[str, list[int | str]]] = {}
   unread: collections.Counter[str] = collections.Counter()
   loose, empty = [], []
-  for entry in sorted(root.iterdir()):
+  for entry in matching(root, '*'):
     if _is_hidden(entry):
       continue
     if not entry.is_dir():
       loose.append(entry.name)
       continue
     files = {}
-    for path in sorted(entry.rglob('*')):
-      if not path.is_file() or _is_hidden(path):
+    for name, state in files_below(entry):
+      # not as a path: there may be millions
+      file = name.rpartition('/')[2]
+      suffix = os.path.splitext(file)[1].lower()
+      if file.startswith('.'):
         continue
-      if path.suffix.lower() not in SUFFIXES:
-        unread[path.suffix.lower() or 'no ending'] += 1
+      if suffix not in SUFFIXES:
+        unread[suffix or 'no ending'] += 1
         continue
-      status = path.stat()
-      files[path.relative_to(root).as_posix()] = [status.st_size, status.st_mtime_ns]
+      files[f'{entry.name}/{name}'] = list(state)
     if files:
       classes[entry.name] = files
     else:
@@ -89,7 +100,7 @@ def _list(root: pathlib.Path) -> _Listing:
   return _Listing(classes, left_out)
 
 
-def _is_hidden(path: pathlib.Path) -> bool:
+def _is_hidden(path: epath.Path) -> bool:
   return path.name.startswith('.')
 
 
@@ -113,7 +124,7 @@ class FolderSource(Source):
     InputError: there is no such folder, or nothing in it that can be decoded.
   """
 
-  def __init__(self, directory: pathlib.Path, split: str, cache_dir: pathlib.Path, keep: bool = True):
+  def __init__(self, directory: epath.Path, split: str, cache_dir: epath.Path, keep: bool = True):
     part = parse_split(split)
     self._root = directory / part.name
     if not self._root.is_dir():
@@ -138,7 +149,7 @@ class FolderSource(Source):
     """Returns the label of each example, int32 [N], without reading any."""
     return np.array([self._labels[file.split('/')[0]] for file in self._files], np.int32)
 
-  def sides(self, cache_dir: pathlib.Path) -> Sides:
+  def sides(self, cache_dir: epath.Path) -> Sides:
     """Returns how large the images are, which was found when they were checked."""
     del cache_dir
     sides = np.array([look.side for look in self._looks.values()], np.int32)
@@ -168,12 +179,10 @@ class _Look(NamedTuple):
   side: int
 
 
-def _good_files(
-  root: pathlib.Path, listing: _Listing, cache_dir: pathlib.Path, keep: bool
-) -> dict[str, _Look]:
+def _good_files(root: epath.Path, listing: _Listing, cache_dir: epath.Path, keep: bool) -> dict[str, _Look]:
   """Returns the files that can be decoded, as paths below `root`, with what a look at them tells."""
   files = {file: status for of_class in listing.classes.values() for file, status in of_class.items()}
-  where = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+  where = hashlib.sha256(str(absolute(root)).encode()).hexdigest()[:16]
   cache = cache_dir / f'folder-{root.name}-{where}.json'
   known = read_json(cache)['files'] if cache.exists() else {}
   # a file that was changed is looked at again, and one of which an earlier version kept no size
@@ -184,7 +193,7 @@ def _good_files(
   }
 
   def save() -> None:
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(cache_dir)
     write_json(
       cache, {'root': str(root), 'files': {file: [*files[file], *checked[file]] for file in checked}}
     )
@@ -214,7 +223,7 @@ def _good_files(
   return {file: look for file, look in sorted(checked.items()) if not look.fault}
 
 
-def _look_at(path: pathlib.Path) -> _Look:
+def _look_at(path: epath.Path) -> _Look:
   """Reads and decodes a file."""
   data = path.read_bytes()
   digest = hashlib.sha256(data).hexdigest()[:16]

@@ -4,12 +4,12 @@ The images of a large data set are looked at in parts, and each part is kept in 
 that was killed goes on behind them. Processes that share the folder begin at different parts and divide them.
 """
 
-import pathlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.files import read_arrays, write_arrays
 from imagenet_synth.core.progress import progress
@@ -19,7 +19,7 @@ from imagenet_synth.data.source import Sides
 _PART = 20_000
 
 
-def look_at_sides(look: Callable[[int], tuple[int, str]], num: int, folder: pathlib.Path, what: str) -> Sides:
+def look_at_sides(look: Callable[[int], tuple[int, str]], num: int, folder: epath.Path, what: str) -> Sides:
   """Returns how large images 0 .. `num` - 1 are.
 
   Args:

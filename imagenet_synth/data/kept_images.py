@@ -7,14 +7,13 @@ are copied from there, byte for byte.
 
 import contextlib
 import json
-import pathlib
-import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.files import delete_tree, make_folder, matching, move_folder, read_json, write_json
 from imagenet_synth.data.records import Record, ShardSource
 
 _PLAN = 'plan.json'
@@ -22,7 +21,7 @@ _PLAN = 'plan.json'
 _FORM = ('image_format', 'jpeg_sizes', 'quality')
 
 
-def set_aside(path: pathlib.Path, plan: dict[str, Any]) -> None:
+def set_aside(path: epath.Path, plan: dict[str, Any]) -> None:
   """Moves the shards below `path` into `previous/` if they are of another plan, and writes this one down.
 
   Several workers may do so at once. `plan` is JSON: all that says which images are in which shard.
@@ -32,16 +31,16 @@ def set_aside(path: pathlib.Path, plan: dict[str, Any]) -> None:
     if before == plan:
       return
     is_same_form = all(before.get(key) == plan.get(key) for key in _FORM)
-    for folder in [folder for folder in path.iterdir() if folder.name.isdigit()]:
+    for folder in [folder for folder in matching(path, '*') if folder.name.isdigit()]:
       target = path / 'previous' / folder.name
       if is_same_form:
-        target.parent.mkdir(exist_ok=True)
+        make_folder(target.parent)
         # what was set aside before goes on to be used; what was being made in the meantime is made again
         with contextlib.suppress(OSError):
-          folder.rename(target)
-      shutil.rmtree(folder, ignore_errors=True)
+          move_folder(folder, target)
+      delete_tree(folder)
     if not is_same_form:
-      shutil.rmtree(path / 'previous', ignore_errors=True)
+      delete_tree(path / 'previous')
     (path / 'manifest.json').unlink(missing_ok=True)
   write_json(path / _PLAN, plan)
 
@@ -49,12 +48,12 @@ def set_aside(path: pathlib.Path, plan: dict[str, Any]) -> None:
 class KeptImages:
   """The images that were set aside below a data set's folder, by what they are of."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     self._path = path / 'previous'
     # by their size
     self._sets: dict[int, _KeptSet] = {}
-    for folder in sorted(self._path.iterdir()) if self._path.is_dir() else ():
-      self._sets[int(folder.name)] = _KeptSet(ShardSource(sorted(folder.glob('*.tfrecord'))))
+    for folder in (path for path in matching(self._path, '*') if path.name.isdigit()):
+      self._sets[int(folder.name)] = _KeptSet(ShardSource(matching(folder, '*.tfrecord')))
 
   def find(self, wanted: Mapping[str, Any], sizes: Iterable[int]) -> dict[int, int] | None:
     """Returns where an image that would be drawn so is at each size, for `read`; None if not all are there.
@@ -75,7 +74,7 @@ class KeptImages:
 
   def delete(self) -> None:
     """Deletes what was set aside, when all that is wanted is there."""
-    shutil.rmtree(self._path, ignore_errors=True)
+    delete_tree(self._path)
 
 
 class _KeptSet:

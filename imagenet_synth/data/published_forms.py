@@ -6,15 +6,15 @@ them in the data set's folder is in `dataset_card.py` and `croissant.py`.
 
 import io
 import json
-import pathlib
 import tarfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
+from etils import epath
 
-from imagenet_synth.core.files import write_atomic
+from imagenet_synth.core.files import make_folder, write_atomic
 from imagenet_synth.data.decode import decode_image
 from imagenet_synth.data.records import FIELDS, Record, write_shard
 from imagenet_synth.data.synthetic_mark import image_format
@@ -41,13 +41,13 @@ class Form(NamedTuple):
   # the media type of these files; {} is 'png' or 'jpeg'
   media_type: str
   # writes the images of a shard, `file` last; takes that, the images and the names of all classes
-  write: Callable[[pathlib.Path, Sequence[Image], Sequence[str]], None]
+  write: Callable[[epath.Path, Sequence[Image], Sequence[str]], None]
   # Python that reads the data set; FOLDER is its folder, which `datasets` does not take as '.'
   reading: str
   # the pattern by which the Hugging Face Hub finds the images; None if it doesn't know the form
   hub_files: str | None = None
 
-  def target(self, folder: pathlib.Path, name: str) -> pathlib.Path:
+  def target(self, folder: epath.Path, name: str) -> epath.Path:
     """Returns the file below a job's folder whose being there says that a shard is written."""
     return folder / self.file.format(name)
 
@@ -79,7 +79,7 @@ def card_features(class_names: Sequence[str]) -> list[dict[str, Any]]:
   return features
 
 
-def _write_parquet(target: pathlib.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
+def _write_parquet(target: epath.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
   """Writes a shard as a Parquet file whose schema tells `datasets` which columns are images and classes."""
   columns: dict[str, pyarrow.Array] = {
     'image': pyarrow.array(
@@ -107,7 +107,7 @@ def _write_parquet(target: pathlib.Path, images: Sequence[Image], class_names: S
   _write(target, file.getvalue())
 
 
-def _write_tar(target: pathlib.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
+def _write_tar(target: epath.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
   """Writes a shard as a tar file with KEY.png, KEY.cls and KEY.json for each image."""
   file = io.BytesIO()
   with tarfile.open(fileobj=file, mode='w') as tar:
@@ -123,7 +123,7 @@ def _write_tar(target: pathlib.Path, images: Sequence[Image], class_names: Seque
   _write(target, file.getvalue())
 
 
-def _write_files(target: pathlib.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
+def _write_files(target: epath.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
   """Writes the images of a shard into folders of classes, and last what is known of them, a line for each."""
   # two folders up is the job's, as `FOLDER` has it
   root, lines = target.parents[1] / DATASET / 'train', []
@@ -135,7 +135,7 @@ def _write_files(target: pathlib.Path, images: Sequence[Image], class_names: Seq
   _write(target, ''.join(f'{line}\n' for line in lines))
 
 
-def _write_tfrecord(target: pathlib.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
+def _write_tfrecord(target: epath.Path, images: Sequence[Image], class_names: Sequence[str]) -> None:
   """Writes a shard as a generate job does, with its hash beside it."""
   records = [
     Record(
@@ -159,8 +159,8 @@ def _file_name(image: Image) -> str:
   return f'{image["key"]}.{suffix}'
 
 
-def _write(path: pathlib.Path, data: bytes | str) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: epath.Path, data: bytes | str) -> None:
+  make_folder(path.parent)
   write_atomic(path, data)
 
 

@@ -7,17 +7,17 @@ import hashlib
 import io
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+from etils import epath
 from tensorflow.core.example import example_pb2, feature_pb2
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import open_atomic
+from imagenet_synth.core.files import RandomAccess, make_folder, open_atomic
 from imagenet_synth.data import shard_index, tfrecord
 from imagenet_synth.data.decode import as_picture, decode_image
 from imagenet_synth.data.shard_index import ShardIndex, index_path, missing_shard
@@ -80,7 +80,7 @@ def shard_name(shard: int, num_shards: int) -> str:
 
 @contextlib.contextmanager
 def open_shard(
-  path: pathlib.Path, image_format: str = 'png', quality: int = 95, keep_hash: bool = False
+  path: epath.Path, image_format: str = 'png', quality: int = 95, keep_hash: bool = False
 ) -> Iterator[Callable[[Record], None]]:
   """Opens a shard to be written, and yields a function that appends a record to it.
 
@@ -94,7 +94,7 @@ def open_shard(
     quality: of JPEG, up to 100.
     keep_hash: write the shard's hash beside it as well, for `kept_hash`.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folder(path.parent)
   with open_atomic(path) as file:
     writer = _Writer(file, image_format, quality)
     yield writer.append
@@ -107,7 +107,7 @@ def open_shard(
 
 
 def write_shard(
-  path: pathlib.Path,
+  path: epath.Path,
   records: Iterable[Record],
   image_format: str = 'png',
   quality: int = 95,
@@ -173,7 +173,7 @@ class ShardSource(Examples):
     InputError: a shard is missing, cut short or altered; the message names it and the record.
   """
 
-  def __init__(self, paths: Sequence[pathlib.Path]):
+  def __init__(self, paths: Sequence[epath.Path]):
     self._paths = list(paths)
     # where each record ends, shard by shard
     self._ends = [np.zeros(0, '<u8')] * len(self._paths)
@@ -183,7 +183,7 @@ class ShardSource(Examples):
     # the number of the first record of each shard, and behind the last one of how many there are
     self._firsts = np.cumsum([0, *map(len, self._ends)])
     # a file that others take the place of is closed when the last thread that reads it lets it go
-    self._opened = functools.lru_cache(_MAX_OPEN_FILES)(_OpenFile)
+    self._opened = functools.lru_cache(_MAX_OPEN_FILES)(RandomAccess)
 
   def __len__(self) -> int:
     return int(self._firsts[-1])
@@ -223,7 +223,10 @@ class ShardSource(Examples):
     number, path, ends = index - int(self._firsts[shard]), self._paths[shard], self._ends[shard]
     start, end = int(ends[number - 1]) if number else 0, int(ends[number])
     # the record whole, in one answer of the disk
-    record = self._opened(path).read(start, end - start)
+    try:
+      record = self._opened(path).read(start, end - start)
+    except FileNotFoundError:
+      raise missing_shard(path) from None
     try:
       return tfrecord.features(record, path, number), f'{path}: record {number}'
     except InputError:
@@ -233,25 +236,6 @@ class ShardSource(Examples):
       raise InputError(
         f'{index_path(path)} is of another shard than the one there now; delete it and run again'
       ) from None
-
-
-class _OpenFile:
-  """A file that is open until nobody has a use for it."""
-
-  def __init__(self, path: pathlib.Path):
-    self._fd = -1
-    try:
-      self._fd = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-      raise missing_shard(path) from None
-
-  def __del__(self) -> None:
-    if self._fd >= 0:
-      os.close(self._fd)
-
-  def read(self, start: int, length: int) -> bytes:
-    """Returns bytes of the file, fewer where it ends."""
-    return os.pread(self._fd, length, start)
 
 
 def _encoded(features: tfrecord.Features) -> bytes:

@@ -1,11 +1,10 @@
 """The files that make a folder of finished shards a data set: what it is, for programs and for people."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from imagenet_synth.core.checksums import kept_hash
-from imagenet_synth.core.files import delete_unfinished, write_json
+from imagenet_synth.core.files import delete_unfinished, epath, write_json
 from imagenet_synth.data import dataset_card, licenses, tfds_metadata
 from imagenet_synth.data.shard_index import load_indices
 from imagenet_synth.data.shard_plan import Shard
@@ -28,7 +27,7 @@ def hashes_by_size(shards: Sequence[Shard]) -> dict[str, dict[str, str]]:
 
 
 def finish(
-  path: pathlib.Path, shards: Sequence[Shard], manifest: dict[str, Any], num_channels: int, license_name: str
+  path: epath.Path, shards: Sequence[Shard], manifest: dict[str, Any], num_channels: int, license_name: str
 ) -> None:
   """Writes what stands beside the shards, all of which are there, and at last manifest.json and README.md.
 

@@ -7,7 +7,6 @@ reading as many files of a few KB; a look at each of its records would take hour
 """
 
 import collections
-import pathlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +14,10 @@ from typing import NamedTuple, TypeVar
 
 import google_crc32c
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_atomic
+from imagenet_synth.core.files import size_of, write_atomic
 from imagenet_synth.core.progress import progress, say_once
 from imagenet_synth.data import tfrecord
 
@@ -31,7 +31,7 @@ _BYTES_EACH = 16
 # files that are read at a time: they are small, and it is the answer of the disk that is waited for
 _NUM_READERS = 32
 # indices of shards whose folder cannot be written, by the shard
-_in_memory: dict[pathlib.Path, 'ShardIndex'] = {}
+_in_memory: dict[epath.Path, 'ShardIndex'] = {}
 
 
 class ShardIndex(NamedTuple):
@@ -51,18 +51,18 @@ class ShardIndex(NamedTuple):
     return cls(ends.astype('<u8'), labels.astype('<i4'), indices.astype('<i4'))
 
 
-def index_path(shard: pathlib.Path) -> pathlib.Path:
+def index_path(shard: epath.Path) -> epath.Path:
   """Returns where a shard's index is."""
   return shard.with_name(f'{shard.name}.index')
 
 
-def write_index(shard: pathlib.Path, index: ShardIndex) -> None:
+def write_index(shard: epath.Path, index: ShardIndex) -> None:
   """Writes the index of a shard, whole or not at all."""
   data = _MARK + b''.join(column.tobytes() for column in index)
   write_atomic(index_path(shard), data + _CRC.pack(google_crc32c.value(data)))
 
 
-def load_indices(shards: Sequence[pathlib.Path]) -> Iterator[tuple[int, ShardIndex]]:
+def load_indices(shards: Sequence[epath.Path]) -> Iterator[tuple[int, ShardIndex]]:
   """Yields the number of each shard and its index: first of those that have one, then of those that had none.
 
   Indices that are missing or out of date are written, or where that cannot be, kept in memory.
@@ -85,7 +85,7 @@ def load_indices(shards: Sequence[pathlib.Path]) -> Iterator[tuple[int, ShardInd
 
 
 def _ahead(
-  pool: ThreadPoolExecutor, fn: Callable[[pathlib.Path], T], shards: Iterable[pathlib.Path]
+  pool: ThreadPoolExecutor, fn: Callable[[epath.Path], T], shards: Iterable[epath.Path]
 ) -> Iterator[T]:
   """Yields what a function returns for each shard, in order; not many are begun before they are asked for.
 
@@ -100,15 +100,15 @@ def _ahead(
     yield pending.popleft().result()
 
 
-def missing_shard(shard: pathlib.Path) -> InputError:
+def missing_shard(shard: epath.Path) -> InputError:
   """Returns what is raised for a shard that is not there."""
   return InputError(f'{shard} is missing; --verify --repair lets generate make it again')
 
 
-def _read(shard: pathlib.Path) -> ShardIndex | None:
+def _read(shard: epath.Path) -> ShardIndex | None:
   """Returns the index of a shard; None if there is none, or it is damaged or of a shard of another length."""
   try:
-    size = shard.stat().st_size
+    size = size_of(shard)
   except FileNotFoundError:
     raise missing_shard(shard) from None
   try:
@@ -134,7 +134,7 @@ def _parsed(data: bytes) -> ShardIndex | None:
   return ShardIndex(ends, labels, indices)
 
 
-def _make(shard: pathlib.Path) -> ShardIndex:
+def _make(shard: epath.Path) -> ShardIndex:
   """Returns the index of a shard by reading all of it, and keeps it."""
   records = [
     (end, _number(features, LABEL, shard, number), _number(features, INDEX, shard, number))
@@ -149,7 +149,7 @@ def _make(shard: pathlib.Path) -> ShardIndex:
   return index
 
 
-def _number(features: tfrecord.Features, name: str, shard: pathlib.Path, number: int) -> int:
+def _number(features: tfrecord.Features, name: str, shard: epath.Path, number: int) -> int:
   """Returns the number that a record has by a name."""
   values = features[name].int64_list.value
   if len(values) != 1 or not -(2**31) <= values[0] < 2**31:

@@ -1,10 +1,10 @@
 """Which images are in which shard of a generated data set, and where the shards are."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.data.records import shard_name
@@ -19,7 +19,7 @@ class Shard:
   # int32 [n], the images' numbers within their classes
   indices: np.ndarray
   # height and width of the images -> the file that holds them at this size
-  files: dict[int, pathlib.Path]
+  files: dict[int, epath.Path]
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -31,7 +31,7 @@ class Shard:
 
 
 def plan_shards(
-  path: pathlib.Path, class_counts: Sequence[int], sizes: Sequence[int], shard_size: int
+  path: epath.Path, class_counts: Sequence[int], sizes: Sequence[int], shard_size: int
 ) -> list[Shard]:
   """Returns the shards of a data set, in order.
 

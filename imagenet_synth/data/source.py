@@ -1,11 +1,11 @@
 """What a data set is to the rest of the program, whatever it is made from."""
 
 import dataclasses
-import pathlib
 import re
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
 
@@ -50,7 +50,7 @@ class Source(Examples, Protocol):
     """Returns the label of each example: int32 [N]."""
     ...
 
-  def sides(self, cache_dir: pathlib.Path) -> Sides:
+  def sides(self, cache_dir: epath.Path) -> Sides:
     """Returns how large the images are; what only a look at all of them tells is kept in `cache_dir`."""
     ...
 
@@ -81,7 +81,7 @@ class Chosen(Source):
     """Returns the label of each example: int32 [N]."""
     return self._source.labels()[self._rows]
 
-  def sides(self, cache_dir: pathlib.Path) -> Sides:
+  def sides(self, cache_dir: epath.Path) -> Sides:
     """Returns how large the images are."""
     return self._source.sides(cache_dir).of(self._rows)
 

@@ -1,11 +1,11 @@
 """The files that TFDS needs to read a folder of shards: `tfds.builder_from_directory(FOLDER)`."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from imagenet_synth.data.records import FIELDS
 
@@ -13,7 +13,7 @@ _TEMPLATE = '{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}'
 
 
 def write(
-  path: pathlib.Path, shard_lengths: Sequence[int], num_channels: int, class_names: Sequence[str]
+  path: epath.Path, shard_lengths: Sequence[int], num_channels: int, class_names: Sequence[str]
 ) -> None:
   """Writes dataset_info.json and features.json beside the shards, which make up the split 'train'.
 

@@ -9,13 +9,13 @@ import contextlib
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_arrays, write_arrays
@@ -101,7 +101,7 @@ class TfdsSource(Source):
   # the folder of all data sets that it was found in
   data_dir: str
   # the file in which the labels are kept once they have been read; None to read them each time
-  labels_path: pathlib.Path | None = None
+  labels_path: epath.Path | None = None
   # the shorter side of `image` in pixels, where all have the same size
   side: int | None = None
 
@@ -123,7 +123,7 @@ class TfdsSource(Source):
       write_arrays(self.labels_path, labels=labels)
     return labels
 
-  def sides(self, cache_dir: pathlib.Path) -> Sides:
+  def sides(self, cache_dir: epath.Path) -> Sides:
     """Returns how large the images are; unless all have one size, all records are read, once, for it."""
     if self.side is not None:
       names = np.array([f'example {index}'.encode() for index in range(len(self))])

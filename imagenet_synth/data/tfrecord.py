@@ -4,11 +4,11 @@ A record is [uint64 length, masked CRC32C of it, bytes, masked CRC32C of them]; 
 tf.train.Example.
 """
 
-import pathlib
 import struct
 from collections.abc import Iterator, Mapping
 
 import google_crc32c
+from etils import epath
 from google.protobuf.message import DecodeError
 from tensorflow.core.example import example_pb2, feature_pb2
 
@@ -27,7 +27,7 @@ def framed(data: bytes) -> bytes:
   return b''.join((length, _masked_crc(length), data, _masked_crc(data)))
 
 
-def features(record: bytes, path: pathlib.Path, number: int) -> Features:
+def features(record: bytes, path: epath.Path, number: int) -> Features:
   """Returns the features of a record as the file has it.
 
   Args:
@@ -52,13 +52,13 @@ def features(record: bytes, path: pathlib.Path, number: int) -> Features:
     raise InputError(f'{path}: record {number} is no tf.train.Example') from None
 
 
-def records(path: pathlib.Path) -> Iterator[tuple[int, Features]]:
+def records(path: epath.Path) -> Iterator[tuple[int, Features]]:
   """Yields where each record of a file ends, in bytes, and its features; one is in memory at a time.
 
   Raises:
     InputError: a record is cut off or altered, or no tf.train.Example.
   """
-  with open(path, 'rb') as file:
+  with path.open('rb') as file:
     end, number = 0, 0
     while header := file.read(_HEADER_SIZE):
       if len(header) < _HEADER_SIZE:
@@ -69,12 +69,12 @@ def records(path: pathlib.Path) -> Iterator[tuple[int, Features]]:
       number += 1
 
 
-def damaged(path: pathlib.Path, number: int, what: str) -> InputError:
+def damaged(path: epath.Path, number: int, what: str) -> InputError:
   """Returns what is raised for a record that is not as it was written."""
   return InputError(f'{path}: record {number} is damaged ({what}); delete the shard and run generate again')
 
 
-def _data_length(header: bytes, path: pathlib.Path, number: int) -> int:
+def _data_length(header: bytes, path: epath.Path, number: int) -> int:
   """Returns how many bytes a record has, given what stands before them."""
   if header[_LENGTH.size :] != _masked_crc(header[: _LENGTH.size]):
     raise damaged(path, number, 'its length does not match its CRC')

@@ -6,14 +6,15 @@ and its plan say, and what is kept for all jobs must be readable: the CRC of its
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from etils import epath
+
 from imagenet_synth.core.checksums import SUMS, fault_of, hash_path, read_sums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_arrays, read_json
+from imagenet_synth.core.files import files_below, matching, read_arrays, read_json
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data.records import ShardSource
 from imagenet_synth.data.shard_index import index_path
@@ -23,7 +24,7 @@ from imagenet_synth.data.shard_plan import Shard, plan_shards
 class Fault(NamedTuple):
   """A file that is not as it should be."""
 
-  path: pathlib.Path
+  path: epath.Path
   # what is wrong with it, as the end of a sentence
   what: str
 
@@ -34,12 +35,12 @@ class Fault(NamedTuple):
 class Check(NamedTuple):
   """A look at a file."""
 
-  path: pathlib.Path
+  path: epath.Path
   # returns what is wrong with it, as the end of a sentence; None if nothing is
   fault: Callable[[], str | None]
 
 
-def job_checks(folder: pathlib.Path) -> Iterator[Check]:
+def job_checks(folder: epath.Path) -> Iterator[Check]:
   """Yields a look at each file in the folder of a finished job, in the same order each time.
 
   Of generated data sets, each shard must have the hash that the manifest says, and hold the labels, indices
@@ -55,7 +56,7 @@ def job_checks(folder: pathlib.Path) -> Iterator[Check]:
     yield _found(
       folder / SUMS, 'is missing, as in what earlier versions have left: only shards can be checked there'
     )
-  shards: dict[pathlib.Path, str] = {}
+  shards: dict[epath.Path, str] = {}
   manifest_path = folder / 'manifest.json'
   digest = sums.get('manifest.json')
   if digest is None or fault_of(manifest_path, digest) is None:
@@ -63,9 +64,9 @@ def job_checks(folder: pathlib.Path) -> Iterator[Check]:
   yield from _sum_checks(folder, sums, shards)
 
 
-def shared_checks(folder: pathlib.Path) -> Iterator[Check]:
+def shared_checks(folder: epath.Path) -> Iterator[Check]:
   """Yields a look at each file of arrays in a folder that all jobs share, such as `references`."""
-  for path in sorted(folder.rglob('*.npz')):
+  for path in (folder / name for name, _ in files_below(folder) if name.endswith('.npz')):
     yield Check(path, functools.partial(_unreadable, path))
 
 
@@ -87,7 +88,7 @@ def faults(checks: Sequence[Check], what: str) -> Iterator[Fault]:
     pool.shutdown(cancel_futures=True)
 
 
-def repair(folder: pathlib.Path, faulty: Sequence[pathlib.Path]) -> None:
+def repair(folder: epath.Path, faulty: Sequence[epath.Path]) -> None:
   """Deletes faulty files of a generated data set, and those that say that it is done: they are made again."""
   for path in faulty:
     for of_shard in (path, hash_path(path), index_path(path)):
@@ -97,7 +98,7 @@ def repair(folder: pathlib.Path, faulty: Sequence[pathlib.Path]) -> None:
       (folder / name).unlink(missing_ok=True)
 
 
-def _found(path: pathlib.Path, what: str) -> Check:
+def _found(path: epath.Path, what: str) -> Check:
   """Returns a look that was taken already, and what it has found."""
   return Check(path, lambda: what)
 
@@ -107,9 +108,7 @@ def _reason(error: InputError) -> str:
   return str(error).split(': ', 1)[-1]
 
 
-def _sum_checks(
-  folder: pathlib.Path, sums: dict[str, str], shards: dict[pathlib.Path, str]
-) -> Iterator[Check]:
+def _sum_checks(folder: epath.Path, sums: dict[str, str], shards: dict[epath.Path, str]) -> Iterator[Check]:
   """Yields a look at each file of a folder, but at shards of the manifest, which have been looked at."""
   for name, digest in sums.items():
     path = folder / name
@@ -125,7 +124,7 @@ def _sum_checks(
       yield from _sum_checks(path.parent, below, {})
 
 
-def _shard_checks(path: pathlib.Path, hashes: dict[pathlib.Path, str]) -> Iterator[Check]:
+def _shard_checks(path: epath.Path, hashes: dict[epath.Path, str]) -> Iterator[Check]:
   """Yields a look at each shard that a manifest names, if it is there, and adds its hash to `hashes`."""
   if not path.exists():
     return
@@ -146,7 +145,7 @@ def _shard_checks(path: pathlib.Path, hashes: dict[pathlib.Path, str]) -> Iterat
         continue
       hashes[file] = digest
       yield Check(file, functools.partial(_shard_fault, shard, size, digest, manifest['seed']))
-  for file in sorted(folder.glob('*/*.tfrecord')):
+  for file in matching(folder, '*/*.tfrecord'):
     if file not in hashes:
       yield _found(file, 'is not in the manifest')
 
@@ -174,7 +173,7 @@ def _shard_fault(shard: Shard, size: int, digest: str, seed: int) -> str | None:
   return None
 
 
-def _unreadable(path: pathlib.Path) -> str | None:
+def _unreadable(path: epath.Path) -> str | None:
   """Returns why the arrays of a file cannot be read; None if they can."""
   try:
     read_arrays(path)

@@ -5,15 +5,15 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import flax.linen as nn
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Distinct, Invalid, NotEmpty, Seed
-from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.files import make_folder, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Drawable, Images
 from imagenet_synth.data.class_names import label_map
@@ -90,7 +90,7 @@ class Experiment:
   tests: Mapping[str, OpenTest] = dataclasses.field(default_factory=dict)
 
   def run(
-    self, data: Drawable, seed: int, path: pathlib.Path, origin: dict[str, Any], what: str, start: Any = None
+    self, data: Drawable, seed: int, path: epath.Path, origin: dict[str, Any], what: str, start: Any = None
   ) -> dict[str, Any]:
     """Trains on `data`, tests, and returns the figures, which are kept in `path`/metrics.json.
 
@@ -111,7 +111,7 @@ class Experiment:
     """
     if (path / 'metrics.json').exists():
       return read_json(path / 'metrics.json')
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     variables = classifier.train(
       self.model,
       self.recipe,
@@ -166,7 +166,7 @@ def classification_accuracy_score(
   source_names: Sequence[str],
   class_names: Sequence[str],
   size: int,
-  path: pathlib.Path,
+  path: epath.Path,
   folder: JobFolder,
 ) -> dict[str, Any]:
   """Returns the CAS of labelled images: see `summary`.

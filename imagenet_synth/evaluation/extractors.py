@@ -5,12 +5,12 @@ A new one needs a function from a job's name, folder and result to an `Extractor
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
 import jax
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import load_ema
@@ -158,7 +158,7 @@ def _imported_names(network: str) -> tuple[str, ...]:
   return PUBLIC_NETWORKS[network].class_names if network in PUBLIC_NETWORKS else ()
 
 
-def _classifier(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+def _classifier(name: str, path: epath.Path, result: dict[str, Any]) -> Extractor:
   """Returns the first run of a classify job, for images of any size."""
   # figures are of float32, whatever it was trained in
   model = build_one_of(CLASSIFIERS, result['network'], f'{name}.model').clone(dtype='float32')
@@ -193,7 +193,7 @@ def _doubt(name: str, result: dict[str, Any]) -> str:
   )
 
 
-def _inception(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+def _inception(name: str, path: epath.Path, result: dict[str, Any]) -> Extractor:
   """Returns the Inception-v3 of an import_extractor job."""
   like = jax.eval_shape(InceptionV3().init, jax.random.key(0), np.zeros((1, 299, 299, 3), np.uint8))
   variables = load_ema(path / 'checkpoints', result['step'], like)
@@ -211,7 +211,7 @@ def _inception_outputs(variables: Any, pictures: jax.Array) -> Outputs:
   return Outputs(outputs['logits_unbiased'], outputs['2048'])
 
 
-def _public(name: str, path: pathlib.Path, result: dict[str, Any]) -> Extractor:
+def _public(name: str, path: epath.Path, result: dict[str, Any]) -> Extractor:
   """Returns another public network of an import_extractor job."""
   network = PUBLIC_NETWORKS[result['network']]
   variables = load_ema(path / 'checkpoints', result['step'], network.like)
@@ -241,7 +241,7 @@ def _on_devices(
   return forward
 
 
-_READERS: dict[str, Callable[[str, pathlib.Path, dict[str, Any]], Extractor]] = {
+_READERS: dict[str, Callable[[str, epath.Path, dict[str, Any]], Extractor]] = {
   'classifier': _classifier,
   'inception': _inception,
   'public': _public,

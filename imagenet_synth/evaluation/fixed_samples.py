@@ -1,15 +1,14 @@
 """The same images drawn by different weights or settings, so that differences come from these alone."""
 
 import dataclasses
-import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.cascade import Cascade, TextStates, TrainedStage
-from imagenet_synth.core.files import read_arrays, write_arrays
+from imagenet_synth.core.files import delete_tree, read_arrays, write_arrays
 
 # images that are drawn between two writes to disk
 _CHUNK = 2000
@@ -32,7 +31,7 @@ class FixedSamples:
   # images sampled at a time, over all devices of this host; None to leave it to the devices' memory
   batch_size: int | None
   # the folder in which `low_res` holds what the stages below have drawn
-  path: pathlib.Path
+  path: epath.Path
 
   def chunks(self, start: int, stop: int) -> Iterator[slice]:
     """Yields images start .. stop - 1 in slices of as many as are drawn between two writes to disk."""
@@ -55,7 +54,7 @@ class FixedSamples:
 
   def clean(self) -> None:
     """Deletes what the stages below have drawn, when no more images are to be drawn."""
-    shutil.rmtree(self.path / 'low_res', ignore_errors=True)
+    delete_tree(self.path / 'low_res')
 
   def _low_res(self, rows: slice) -> np.ndarray | None:
     """Returns what the stage enlarges, float32 [n, s, s, C]; None for the base."""

@@ -5,12 +5,12 @@ No mixture is compared and nothing is chosen by them.
 """
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Invalid
 from imagenet_synth.core.errors import InputError
@@ -96,7 +96,7 @@ class FurtherTest:
       numbers: the classifier's label of each class that the file counts.
       folder: of the job.
     """
-    entries = read_json(pathlib.Path(path).expanduser())
+    entries = read_json(epath.Path(path).expanduser())
     is_list = isinstance(entries, list) and all(isinstance(entry, list) for entry in entries)
     if not is_list or not all(type(label) is int for entry in entries for label in entry):
       raise InputError(f'{path} is no list of lists of labels, as ReaL has it')

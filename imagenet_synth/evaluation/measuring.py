@@ -18,8 +18,8 @@ from imagenet_synth.metrics.kernel import kernel_distance
 from imagenet_synth.metrics.logits import SplitSums, add_predictions, inception_score, splits_of
 from imagenet_synth.metrics.manifold import Similarity, similarity
 
-# images of up to 256x256 pixels that are observed at a time, while as many are decoded; there are fewer of larger
-# ones, which take the same memory, 400 MB
+# images of up to 256x256 pixels that are observed at a time, while as many are decoded; there are fewer of
+# larger ones, which take the same memory, 400 MB
 _BATCH, _PIXELS = 2048, 2048 * 256**2
 # nearest neighbours that figures of similarity need: those of density and coverage (Naeem et al., 2020)
 _NEAREST = 5

@@ -2,15 +2,15 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, read_arrays, write_arrays, write_atomic
+from imagenet_synth.core.files import json_hash, make_folder, read_arrays, write_arrays, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Ahead, Images
 from imagenet_synth.data.source import Examples
@@ -117,7 +117,7 @@ class RealFeatures:
     starts = range(0, len(rows), self._batch_size)
     batches = (data.take(rows[start : start + self._batch_size])[0] for start in starts)
     features = [self._observed(pictures) for pictures in Ahead(batches)]
-    self._path.mkdir(parents=True, exist_ok=True)
+    make_folder(self._path)
     lines = [f'{named.names[row]}\n' for row in rows.tolist()]
     write_atomic(self._names_path(number), ''.join(lines))
     write_arrays(self._block_path(number), features=np.concatenate(features))
@@ -138,13 +138,13 @@ class RealFeatures:
     fits = self._block(0).nbytes * len(self.blocks) <= _MAX_CACHED_BYTES
     return functools.cache(self._block) if fits else self._block
 
-  def _block_path(self, number: int) -> pathlib.Path:
+  def _block_path(self, number: int) -> epath.Path:
     return self._path / f'features-{number:05d}.npz'
 
-  def _names_path(self, number: int) -> pathlib.Path:
+  def _names_path(self, number: int) -> epath.Path:
     return self._path / f'names-{number:05d}.txt'
 
-  def _others_path(self, number: int) -> pathlib.Path:
+  def _others_path(self, number: int) -> epath.Path:
     return self._path / f'others-{number:05d}.npz'
 
 

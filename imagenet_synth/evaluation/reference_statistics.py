@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from imagenet_synth.core.config import Count, Invalid, NotEmpty
-from imagenet_synth.core.files import json_hash, read_arrays, tree_hash, write_arrays
+from imagenet_synth.core.files import data_path, json_hash, read_arrays, tree_hash, write_arrays
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.evaluation.extractors import Extractor
@@ -96,7 +96,7 @@ def observe_real(
 
 def _read(statistics: Statistics) -> ReferenceSet:
   """Returns published statistics as a reference."""
-  moments = Moments.load(statistics.path, statistics.num_images)
+  moments = Moments.load(data_path(statistics.path), statistics.num_images)
   return _described(Observed(moments, None, None), {'statistics': statistics.path})
 
 

@@ -8,15 +8,14 @@ trials/NAME/metrics_NUM.json    the figures of NUM images, written last: the tri
 
 import dataclasses
 import itertools
-import pathlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
-from imagenet_synth.core.files import read_json, write_json
+from imagenet_synth.core.files import delete_tree, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Images
@@ -98,7 +97,7 @@ class Trials:
 
   def delete_images(self, trial: Trial) -> None:
     """Deletes the images of a trial that need not be measured again; its figures stay."""
-    shutil.rmtree(self._path(trial) / 'images', ignore_errors=True)
+    delete_tree(self._path(trial) / 'images')
 
   def _measure(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> None:
     """Draws the images of a trial, measures them, and writes the figures."""
@@ -117,7 +116,7 @@ class Trials:
       )
     write_json(self._metrics_path(trial, num_images), metrics)
 
-  def _draw(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> list[pathlib.Path]:
+  def _draw(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> list[epath.Path]:
     """Draws those of the first images that are not there, and returns the shards of all."""
     trained, paths = None, []
     for rows in self._chunks(num_images):
@@ -141,11 +140,11 @@ class Trials:
     ends = [0] + [end for end in self.ends if end <= num_images]
     return [chunk for start, stop in itertools.pairwise(ends) for chunk in self.samples.chunks(start, stop)]
 
-  def _path(self, trial: Trial) -> pathlib.Path:
+  def _path(self, trial: Trial) -> epath.Path:
     name = '-'.join(f'{name}_{_short(value)}' for name, value in trial.items())
     return self.folder.path / 'trials' / name
 
-  def _metrics_path(self, trial: Trial, num_images: int) -> pathlib.Path:
+  def _metrics_path(self, trial: Trial, num_images: int) -> epath.Path:
     return self._path(trial) / f'metrics_{num_images}.json'
 
 

@@ -2,15 +2,15 @@
 
 import dataclasses
 import itertools
-import pathlib
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Count, Invalid
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, write_atomic
+from imagenet_synth.core.files import absolute, data_path, json_hash, make_folder, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import say_once
 from imagenet_synth.data.image_folder import FolderSource, folder_contents
@@ -52,7 +52,7 @@ class DatasetConfig:
     except InputError as error:
       raise Invalid('split', str(error).removeprefix('split ')) from None
 
-  def contents(self, workdir: pathlib.Path, key: str) -> Contents:
+  def contents(self, workdir: epath.Path, key: str) -> Contents:
     """Returns what is known of the split before it is opened.
 
     Raises:
@@ -98,7 +98,7 @@ class DatasetConfig:
     folder.record_data(f'{uses} of {self}', version)
     return source
 
-  def num_smaller(self, size: int, workdir: pathlib.Path) -> tuple[int, int]:
+  def num_smaller(self, size: int, workdir: epath.Path) -> tuple[int, int]:
     """Returns how many images have a shorter side of less than `size` pixels, and how many there are.
 
     That may take a look at all of them, which is taken once: what was found is kept in the workdir.
@@ -110,7 +110,7 @@ class DatasetConfig:
     sides = source.sides(workdir / 'datasets').pixels
     return int(np.sum(sides < size)), len(sides)
 
-  def _open(self, workdir: pathlib.Path) -> Source:
+  def _open(self, workdir: epath.Path) -> Source:
     """Returns the split; what is found out about it once is kept in the workdir."""
     cache_dir = workdir / 'datasets'
     source = self._reader.open(self, self._directory(workdir), cache_dir)
@@ -120,7 +120,7 @@ class DatasetConfig:
       source = FirstOfEachClass(source, self.per_class)
     return source
 
-  def _large_enough(self, source: Source, min_side: int, cache_dir: pathlib.Path) -> Source:
+  def _large_enough(self, source: Source, min_side: int, cache_dir: epath.Path) -> Source:
     """Returns the images that are large enough; counts the others, and writes their names to a file."""
     sides = source.sides(cache_dir)
     chosen = LargeEnough(source, min_side, sides)
@@ -131,7 +131,7 @@ class DatasetConfig:
       lines = [f'{name.decode()} {side}' for name, side in zip(smaller.names, smaller.pixels)]
       path = cache_dir / f'smaller-than-{min_side}-{json_hash([str(self), source.version])}.txt'
       if not path.exists():
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(cache_dir)
         write_atomic(path, '\n'.join(lines) + '\n')
       say_once(
         f'{self}: left out: {len(lines):,} of {len(source):,} images, whose shorter side is less '
@@ -139,7 +139,7 @@ class DatasetConfig:
       )
     return chosen
 
-  def versions(self, workdir: pathlib.Path) -> dict[str, str]:
+  def versions(self, workdir: epath.Path) -> dict[str, str]:
     """Returns the versions that `open` would record now, by what it calls them; leaves nothing behind.
 
     Those that would take long to find are left out.
@@ -154,7 +154,7 @@ class DatasetConfig:
       versions[f'classes of {self}'] = json_hash(list(class_names))
     return versions
 
-  def overlaps(self, other: 'DatasetConfig', workdir: pathlib.Path) -> bool:
+  def overlaps(self, other: 'DatasetConfig', workdir: epath.Path) -> bool:
     """Returns whether the two have images in common, or may have.
 
     All images count, whatever `min_side` and `per_class` are. Data sets of other names, options or folders,
@@ -162,7 +162,7 @@ class DatasetConfig:
     """
     directory = self._directory(workdir)
     theirs = other._directory(workdir)
-    if (self.name, self.options, directory.resolve()) != (other.name, other.options, theirs.resolve()):
+    if (self.name, self.options, absolute(directory)) != (other.name, other.options, absolute(theirs)):
       return False
     for part, another in itertools.product(self._parts(), other._parts()):
       # how many there are is asked only if it matters, as it takes a look at all files of a folder
@@ -180,8 +180,8 @@ class DatasetConfig:
   def _reader(self) -> 'Reader':
     return _READERS.get(self.name, TfdsReader())
 
-  def _directory(self, workdir: pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(self.directory or workdir / 'datasets').expanduser()
+  def _directory(self, workdir: epath.Path) -> epath.Path:
+    return workdir / 'datasets' if self.directory is None else data_path(self.directory)
 
 
 class Reader(Protocol):
@@ -191,16 +191,16 @@ class Reader(Protocol):
     """Raises `Invalid` if the section lacks or has keys that it must not."""
     ...
 
-  def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
+  def contents(self, config: DatasetConfig, directory: epath.Path) -> Mapping[str, Contents]:
     """Returns what is known of each split before it is opened; raises InputError if nothing is there."""
     ...
 
-  def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
+  def open(self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path) -> Source:
     """Returns the split; `cache_dir` is for what is found out about it once."""
     ...
 
   def state(
-    self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path
+    self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path
   ) -> tuple[str | None, tuple[str, ...] | None]:
     """Returns version and class names as an opened split would have them; None for what is not known."""
     ...
@@ -218,16 +218,16 @@ class FolderReader(Reader):
     if '+' in config.split:
       raise Invalid('split', f"is {config.split!r}; the data set 'folder' takes one folder, or a part of it")
 
-  def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
+  def contents(self, config: DatasetConfig, directory: epath.Path) -> Mapping[str, Contents]:
     """Returns what a look at the folders tells."""
     return folder_contents(directory)
 
-  def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
+  def open(self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path) -> Source:
     """Returns the images, their labels and file names."""
     return FolderSource(directory, config.split, cache_dir)
 
   def state(
-    self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path
+    self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path
   ) -> tuple[str | None, tuple[str, ...] | None]:
     """Returns those of the files as they are now; only files that are new are read."""
     source = FolderSource(directory, config.split, cache_dir, keep=False)
@@ -240,21 +240,21 @@ class TfdsReader(Reader):
   def validate(self, config: DatasetConfig) -> None:
     """Accepts all sections: options are checked where the data set is known."""
 
-  def contents(self, config: DatasetConfig, directory: pathlib.Path) -> Mapping[str, Contents]:
+  def contents(self, config: DatasetConfig, directory: epath.Path) -> Mapping[str, Contents]:
     """Returns what a prepared data set's files tell, or what is known of one before it is prepared."""
     return tfds_contents(config.name, directory, config.options)
 
-  def open(self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path) -> Source:
+  def open(self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path) -> Source:
     """Returns the split, and prepares the data set where it is missing and can be prepared.
 
     Its labels, for which all records must be read, are kept: of ImageNet, these are 140 GB.
     """
     source = tfds_source(config.name, config.split, directory, **config.options)
-    what = [str(directory.resolve()), config.options, source.version, list(source.class_names)]
+    what = [str(absolute(directory)), config.options, source.version, list(source.class_names)]
     return dataclasses.replace(source, labels_path=cache_dir / f'labels-{json_hash(what)}.npz')
 
   def state(
-    self, config: DatasetConfig, directory: pathlib.Path, cache_dir: pathlib.Path
+    self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path
   ) -> tuple[str | None, tuple[str, ...] | None]:
     """Returns what is known without opening files of examples."""
     if '+' in config.split:

@@ -1,9 +1,10 @@
 """The configurations of all jobs, by name: what is known before any of them runs."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
+
+from etils import epath
 
 from imagenet_synth.cascade import Stage
 from imagenet_synth.core.config import Reference
@@ -20,7 +21,7 @@ class KnownJobs(Mapping[str, Any]):
   # the configurations
   configs: Mapping[str, Any]
   # the folder of all jobs
-  workdir: pathlib.Path
+  workdir: epath.Path
 
   def __getitem__(self, name: str) -> Any:
     return self.configs[name]

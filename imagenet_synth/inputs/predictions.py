@@ -13,11 +13,11 @@ So accuracies, calibration, paired tests, and ensembles of the seeds need no tra
 50,000 test images they are 3 MB at most, where logits would be 200.
 """
 
-import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.files import read_arrays, write_arrays
 from imagenet_synth.metrics.logits import likeliest
@@ -51,12 +51,12 @@ class Predictions(NamedTuple):
     return self.predicted[np.argsort(self.seeds)] == self.labels
 
 
-def predictions_path(run: pathlib.Path, test: str = '') -> pathlib.Path:
+def predictions_path(run: epath.Path, test: str = '') -> epath.Path:
   """Returns where predictions are in the folder of a run; `test` is the name of a further test."""
   return run / (f'predictions_{test}.npz' if test else 'predictions.npz')
 
 
-def save_predictions(path: pathlib.Path, logits: np.ndarray, labels: np.ndarray) -> None:
+def save_predictions(path: epath.Path, logits: np.ndarray, labels: np.ndarray) -> None:
   """Writes what logits [N, K] say of each image, and its label, int [N]; or [N, L], where -1 is none."""
   num_classes = logits.shape[1]
   predicted, probability = likeliest(logits, min(num_classes, _NUM_KEPT))
@@ -72,7 +72,7 @@ def save_predictions(path: pathlib.Path, logits: np.ndarray, labels: np.ndarray)
   )
 
 
-def load_predictions(runs: Mapping[int, pathlib.Path]) -> Predictions | None:
+def load_predictions(runs: Mapping[int, epath.Path]) -> Predictions | None:
   """Returns what was kept of `test` in the folders of runs, by their seeds; None if that of one is not there.
 
   Raises:

@@ -1,7 +1,8 @@
 """The labelled data set of synthetic images, in shards of each size, that a generate job hands on."""
 
-import pathlib
 from typing import Any, ClassVar, NamedTuple
+
+from etils import epath
 
 from imagenet_synth.core.config import Invalid, Reference
 from imagenet_synth.core.files import read_json
@@ -14,7 +15,7 @@ class SampleSet(NamedTuple):
   """A generated data set."""
 
   # the folder of the job that has written it
-  path: pathlib.Path
+  path: epath.Path
   # manifest.json, as `jobs/generate.py` or `jobs/reduce.py` has written it
   manifest: dict[str, Any]
 
@@ -38,7 +39,7 @@ class SampleSet(NamedTuple):
     """Returns whether the base that drew the images was fine-tuned."""
     return self.manifest['stages'][0]['kind'] == 'finetune'
 
-  def shards(self, size: int) -> list[pathlib.Path]:
+  def shards(self, size: int) -> list[epath.Path]:
     """Returns the shards of one size, in order."""
     return [self.path / str(size) / name for name in sorted(self.manifest['shards'][str(size)])]
 

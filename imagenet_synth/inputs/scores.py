@@ -1,15 +1,15 @@
 """What a classifier thinks of each image of a generate job, and the choice of images by it."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Invalid, Probability, Reference
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import read_arrays, read_json
+from imagenet_synth.core.files import matching, read_arrays, read_json
 from imagenet_synth.core.job_folder import JobFolder, fingerprint
 from imagenet_synth.data.subsets import in_class_plan
 from imagenet_synth.inputs.known_jobs import KnownJobs
@@ -38,7 +38,7 @@ class ScoreTable(NamedTuple):
 _TABLES = 'scores'
 
 
-def table_path(path: pathlib.Path, shard: pathlib.Path) -> pathlib.Path:
+def table_path(path: epath.Path, shard: epath.Path) -> epath.Path:
   """Returns where a score job, whose folder is `path`, has the `ScoreTable` of a shard, as an npz."""
   return path / _TABLES / f'{shard.stem}.npz'
 
@@ -47,7 +47,7 @@ class ScoreSet(NamedTuple):
   """The scores of a generate job's images."""
 
   # the score job's folder
-  path: pathlib.Path
+  path: epath.Path
   # what it has left in job.json
   result: dict[str, Any]
 
@@ -64,7 +64,7 @@ class ScoreSet(NamedTuple):
 
   def tables(self) -> Iterator[ScoreTable]:
     """Yields the scores of one shard of images after the other."""
-    for path in sorted((self.path / _TABLES).glob('*.npz')):
+    for path in matching(self.path / _TABLES, '*.npz'):
       yield ScoreTable(**read_arrays(path))
 
   def all(self) -> ScoreTable:

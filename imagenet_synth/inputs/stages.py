@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage, sampling_dtypes
@@ -24,7 +24,7 @@ class StageWeights(NamedTuple):
   """A checkpoint of a training run, and the stage that it is of."""
 
   # the folder of the job that has trained or imported the weights, not of a select job
-  path: pathlib.Path
+  path: epath.Path
   # that job's name
   run: str
   # that job's kind
@@ -39,7 +39,7 @@ class StageWeights(NamedTuple):
   text_size: int
 
   @property
-  def checkpoints(self) -> pathlib.Path:
+  def checkpoints(self) -> epath.Path:
     """Returns the folder of all checkpoints of the run."""
     return self.path / 'checkpoints'
 

@@ -1,10 +1,10 @@
 """The prompts, and the frozen encoder's states of them, that an embed job hands on."""
 
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.cascade import TextStates
 from imagenet_synth.core.config import Invalid, Reference
@@ -96,7 +96,7 @@ def save_text(
   write_arrays(folder.path / _PROMPTS, prompts=list(prompts), class_names=np.array(class_names, np.str_))
 
 
-def saved_states(path: pathlib.Path) -> np.ndarray:
+def saved_states(path: epath.Path) -> np.ndarray:
   """Returns the states that `save_text` has written into a folder: float32 [N + 1, L, D], on the disk."""
   return open_rows(path / _STATES)
 

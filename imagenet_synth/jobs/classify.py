@@ -5,12 +5,12 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Reference, Seed
 from imagenet_synth.core.errors import InputError
@@ -42,7 +42,7 @@ class TrainedClassifiers(NamedTuple):
   # height and width of the images that the networks see
   size: int
   # the folder of each run, by its name 'MIXTURE-seedSEED'
-  runs: dict[str, pathlib.Path]
+  runs: dict[str, epath.Path]
 
 
 class TrainedClassifiersReference(Reference):
@@ -57,7 +57,7 @@ class TrainedClassifiersReference(Reference):
       InputError: the job has not been run to its end.
     """
     path, result = folder.input(self.name)
-    runs = {pathlib.Path(run['path']).name: path / run['path'] for run in result['runs']}
+    runs = {epath.Path(run['path']).name: path / run['path'] for run in result['runs']}
     return TrainedClassifiers(result['size'], runs)
 
 
@@ -294,9 +294,9 @@ class _Runs:
     self._opened: dict[tuple[str, int], ShardSource] = {}
     self._added = {name: self._added_parts(mixture) for name, mixture in config.mixtures.items()}
 
-  def path(self, mixture: str, seed: int) -> pathlib.Path:
+  def path(self, mixture: str, seed: int) -> epath.Path:
     """Returns a run's folder, below the job's."""
-    return pathlib.Path('runs') / f'{mixture}-seed{seed}'
+    return epath.Path('runs') / f'{mixture}-seed{seed}'
 
   def is_done(self, mixture: str, seed: int) -> bool:
     """Returns whether a run has been trained and tested."""

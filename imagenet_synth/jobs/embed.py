@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Count, Execution, Invalid, Seed
 from imagenet_synth.core.devices import (
@@ -20,6 +21,7 @@ from imagenet_synth.core.devices import (
   require_mesh,
 )
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import weights_path
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress, say
@@ -111,10 +113,10 @@ class Config:
     """Raises `Invalid` if the devices do not divide by fsdp x tensor."""
     require_mesh(self.fsdp, self.tensor)
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
     files = {'encoder.weights': self.encoder.weights, 'encoder.vocabulary': self.encoder.vocabulary}
-    return {key: path for key, path in files.items() if path is not None}
+    return {key: weights_path(path) for key, path in files.items() if path is not None}
 
   def text_shape(self) -> tuple[int, int] | None:
     """Returns the shape [L, D] of each prompt's states; None if only the encoder's file tells it."""
@@ -191,7 +193,7 @@ def _prompts(config: Config, source: Source) -> tuple[str, ...]:
 def _tokens(config: Config, prompts: tuple[str, ...]) -> Tokens:
   if config.encoder.vocabulary is None:
     return byte_tokens(prompts, config.max_length)
-  return piece_tokens(prompts, config.max_length, config.encoder.vocabulary)
+  return piece_tokens(prompts, config.max_length, weights_path(config.encoder.vocabulary))
 
 
 def _without_padding(blocks: Iterable[np.ndarray], tokens: Tokens) -> Iterator[np.ndarray]:
@@ -228,7 +230,7 @@ def _encoder(config: Config) -> tuple[T5Encoder, Any]:
   section = config.encoder
   if section.weights is not None:
     public = None if section.size is None else PUBLIC_CONFIGS[section.size]
-    loaded = t5_weights.load(section.weights, public, section.dtype)
+    loaded = t5_weights.load(weights_path(section.weights), public, section.dtype)
     return T5Encoder(loaded.config, jnp.dtype(section.dtype)), loaded.params
   assert section.random is not None
   say(_described(config))

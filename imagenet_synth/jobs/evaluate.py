@@ -1,11 +1,13 @@
 """The evaluate job: FID, KID, precision and the like, and Inception Score of images, at each size."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from etils import epath
+
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty
+from imagenet_synth.core.files import data_path
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Images
@@ -63,10 +65,10 @@ class Config:
       for i, size in enumerate(self.sizes):
         self.samples.require_size(size, jobs, f'sizes[{i}]')
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
-    own = {} if self.path is None else {'path': self.path}
-    return own | {f'statistics.{name}.path': of.path for name, of in self.statistics.items()}
+    own = {} if self.path is None else {'path': data_path(self.path)}
+    return own | {f'statistics.{name}.path': data_path(of.path) for name, of in self.statistics.items()}
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
@@ -125,4 +127,4 @@ def _images(config: Config, size: int, folder: JobFolder) -> Examples:
   if config.samples is not None:
     return config.samples.open(folder).images(size)
   assert config.path is not None
-  return open_images(pathlib.Path(config.path).expanduser())
+  return open_images(data_path(config.path))

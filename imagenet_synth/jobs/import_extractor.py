@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+from etils import epath
 
 from imagenet_synth.core.checkpoint import save_ema
-from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.files import tree_hash, weights_path
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.weights import inception
 from imagenet_synth.weights.public import PUBLIC_NETWORKS
@@ -47,14 +48,14 @@ class Config:
   # the safetensors file of its weights
   path: str
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
-    return {'path': self.path}
+    return {'path': weights_path(self.path)}
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Reads the published weights, writes them as a checkpoint, and returns what `ExtractorReference` reads."""
-  variables = LOADERS[config.network](config.path)
+  variables = LOADERS[config.network](weights_path(config.path))
   save_ema(folder.path / 'checkpoints', _STEP, variables, folder.origin)
   return {
     'extractor_kind': 'inception' if config.network == 'inception' else 'public',

@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
+from etils import epath
 
 from imagenet_synth.cascade import Stage
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import Invalid
-from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.files import tree_hash, weights_path
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageWeights
@@ -40,9 +41,9 @@ class Config:
         'stage.learned_variance', 'must be True, as the published networks have learned a variance'
       )
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
-    return {'path': self.path}
+    return {'path': weights_path(self.path)}
 
   def trained_stage(self, jobs: KnownJobs) -> Stage:
     """Returns the stage that the weights are of."""
@@ -59,7 +60,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   stage = config.stage
   assert isinstance(stage.network, IFUNet)
   in_channels = stage.channels * (1 if stage.low_res_size is None else 2)
-  variables = {'params': deepfloyd.load(config.path, stage.network, in_channels, text_size)}
+  variables = {'params': deepfloyd.load(weights_path(config.path), stage.network, in_channels, text_size)}
   save_ema(folder.path / 'checkpoints', _STEP, variables, folder.origin)
   weights = StageWeights(
     folder.path, folder.name, folder.config['job'], _STEP, (_STEP,), folder.config['stage'], text_size

@@ -14,8 +14,6 @@ as ADM's evaluator reads it. It is written by one worker.
 
 import dataclasses
 import datetime
-import os
-import pathlib
 import re
 import shlex
 import zipfile
@@ -23,10 +21,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.config import Count, Invalid
-from imagenet_synth.core.files import json_hash, write_atomic, write_json
+from imagenet_synth.core.files import json_hash, make_folder, matching, open_atomic, write_atomic, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import croissant, dataset_card, licenses, tfds_metadata
@@ -87,7 +86,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     file = folder.path / 'samples.npz'
     for path in folder.worker.part([file]):
       _write_npz(path, samples.images(config.size), folder.name)
-    folder.worker.require_all(folder.name, [file], pathlib.Path.exists, 'files')
+    folder.worker.require_all(folder.name, [file], lambda path: path.exists(), 'files')
   else:
     _publish(config, folder, samples)
   return {'num_images': samples.num_images, 'form': config.form, 'size': config.size}
@@ -103,17 +102,17 @@ def _publish(config: Config, folder: JobFolder, samples: SampleSet) -> None:
     for number in mine:
       target = form.target(folder.path, shards[number].stem)
       if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         form.write(target, _images(shards[number], starts[number]), samples.class_names)
         # now that all of it is in memory: in the end one worker would read the whole data set again
         kept_hash(target)
       bar.update(lengths[number])
   targets = [form.target(folder.path, shard.stem) for shard in shards]
-  folder.worker.require_all(folder.name, targets, pathlib.Path.exists, 'shards')
+  folder.worker.require_all(folder.name, targets, lambda path: path.exists(), 'shards')
   _complete(config, folder, samples, lengths)
 
 
-def _lengths(shards: Sequence[pathlib.Path]) -> list[int]:
+def _lengths(shards: Sequence[epath.Path]) -> list[int]:
   """Returns how many images each shard has."""
   lengths = [0] * len(shards)
   for number, index in load_indices(shards):
@@ -121,7 +120,7 @@ def _lengths(shards: Sequence[pathlib.Path]) -> list[int]:
   return lengths
 
 
-def _images(shard: pathlib.Path, start: int) -> list[Image]:
+def _images(shard: epath.Path, start: int) -> list[Image]:
   """Returns the images of a shard, each with the statement that it is synthetic.
 
   Args:
@@ -140,7 +139,7 @@ def _complete(config: Config, folder: JobFolder, samples: SampleSet, lengths: Se
   form, dataset, shards = FORMS[config.form], folder.path / DATASET, samples.shards(config.size)
   # what kills have left of files that they have interrupted must not be passed on
   for pattern in ('data/.*.tmp', 'train/*/.*.tmp'):
-    for left in dataset.glob(pattern):
+    for left in matching(dataset, pattern):
       left.unlink(missing_ok=True)
   if config.form == 'folder':
     folder.unlisted.add(dataset / 'train')
@@ -195,13 +194,16 @@ def _head(config: Config, samples: SampleSet) -> dict[str, Any]:
   return head
 
 
-def _write_npz(path: pathlib.Path, examples: ShardSource, name: str) -> None:
+def _write_npz(path: epath.Path, examples: ShardSource, name: str) -> None:
   """Writes an npz image by image, as all at once may not fit into memory; `name` is the progress bar's."""
   first = examples[0]['image']
   # as ADM's evaluator wants them: grey images become RGB
   shape, labels = (len(examples), *first.shape[:2], 3), []
-  temporary = path.with_name(f'{path.name}.tmp')
-  with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive, progress(len(examples), name) as bar:
+  with (
+    open_atomic(path) as whole,
+    zipfile.ZipFile(whole, 'w', zipfile.ZIP_STORED) as archive,
+    progress(len(examples), name) as bar,
+  ):
     with archive.open('arr_0.npy', 'w', force_zip64=True) as file:
       np.lib.format.write_array_header_1_0(file, {'descr': '|u1', 'fortran_order': False, 'shape': shape})
       for number in range(len(examples)):
@@ -211,4 +213,3 @@ def _write_npz(path: pathlib.Path, examples: ShardSource, name: str) -> None:
         bar.update()
     with archive.open('arr_1.npy', 'w') as file:
       np.lib.format.write_array(file, np.array(labels))
-  os.replace(temporary, path)

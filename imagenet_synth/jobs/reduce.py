@@ -9,10 +9,11 @@ and can stand wherever a generate job can.
 import contextlib
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
+
+from etils import epath
 
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Range
 from imagenet_synth.core.job_folder import JobFolder
@@ -116,7 +117,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   return {key: manifest[key] for key in (*sample_folder.SUMMARY, 'reduced_from')}
 
 
-def _reduced(path: pathlib.Path, shard: Shard, config: Config, pool: ThreadPoolExecutor) -> Iterator[None]:
+def _reduced(path: epath.Path, shard: Shard, config: Config, pool: ThreadPoolExecutor) -> Iterator[None]:
   """Writes a shard at all sizes, given that of the larger images; yields after each image."""
   source = ShardSource([path])
 

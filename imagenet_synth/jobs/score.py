@@ -15,11 +15,11 @@ Distances are Euclidean between features of length 1, the inputs of the classifi
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.config import Count, Execution, Invalid
 from imagenet_synth.core.files import write_arrays, write_atomic
@@ -132,7 +132,7 @@ class _Scorer:
     self._back = np.full(len(classifier.class_names), -1, np.int32)
     self._back[self._own] = np.arange(len(self._own))
 
-  def table(self, shard: pathlib.Path) -> ScoreTable:
+  def table(self, shard: epath.Path) -> ScoreTable:
     """Returns the scores of the images of a shard."""
     source = ShardSource([shard])
     labels, indices = source.places()

@@ -5,11 +5,11 @@ have been for the worse.
 """
 
 import dataclasses
-import shutil
 from typing import Annotated, Any, Literal
 
 from imagenet_synth.cascade import SamplerSettings, Stage
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, Seed, parts
+from imagenet_synth.core.files import delete_tree
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig
@@ -166,5 +166,5 @@ def _prune(weights: StageWeights, best: StageWeights) -> StageWeights:
   is_of_run = best.run == weights.run
   kept = {weights.steps[-1], *([best.step] if is_of_run else [])}
   for step in set(weights.steps) - kept:
-    shutil.rmtree(weights.checkpoints / str(step), ignore_errors=True)
+    delete_tree(weights.checkpoints / str(step))
   return best._replace(steps=tuple(sorted(kept))) if is_of_run else best

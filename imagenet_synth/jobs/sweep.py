@@ -10,10 +10,12 @@ import itertools
 import math
 from typing import Annotated, Any
 
+from etils import epath
+
 from imagenet_synth.cascade import SamplerSettings
 from imagenet_synth.core.config import Count, Execution, Invalid, NotEmpty, Range, Seed, build
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_atomic
+from imagenet_synth.core.files import data_path, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_score
@@ -141,9 +143,9 @@ class Config:
     if self.cas is not None:
       self.cas.recipe.require_devices('cas.recipe')
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
-    return {f'statistics.{name}.path': of.path for name, of in self.statistics.items()}
+    return {f'statistics.{name}.path': data_path(of.path) for name, of in self.statistics.items()}
 
   @property
   def rounds(self) -> list[int]:

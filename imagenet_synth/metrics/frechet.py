@@ -7,14 +7,13 @@ made the features is the caller's business; here are only numpy arrays in float6
 
 import dataclasses
 import functools
-import os
-import pathlib
 import zipfile
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import write_arrays
+from imagenet_synth.core.files import open_local, write_arrays
 
 # The width of Inception's pooled features: with fewer samples their covariance is singular.
 MIN_SAMPLES = 2048
@@ -50,7 +49,7 @@ class Moments:
       raise InputError(f'a covariance needs at least 2 samples, got {self.count}')
     return self.scatter / (self.count - 1)
 
-  def save(self, path: pathlib.Path) -> None:
+  def save(self, path: epath.Path) -> None:
     """Writes an npz of mean `mu`, covariance `sigma` (the names in ADM's reference files) and `count`.
 
     The file appears under its name only when it is whole.
@@ -61,7 +60,7 @@ class Moments:
     write_arrays(path, mu=self.mean, sigma=self.covariance, count=np.int64(self.count))
 
   @classmethod
-  def load(cls, path: str | os.PathLike[str], count: int | None = None) -> 'Moments':
+  def load(cls, path: epath.PathLike, count: int | None = None) -> 'Moments':
     """Returns what `save` wrote, or the moments of an ADM reference file, whose other arrays are ignored.
 
     Args:
@@ -86,13 +85,17 @@ class Moments:
     return cls(count, mean, covariance * (count - 1))
 
 
-def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def _read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
   try:
-    # np.load takes a lone array too, and returns it as such
-    if not zipfile.is_zipfile(path):
-      raise InputError(f'{path} is missing or not an npz of feature statistics')
-    with np.load(path) as file:
-      return {name: file[name] for name in ('mu', 'sigma', 'count') if name in file.files}
+    with open_local(path) as opened:
+      # np.load takes a lone array too, and returns it as such
+      if not zipfile.is_zipfile(opened):
+        raise InputError(f'{path} is not an npz of feature statistics')
+      opened.seek(0)
+      with np.load(opened) as file:
+        return {name: file[name] for name in ('mu', 'sigma', 'count') if name in file.files}
+  except FileNotFoundError:
+    raise InputError(f'{path} is missing') from None
   except (OSError, ValueError, zipfile.BadZipFile) as error:
     raise InputError(f'{path} cannot be read as an npz of feature statistics: {error}') from error
 

@@ -1,13 +1,14 @@
 """Turns text into the token ids of T5 encoders: bytes (ByT5), or pieces of a vocabulary (T5 v1.1)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
+from etils import epath
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import local_copy
 
 PAD_ID = 0
 EOS_ID = 1
@@ -35,7 +36,7 @@ def byte_tokens(prompts: Sequence[str], max_length: int) -> Tokens:
   return _padded(prompts, [[b + BYTE_OFFSET for b in p.encode('utf-8')] for p in prompts], max_length)
 
 
-def piece_tokens(prompts: Sequence[str], max_length: int, vocabulary: str | Path) -> Tokens:
+def piece_tokens(prompts: Sequence[str], max_length: int, vocabulary: str | epath.Path) -> Tokens:
   """Returns SentencePiece tokens (arXiv:1808.06226), then the end token 1, padded with 0 to `max_length`.
 
   Args:
@@ -48,7 +49,7 @@ def piece_tokens(prompts: Sequence[str], max_length: int, vocabulary: str | Path
       padding and end otherwise than T5.
   """
   try:
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary))
+    processor = sentencepiece.SentencePieceProcessor(model_file=local_copy(vocabulary))
   except (OSError, RuntimeError) as error:
     raise InputError(f'{vocabulary}: no SentencePiece vocabulary file: {error}') from error
   if (processor.pad_id(), processor.eos_id()) != (PAD_ID, EOS_ID):

@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
-import pathlib
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
+
+from etils import epath
 
 from imagenet_synth.core.config import build
 from imagenet_synth.core.files import json_hash
@@ -48,7 +49,7 @@ class Accuracy:
   real_data: tuple[str, str]
   test_data: tuple[str, str]
   # the folders of its runs, by their seeds
-  runs: dict[int, pathlib.Path]
+  runs: dict[int, epath.Path]
   # the mixture's figures, as jobs/classify.py writes them
   summary: dict[str, Any]
 

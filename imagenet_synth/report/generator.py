@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from imagenet_synth.core.config import build
-from imagenet_synth.core.files import read_json
+from imagenet_synth.core.files import matching, read_json
 from imagenet_synth.data.batches import resize
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.class_plan import class_plan
@@ -69,7 +69,7 @@ def sample_grid(results: Results, class_names: Sequence[str]) -> Image.Image:
   groups = [('real', _first_real(dataset.open(results.folder), size, class_names))]
   for job in jobs:
     made, _ = class_plan(job.result['class_counts'])
-    source = ShardSource(sorted((job.path / str(job.result['sizes'][-1])).glob('*.tfrecord')))
+    source = ShardSource(matching(job.path / str(job.result['sizes'][-1]), '*.tfrecord'))
     labels = {name: label for label, name in enumerate(_class_names(job))}
     of_class = [np.flatnonzero(made == labels.get(name, -1))[:_NUM_SHOWN_EACH] for name in class_names]
     rows = [[resize(source[i]['image'], size) for i in indices] for indices in of_class]

@@ -2,13 +2,13 @@
 
 import dataclasses
 import html
-import pathlib
 from collections.abc import Sequence
 
+from etils import epath
 from matplotlib.figure import Figure
 from PIL import Image
 
-from imagenet_synth.core.files import write_atomic
+from imagenet_synth.core.files import make_folder, write_atomic
 from imagenet_synth.report.figures import to_data_uri, to_png_bytes
 
 _STYLE = """
@@ -69,9 +69,9 @@ class Section:
   blocks: Sequence[Block]
 
 
-def write_page(path: pathlib.Path, name: str, title: str, sections: Sequence[Section]) -> None:
+def write_page(path: epath.Path, name: str, title: str, sections: Sequence[Section]) -> None:
   """Writes NAME.html, which holds its pictures, and NAME.md with its figures/*.png into `path`."""
-  (path / 'figures').mkdir(exist_ok=True)
+  make_folder(path / 'figures')
   for picture in (block for section in sections for block in section.blocks if isinstance(block, Picture)):
     write_atomic(path / 'figures' / f'{picture.name}.png', to_png_bytes(picture.image))
   write_atomic(path / f'{name}.md', to_markdown(title, sections))

@@ -1,9 +1,10 @@
 """The finished jobs that the report is made from, and how their numbers are written."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
+
+from etils import epath
 
 from imagenet_synth.core.config import Reference
 from imagenet_synth.core.files import read_json
@@ -19,7 +20,7 @@ class FinishedJob:
   # such as 'generate'
   kind: str
   # its folder
-  path: pathlib.Path
+  path: epath.Path
   # its section of the config
   config: dict[str, Any]
   # what it has found out, as job.json has it

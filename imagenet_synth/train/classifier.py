@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
@@ -144,9 +144,9 @@ def train(
   data: Drawable,
   size: int,
   seed: int,
-  path: pathlib.Path,
+  path: epath.Path,
   origin: dict[str, Any],
-  make_writer: Callable[[pathlib.Path, int], Writer],
+  make_writer: Callable[[epath.Path, int], Writer],
   what: str,
   start: Any = None,
   groups: tuple[int, ...] = (),
@@ -237,7 +237,7 @@ def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
   return {**variables, 'params': {**params, 'positions': positions}}
 
 
-def load(model: nn.Module, size: int, channels: int, path: pathlib.Path) -> Any:
+def load(model: nn.Module, size: int, channels: int, path: epath.Path) -> Any:
   """Returns the variables of the latest checkpoint that `train` has saved in `path`, whole on each device.
 
   Raises:

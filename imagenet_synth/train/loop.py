@@ -33,7 +33,7 @@ class Writer(Protocol):
     ...
 
   def flush(self) -> None:
-    """Writes to disk what it has taken."""
+    """Returns when what it has taken survives a kill."""
     ...
 
   def close(self) -> None:
@@ -129,8 +129,10 @@ def fit(
         # what is saved by the clock is checked, but not written: metrics are the same in each run
         if writes:
           writer.write_scalars(step, values)
-          writer.flush()
         bar.update(batch_size)
+        if snapshot or saves:
+          # first: a run that goes on from here writes the lines of later steps alone
+          writer.flush()
         if snapshot:
           checkpoints.save_snapshot(step, state.sampling_variables, {**origin, 'step': step})
         if saves:

@@ -1,16 +1,19 @@
 """Writers of a run's metrics: to `metrics.jsonl`, which the report reads, and to what the config names."""
 
 import json
-import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import tensorflow as tf
 from clu import metric_writers
 from clu.metric_writers import MetricWriter
+from etils import epath
 
+from imagenet_synth.core.files import Journal, is_remote
 from imagenet_synth.core.processes import is_first
+from imagenet_synth.core.progress import say_once
 
 
 class JsonLinesWriter(metric_writers.LoggingWriter):
@@ -26,50 +29,59 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
       dropped.
   """
 
-  def __init__(self, folder: pathlib.Path, start_step: int = 0):
+  def __init__(self, folder: epath.Path, start_step: int = 0):
     super().__init__()
     path = folder / 'metrics.jsonl'
-    kept = [
-      line
-      for line in (path.read_text().splitlines() if path.exists() else [])
-      if line.endswith('}') and json.loads(line)['step'] <= start_step
-    ]
-    path.write_text(''.join(line + '\n' for line in kept))
-    self._file, self._times = open(path, 'a'), open(folder / 'times.jsonl', 'a')
+    kept = [line for line in _whole_lines(path) if json.loads(line)['step'] <= start_step]
+    self._lines = Journal(path, kept)
+    self._times = Journal(folder / 'times.jsonl', _whole_lines(folder / 'times.jsonl'))
     self._write_time(start_step, start=True)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes a line."""
     values = {name: float(np.asarray(value)) for name, value in scalars.items()}
-    self._file.write(json.dumps({'step': int(step), **values}) + '\n')
+    self._lines.append(json.dumps({'step': int(step), **values}))
     self._write_time(step)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes nothing: the file is for numbers."""
 
   def flush(self) -> None:
-    """Hands the lines to the operating system."""
-    self._file.flush()
+    """Returns when the lines survive a kill."""
+    self._lines.flush()
     self._times.flush()
 
   def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
+    """Writes what is left; takes no more lines."""
+    self._lines.close()
     self._times.close()
 
   def _write_time(self, step: int, **more: bool) -> None:
-    self._times.write(json.dumps({'step': int(step), 'time': time.time(), **more}) + '\n')
+    self._times.append(json.dumps({'step': int(step), 'time': time.time(), **more}))
+
+
+def _whole_lines(path: epath.Path) -> list[str]:
+  """Returns the lines of a file but one that a kill has cut off; none if there is no file."""
+  return [line for line in (path.read_text().splitlines() if path.exists() else []) if line.endswith('}')]
 
 
 WriterName = Literal['tensorboard']
 
-WRITERS: dict[WriterName, Callable[[pathlib.Path], MetricWriter]] = {
-  'tensorboard': lambda folder: metric_writers.SummaryWriter(str(folder))
-}
+
+def _tensorboard(folder: epath.Path) -> MetricWriter:
+  """Returns clu's writer of events, which TensorFlow itself writes; it knows fewer kinds of buckets."""
+  scheme = str(folder).partition('://')[0]
+  if is_remote(folder) and scheme not in tf.io.gfile.get_registered_schemes():
+    say_once(f'{folder}: no events for TensorBoard, as TensorFlow cannot write to {scheme}://')
+    return metric_writers.MultiWriter([])
+  return metric_writers.SummaryWriter(str(folder))
+
+
+WRITERS: dict[WriterName, Callable[[epath.Path], MetricWriter]] = {'tensorboard': _tensorboard}
 """Functions that make clu's metric writers for a run's folder, by the name that a config has for it."""
 
 
-def make_writer(folder: pathlib.Path, start_step: int, names: Sequence[WriterName]) -> MetricWriter:
+def make_writer(folder: epath.Path, start_step: int, names: Sequence[WriterName]) -> MetricWriter:
   """Returns a writer of a run's metrics to `metrics.jsonl` in its folder, and to the named `WRITERS`.
 
   Of processes that have joined each other, only the first one's writer writes anything.

@@ -2,12 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import traverse_util
 
 from imagenet_synth.core.errors import InputError
@@ -32,7 +32,7 @@ _FIXED = {
 }
 
 
-def network_fields(path: str | Path) -> dict[str, Any]:
+def network_fields(path: str | epath.Path) -> dict[str, Any]:
   """Returns the fields of `IFUNet` that the config.json beside the weights describes.
 
   Args:
@@ -41,7 +41,7 @@ def network_fields(path: str | Path) -> dict[str, Any]:
   Raises:
     InputError: no such file, or a network of another kind; the message names the key.
   """
-  path = Path(path)
+  path = epath.Path(path)
   path = path / 'config.json' if path.is_dir() else path
   try:
     config = json.loads(path.read_text())
@@ -65,7 +65,7 @@ def network_fields(path: str | Path) -> dict[str, Any]:
     raise InputError(f'{path}: no key {error} in config.json of {_KIND.name}') from error
 
 
-def load(path: str | Path, network: IFUNet, in_channels: int, text_size: int) -> dict[str, Any]:
+def load(path: str | epath.Path, network: IFUNet, in_channels: int, text_size: int) -> dict[str, Any]:
   """Returns the parameters of `network`, a tree of float32 numpy arrays.
 
   Args:
@@ -78,7 +78,7 @@ def load(path: str | Path, network: IFUNet, in_channels: int, text_size: int) ->
     InputError: nothing that can be read is there, it is a pickle, or a tensor is missing, unexpected
       or of a wrong shape; the message names it.
   """
-  path = Path(path)
+  path = epath.Path(path)
   image = jnp.zeros((1, 64, 64, 3))
   level = jnp.zeros((1,))
   low_res = (image, level) if in_channels == 6 else ()

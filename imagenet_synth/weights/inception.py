@@ -1,11 +1,11 @@
 """Reads the public weights of FID's Inception-v3 (`pt_inception-2015-12-05`) for `models.inception`."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import traverse_util
 
 from imagenet_synth.models.inception import InceptionV3
@@ -16,7 +16,7 @@ _KIND = Kind("FID's Inception-v3", 'safetensors.torch.save_file(torch.load(old, 
 _EPSILON = 1e-3
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | epath.Path) -> dict[str, Any]:
   """Returns the parameters of `InceptionV3`, a tree of float32 numpy arrays.
 
   Batch norms are folded into the convolutions before them.
@@ -28,7 +28,7 @@ def load(path: str | Path) -> dict[str, Any]:
     InputError: nothing that can be read is there, it is a pickle, or a tensor is missing, unexpected
       or of a wrong shape; the message names it.
   """
-  path = Path(path)
+  path = epath.Path(path)
   tensors = open_tensors(path, _KIND)
   abstract = jax.eval_shape(InceptionV3().init, jax.random.key(0), jnp.zeros((1, 299, 299, 3)))
   wanted: dict[ParamPath, Param] = {}

@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from imagenet_synth.data.class_names import imagenet_names
 from imagenet_synth.models.outputs import Outputs
@@ -28,13 +28,13 @@ class PublicNetwork(NamedTuple):
   # the network; one with `num_classes` of 0 tells no classes: its variables are without a head
   model: ResNet | ViT
   # reads its variables from a file, given the model
-  read: Callable[[str | Path, Any], dict[str, Any]]
+  read: Callable[[str | epath.Path, Any], dict[str, Any]]
   # mean and deviation of red, green and blue in [0, 1] by which it sees pixels normalised
   normalised_by: tuple[tuple[float, ...], tuple[float, ...]]
   # height and width of the images that it sees
   size: int = 224
 
-  def load(self, path: str | Path) -> dict[str, Any]:
+  def load(self, path: str | epath.Path) -> dict[str, Any]:
     """Returns its variables from a file of safetensors.
 
     Raises:

@@ -1,11 +1,11 @@
 """Reads weights that timm has written for ResNets and ResNet-RSs, for `models.resnet`."""
 
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import traverse_util
 
 from imagenet_synth.models.resnet import ResNet
@@ -36,7 +36,7 @@ _OUTSIDE = {
 _IN_BLOCK = {'squeeze': 'se.fc1', 'excite': 'se.fc2'}
 
 
-def load(path: str | Path, model: ResNet) -> dict[str, Any]:
+def load(path: str | epath.Path, model: ResNet) -> dict[str, Any]:
   """Returns the variables of a ResNet: a tree of float32 numpy arrays.
 
   Args:
@@ -47,7 +47,7 @@ def load(path: str | Path, model: ResNet) -> dict[str, Any]:
     InputError: nothing that can be read is there, it is a pickle, or a tensor is missing, unexpected
       or of a wrong shape; the message names it.
   """
-  path = Path(path)
+  path = epath.Path(path)
   tensors = open_tensors(path, _KIND)
   x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   abstract = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), x)

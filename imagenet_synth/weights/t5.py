@@ -8,13 +8,13 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
+from etils import epath
 from flax import linen as nn
 from flax import traverse_util
 
@@ -47,7 +47,7 @@ class _Format(NamedTuple):
   transposed: bool
 
 
-def load(path: str | Path, config: T5Config | None = None, dtype: str = 'float32') -> T5Weights:
+def load(path: str | epath.Path, config: T5Config | None = None, dtype: str = 'float32') -> T5Weights:
   """Returns the encoder's weights from what is at `path`.
 
   Args:
@@ -63,15 +63,17 @@ def load(path: str | Path, config: T5Config | None = None, dtype: str = 'float32
     InputError: nothing that can be read is there, the file is a pickle, or a tensor is missing,
       unexpected or of a wrong shape; the message names it.
   """
-  path = Path(path)
+  path = epath.Path(path)
   if path.is_dir() and any(path.glob('target.*')):
     return load_t5x(path, config, dtype)
   return load_safetensors(path, config, dtype)
 
 
-def load_safetensors(path: str | Path, config: T5Config | None = None, dtype: str = 'float32') -> T5Weights:
+def load_safetensors(
+  path: str | epath.Path, config: T5Config | None = None, dtype: str = 'float32'
+) -> T5Weights:
   """Returns weights stored under the names of Hugging Face's `T5EncoderModel`; otherwise as `load`."""
-  path = Path(path)
+  path = epath.Path(path)
   tensors: dict[str, Tensor] = {}
   for name, tensor in open_tensors(path, _KIND).items():
     # The embedding under its other name: the two are tied, and some files hold only this one.
@@ -83,9 +85,9 @@ def load_safetensors(path: str | Path, config: T5Config | None = None, dtype: st
   return _convert(path, tensors, hugging_face, config, dtype)
 
 
-def load_t5x(path: str | Path, config: T5Config | None = None, dtype: str = 'float32') -> T5Weights:
+def load_t5x(path: str | epath.Path, config: T5Config | None = None, dtype: str = 'float32') -> T5Weights:
   """Returns the weights of a checkpoint folder that T5X wrote; otherwise as `load`."""
-  path = Path(path)
+  path = epath.Path(path)
   folders = [*path.glob('target.encoder.*'), *path.glob('target.token_embedder.*')]
   tensors = {folder.name: _t5x_tensor(folder) for folder in folders}
   t5x = _Format(_t5x_name, r'target\.encoder\.layers_(\d+)\.', transposed=False)
@@ -123,7 +125,7 @@ def _t5x_name(path: ParamPath) -> str:
 
 
 def _convert(
-  source: Path, tensors: Mapping[str, Tensor], fmt: _Format, config: T5Config | None, dtype: str
+  source: epath.Path, tensors: Mapping[str, Tensor], fmt: _Format, config: T5Config | None, dtype: str
 ) -> T5Weights:
   if config is None:
     config = _config_from_shapes(source, tensors, fmt)
@@ -159,7 +161,7 @@ def _param(path: ParamPath, shape: tuple[int, ...], fmt: _Format) -> Param:
   return Param(fmt.name_fn(path), shapes, to_flax)
 
 
-def _config_from_shapes(source: Path, tensors: Mapping[str, Tensor], fmt: _Format) -> T5Config:
+def _config_from_shapes(source: epath.Path, tensors: Mapping[str, Tensor], fmt: _Format) -> T5Config:
   """Returns the sizes, from the embedding, the position bias and the first layer's query and gate."""
 
   def matrix_shape(*path: str) -> tuple[int, int]:
@@ -186,7 +188,7 @@ def _config_from_shapes(source: Path, tensors: Mapping[str, Tensor], fmt: _Forma
   return T5Config(vocab_size, width, num_layers, num_heads, head_size, mlp_size, num_buckets)
 
 
-def _t5x_tensor(folder: Path) -> Tensor:
+def _t5x_tensor(folder: epath.Path) -> Tensor:
   spec = {
     'driver': 'zarr',
     'kvstore': {'driver': 'file', 'path': str(folder.resolve())},
@@ -200,7 +202,7 @@ def _t5x_tensor(folder: Path) -> Tensor:
   return Tensor(tuple(store.shape), functools.partial(_read_t5x, folder, store))
 
 
-def _read_t5x(folder: Path, store: ts.TensorStore) -> np.ndarray:
+def _read_t5x(folder: epath.Path, store: ts.TensorStore) -> np.ndarray:
   try:
     return store.read().result()
   except ValueError as error:

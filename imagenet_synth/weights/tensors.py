@@ -8,12 +8,12 @@ import functools
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors
+from etils import epath
 from flax import traverse_util
 
 from imagenet_synth.core.errors import InputError
@@ -59,7 +59,7 @@ class Kind(NamedTuple):
   convert: str
 
 
-def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
+def open_tensors(path: epath.Path, kind: Kind) -> dict[str, Tensor]:
   """Returns the tensors of a file (.safetensors, .npz) or of a folder of safetensors, by name, unread.
 
   Without PyTorch's counters of the batches that a batch norm has seen, which no network computes with.
@@ -77,7 +77,7 @@ def open_tensors(path: Path, kind: Kind) -> dict[str, Tensor]:
 
 
 def load_tree(
-  source: Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param], kind: Kind
+  source: epath.Path, tensors: Mapping[str, Tensor], params: Mapping[ParamPath, Param], kind: Kind
 ) -> dict[str, Any]:
   """Returns the Flax tree of the parameters, numpy arrays of their dtypes; one tensor is converted at a time.
 
@@ -123,7 +123,7 @@ def torch_param(path: ParamPath, shape: tuple[int, ...], name: str) -> Param:
   return Param(name, (shape[::-1],), np.transpose)
 
 
-def _read(source: Path, param: Param, tensors: Mapping[str, Tensor]) -> np.ndarray:
+def _read(source: epath.Path, param: Param, tensors: Mapping[str, Tensor]) -> np.ndarray:
   array = tensors[param.name].read()
   # integers are quantised weights, which mean nothing without their scales
   if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -131,7 +131,7 @@ def _read(source: Path, param: Param, tensors: Mapping[str, Tensor]) -> np.ndarr
   return array.astype(jnp.dtype(param.dtype))
 
 
-def _npz_tensors(path: Path) -> dict[str, Tensor]:
+def _npz_tensors(path: epath.Path) -> dict[str, Tensor]:
   try:
     with path.open('rb') as file, np.load(file, allow_pickle=False) as stored:
       arrays = dict(stored)
@@ -140,7 +140,7 @@ def _npz_tensors(path: Path) -> dict[str, Tensor]:
   return {name: Tensor(array.shape, functools.partial(np.asarray, array)) for name, array in arrays.items()}
 
 
-def _files(path: Path, kind: Kind) -> dict[str, Path]:
+def _files(path: epath.Path, kind: Kind) -> dict[str, epath.Path]:
   """Returns {tensor name: the file that holds it}."""
   if not path.is_dir():
     return dict.fromkeys(_names(path, kind), path)
@@ -162,7 +162,7 @@ def _files(path: Path, kind: Kind) -> dict[str, Path]:
   return dict.fromkeys(_names(files[0], kind), files[0])
 
 
-def _indexed_files(index_path: Path, kind: Kind) -> dict[str, Path]:
+def _indexed_files(index_path: epath.Path, kind: Kind) -> dict[str, epath.Path]:
   try:
     weight_map = json.loads(index_path.read_text())['weight_map']
     files = {name: index_path.parent / file for name, file in weight_map.items()}
@@ -175,7 +175,7 @@ def _indexed_files(index_path: Path, kind: Kind) -> dict[str, Path]:
   return files
 
 
-def _names(file: Path, kind: Kind) -> set[str]:
+def _names(file: epath.Path, kind: Kind) -> set[str]:
   """Returns the names of the tensors in a safetensors file."""
   _refuse_pickle(file, kind)
   if not file.is_file():
@@ -187,7 +187,7 @@ def _names(file: Path, kind: Kind) -> set[str]:
     raise InputError(f'{file}: not a whole safetensors file: {error}') from error
 
 
-def _refuse_pickle(path: Path, kind: Kind) -> None:
+def _refuse_pickle(path: epath.Path, kind: Kind) -> None:
   """Raises InputError if a file, or one in a folder, is a pickle by its name."""
   for file in sorted(path.iterdir()) if path.is_dir() else [path]:
     if file.suffix in _PICKLE_SUFFIXES:
@@ -197,12 +197,12 @@ def _refuse_pickle(path: Path, kind: Kind) -> None:
       )
 
 
-def _safetensors_tensor(file: Path, name: str) -> Tensor:
+def _safetensors_tensor(file: epath.Path, name: str) -> Tensor:
   with safetensors.safe_open(file, 'numpy') as tensors:
     shape = tuple(tensors.get_slice(name).get_shape())
   return Tensor(shape, functools.partial(_read_safetensors, file, name))
 
 
-def _read_safetensors(file: Path, name: str) -> np.ndarray:
+def _read_safetensors(file: epath.Path, name: str) -> np.ndarray:
   with safetensors.safe_open(file, 'numpy') as tensors:
     return tensors.get_tensor(name)

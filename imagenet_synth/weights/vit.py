@@ -1,13 +1,13 @@
 """Reads weights that timm, or DINOv2's own program, has written for vision transformers, for `models.vit`."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import traverse_util
 
 from imagenet_synth.models.vit import ViT
@@ -31,7 +31,7 @@ _DINOV2_SIDE = 37
 _CUBIC = -0.75
 
 
-def load(path: str | Path, model: ViT, size: int) -> dict[str, Any]:
+def load(path: str | epath.Path, model: ViT, size: int) -> dict[str, Any]:
   """Returns the variables of a ViT for images of `size`: a tree of float32 numpy arrays.
 
   Args:
@@ -44,10 +44,12 @@ def load(path: str | Path, model: ViT, size: int) -> dict[str, Any]:
       or of a wrong shape; the message names it.
   """
   kind = Kind('a ViT of this size', _CONVERT)
-  return {'params': load_tree(Path(path), open_tensors(Path(path), kind), _stored(model, size), kind)}
+  return {
+    'params': load_tree(epath.Path(path), open_tensors(epath.Path(path), kind), _stored(model, size), kind)
+  }
 
 
-def load_dinov2(path: str | Path, model: ViT, size: int) -> dict[str, Any]:
+def load_dinov2(path: str | epath.Path, model: ViT, size: int) -> dict[str, Any]:
   """Returns the variables of a DINOv2 ViT (Oquab et al., 2023), without a head: float32 numpy arrays.
 
   LayerScale, a factor for each channel of a branch, is folded into the branch's last layer, and the positions
@@ -61,7 +63,7 @@ def load_dinov2(path: str | Path, model: ViT, size: int) -> dict[str, Any]:
   Raises:
     InputError: as `load`.
   """
-  path, kind = Path(path), Kind('a DINOv2 ViT of this size without registers', _CONVERT)
+  path, kind = epath.Path(path), Kind('a DINOv2 ViT of this size without registers', _CONVERT)
   tensors = open_tensors(path, kind)
   # what stands for a patch that is hidden, in training only
   tensors.pop('mask_token', None)
