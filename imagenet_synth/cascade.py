@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr
 from imagenet_synth.core import images, keys
 from imagenet_synth.core.config import Count, Invalid, NonNegative, Probability, Range
 from imagenet_synth.core.devices import local_replicated
+from imagenet_synth.core.kept_rows import KeptRows
 from imagenet_synth.core.tracing import casts, peak_bytes
 from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
@@ -438,7 +439,12 @@ class Cascade:
   stage_by_stage: bool = False
 
   def sample(
-    self, labels: np.ndarray, indices: np.ndarray, low_res: np.ndarray | None = None
+    self,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    low_res: np.ndarray | None = None,
+    kept: KeptRows | None = None,
+    exact: bool = True,
   ) -> Iterator[Drawn]:
     """Yields images of classes in order, in batches of the last stage.
 
@@ -453,24 +459,87 @@ class Cascade:
       labels: int [N], the class of each image.
       indices: int [N], the number of each image within its class.
       low_res: float32 [N, s, s, C] in [-1, 1], what the stage before `first_stage` has drawn.
+      kept: where images are kept as they are drawn. Those that an earlier run has kept come first, as they
+        are, and the others in the batches that they would be in with these: all are the same to the last bit.
+        With `stage_by_stage`, those of the stages below the last are kept, too. None to keep nothing.
+      exact: whether the last stage's images are wanted in float32, too; they take four times as much to keep.
+
+    Raises:
+      Stopped: the program was told to stop; what was drawn is kept.
     """
-    batches = iter([Drawn(labels, indices, (), low_res)])
-    for position, trained in enumerate(self.stages, self.first_stage):
-      batches = self._enlarged(batches, trained, position)
+    *lower, last = self._parts
+    below: list[np.ndarray] = []
+    for part in lower:
+      part_kept = None if kept is None else kept.within(f'stage_{part.first_stage}')
+      batches = list(part.sample(labels, indices, low_res, part_kept))
+      below.append(np.concatenate([batch.pixels[0] for batch in batches]))
+      low_res = np.concatenate([batch.exact for batch in batches])
+    start = 0
+    for pixels, floats in last._kept_or_drawn(labels, indices, low_res, kept, exact):
+      rows = slice(start, start + len(pixels[-1]))
+      yield Drawn(labels[rows], indices[rows], (*(of[rows] for of in below), *pixels), floats)
+      start = rows.stop
+
+  @property
+  def _parts(self) -> list['Cascade']:
+    """Returns the stages that draw together as cascades, which draw one after the other."""
+    if not self.stage_by_stage:
+      return [self]
+    numbered = enumerate(self.stages, self.first_stage)
+    return [dataclasses.replace(self, stages=[trained], first_stage=number) for number, trained in numbered]
+
+  def _kept_or_drawn(
+    self,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    low_res: np.ndarray | None,
+    kept: KeptRows | None,
+    exact: bool,
+  ) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray | None]]:
+    """Yields images in order as `pixels` and `exact` of `Drawn`; those that are kept are not drawn again."""
+    names = [f'pixels_{number}' for number in range(len(self.stages))]
+    for rows in () if kept is None else kept.read():
+      yield tuple(rows[name] for name in names), rows.get('exact')
+    for drawn in self._drawn(labels, indices, low_res, 0 if kept is None else kept.num):
+      arrays = dict(zip(names, drawn.pixels))
+      if exact and drawn.exact is not None:
+        arrays['exact'] = drawn.exact
+      if kept is not None:
+        kept.add(arrays)
+      yield drawn.pixels, arrays.get('exact')
+
+  def _drawn(
+    self, labels: np.ndarray, indices: np.ndarray, low_res: np.ndarray | None, start: int
+  ) -> Iterator[Drawn]:
+    """Yields images from number `start` on, in the batches in which they would be with those before them."""
+    if start == len(labels):
+      return iter(())
+    stages = self.stages
+    if self.stage_by_stage:
+      there = local_replicated()
+      stages = [trained._replace(variables=jax.device_put(trained.variables, there)) for trained in stages]
+    # of each stage, the first image of the batch that has the first one that the next stage takes
+    starts = [start]
+    for trained in reversed(stages):
+      starts.insert(0, starts[0] - starts[0] % self._num_at_a_time(trained))
+    batches = iter([Drawn(labels, indices, (), low_res).rows(slice(starts[0], None))])
+    for number, trained in enumerate(stages):
+      enlarged = self._enlarged(batches, trained, self.first_stage + number)
+      batches = _behind(enlarged, starts[number + 1] - starts[number])
     return batches
+
+  def _num_at_a_time(self, trained: TrainedStage) -> int:
+    """Returns how many images a stage samples at a time, a multiple of the number of local devices."""
+    num_devices = jax.local_device_count()
+    shape = self.text.prompts.shape[1:]
+    wanted = trained.batch_size or self.batch_size or default_batch_size(trained.stage, *shape)
+    return -(-wanted // num_devices) * num_devices
 
   def _enlarged(self, batches: Iterator[Drawn], trained: TrainedStage, position: int) -> Iterator[Drawn]:
     """Yields what a stage makes of the images of the one before, or of none."""
-    if self.stage_by_stage:
-      batches = iter(list(batches))
-      trained = trained._replace(variables=jax.device_put(trained.variables, local_replicated()))
     text = self.text
     ids = np.arange(len(text.prompts)) if text.ids is None else text.ids
-    num_devices = jax.local_device_count()
-    wanted = (
-      trained.batch_size or self.batch_size or default_batch_size(trained.stage, *text.prompts.shape[1:])
-    )
-    batch_size = -(-wanted // num_devices) * num_devices
+    batch_size = self._num_at_a_time(trained)
     for batch in _cut_anew(batches, batch_size):
       # all are filled up to one size, so that a program is compiled for one shape only
       rows = np.resize(np.arange(batch.num_images), batch_size)
@@ -481,6 +550,14 @@ class Cascade:
       yield batch._replace(
         pixels=(*batch.pixels, pixels[: batch.num_images]), exact=exact[: batch.num_images]
       )
+
+
+def _behind(batches: Iterator[Drawn], num: int) -> Iterator[Drawn]:
+  """Yields the images of batches but for the first `num`."""
+  for batch in batches:
+    if num < batch.num_images:
+      yield batch.rows(slice(num, None))
+    num = max(num - batch.num_images, 0)
 
 
 def _cut_anew(batches: Iterator[Drawn], batch_size: int) -> Iterator[Drawn]:

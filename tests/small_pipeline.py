@@ -156,7 +156,7 @@ def _know_all(model, variables, data, size):
   return np.eye(model.num_classes, dtype=np.float32)[labels], labels
 
 
-def _noise(cascade, labels, indices, low_res=None):
+def _noise(cascade, labels, indices, low_res=None, kept=None, exact=True):
   drawn = []
   for trained in cascade.stages:
     shape = (trained.stage.size, trained.stage.size, trained.stage.channels)

@@ -23,7 +23,8 @@ from imagenet_synth.cascade import (
   default_batch_size,
   sampling_dtypes,
 )
-from imagenet_synth.core import images
+from imagenet_synth.core import images, stopping
+from imagenet_synth.core.kept_rows import keeping_rows
 from imagenet_synth.core.tracing import peak_bytes
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma
 from imagenet_synth.models.deepfloyd import IFUNet
@@ -265,6 +266,48 @@ def test_each_stage_can_have_a_batch_size_of_its_own(tiny, drawn, monkeypatch, b
   for stage in range(2):
     pixels = np.concatenate([batch.pixels[stage] for batch in batches])
     np.testing.assert_allclose(pixels, expected[stage][:13] * 127.5 + 127.5, atol=0.51)
+
+
+@pytest.mark.parametrize('stage_by_stage', [False, True])
+@pytest.mark.parametrize('batch_sizes', [(8, 2), (2, 8), (3, 5)])
+def test_what_was_drawn_before_a_kill_is_not_drawn_again(
+  tiny, drawn, tmp_path, monkeypatch, batch_sizes, stage_by_stage
+):
+  labels, indices, _ = drawn
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 1)
+  monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
+  stages = [trained._replace(batch_size=size) for trained, size in zip(tiny, batch_sizes)]
+  sampled = Cascade(stages, _STATES, 3, 16, stage_by_stage=stage_by_stage)
+  whole = list(sampled.sample(labels, indices, exact=False))
+  made, sample_batch = [], cascade._sample_batch
+
+  def killed(trained, *args):
+    if len(made) in kills:
+      raise ZeroDivisionError
+    made.append(trained.stage.size)
+    return sample_batch(trained, *args)
+
+  monkeypatch.setattr(cascade, '_sample_batch', killed)
+  kills, num_kills = {3, 4, 7, 9}, 0
+  while True:
+    try:
+      with keeping_rows(tmp_path / 'kept', 'images') as kept:
+        batches = list(sampled.sample(labels, indices, kept=kept, exact=False))
+      break
+    except ZeroDivisionError:
+      kills.remove(len(made))
+      num_kills += 1
+  assert num_kills == 4 and not (tmp_path / 'kept').exists()
+  # of the last stage, no batch is drawn twice; where stages draw together, the base's last batches may be
+  assert made.count(16) == -(-16 // batch_sizes[1])
+  assert not stage_by_stage or made.count(8) == -(-16 // batch_sizes[0])
+  for name in ('labels', 'indices'):
+    joined = [np.concatenate([getattr(batch, name) for batch in some]) for some in (batches, whole)]
+    np.testing.assert_array_equal(*joined)
+  for stage in range(2):
+    joined = [np.concatenate([batch.pixels[stage] for batch in some]) for some in (batches, whole)]
+    np.testing.assert_array_equal(*joined)
+  assert all(batch.exact is None for batch in batches)
 
 
 def test_a_stage_draws_no_more_than_the_next_one_needs(monkeypatch):

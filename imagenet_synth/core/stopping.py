@@ -45,7 +45,7 @@ def stop_when_told(after_minutes: float | None = None) -> None:
   """Lets SIGTERM and Ctrl-C raise `Stopped`, and SIGTERM come after so many minutes, if they are given."""
 
   def stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped('stopped; the same command goes on from what is saved', number)
+    raise Stopped('told to stop; the same command goes on from what is saved', number)
 
   for number in _SIGNALS:
     signal.signal(number, stop)
@@ -74,21 +74,22 @@ class StopSignal:
     for number, handler in self._before.items():
       signal.signal(number, handler)
     if self.came and error is None:
-      raise Stopped('stopped; the same command goes on from what is saved', self.number)
+      raise Stopped('told to stop; the same command goes on from what is saved', self.number)
 
   def _hear(self, number: int, frame: FrameType | None) -> None:
     self.came, self.number = True, number
 
 
 @contextlib.contextmanager
-def keeping(save: Callable[[], str], what: str, minutes: float | None = None) -> Iterator[Callable[[], None]]:
+def keeping(
+  save: Callable[[], None], what: str, minutes: float | None = None
+) -> Iterator[Callable[[], None]]:
   """Yields a function to be called after each batch of a loop, which saves by the clock.
 
   It raises `Stopped` if this process was told to stop, having saved.
 
   Args:
-    save: keeps what has been done, so that the same work goes on from there, and returns what that is, such
-      as '120 of 1,000 images'.
+    save: keeps what has been done, so that the same work goes on from there.
     what: names the work in the message of `Stopped`.
     minutes: between two saves; SAVE_MINUTES if not given.
   """
@@ -99,12 +100,10 @@ def keeping(save: Callable[[], str], what: str, minutes: float | None = None) ->
     nonlocal saved
     if not stop.came and time.monotonic() - saved < seconds:
       return
-    kept = save()
+    save()
     saved = time.monotonic()
     if stop.came:
-      raise Stopped(
-        f'{what}: told to stop; {kept} are saved, the same command goes on from there', stop.number
-      )
+      raise Stopped(f'{what}: told to stop; the same command goes on from what is saved', stop.number)
 
   with StopSignal() as stop:
     yield after_batch

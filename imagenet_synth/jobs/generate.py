@@ -1,9 +1,10 @@
 """The generate job: class-balanced images are drawn and written, as TFRecord shards of each size.
 
 Shard s is a pure function of (config, weights, s). It is written to a temporary name as its images come,
-synced and renamed, so it exists whole or not at all; running again makes what is missing. Memory holds a few
-batches of images, whatever the size of a shard. Several workers can share the shards; the one that finds all
-of them there ends the job.
+synced and renamed, so it exists whole or not at all; running again makes what is missing. The images of a
+shard that takes long are kept in `partial/` by the clock until it is whole. Memory holds a few batches of
+images, whatever the size of a shard, and those that are to be kept, 256 MiB at most. Several workers can
+share the shards; the one that finds all of them there ends the job.
 """
 
 import contextlib
@@ -12,10 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from etils import epath
 
 from imagenet_synth.cascade import Cascade
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Range, Seed
+from imagenet_synth.core.files import delete_tree, json_hash
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
 from imagenet_synth.core.processes import is_first, wait_for_all
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data import licenses, sample_folder
@@ -150,7 +154,9 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   wait_for_all(f'{folder.name}: plan')
   kept = KeptImages(folder.path)
   cascade = Cascade(stages, text.states, config.seed, config.batch_size, stage_by_stage=config.stage_by_stage)
-  _make_missing(config, folder, cascade, text, origins, shards, kept)
+  # of another plan, a shard of this name had other images
+  partial_dir = folder.path / 'partial' / json_hash(plan)
+  _make_missing(config, folder, cascade, text, origins, shards, kept, partial_dir)
   wait_for_all(folder.name)
   folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
   manifest = {
@@ -162,6 +168,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   if is_first():
     sample_folder.finish(folder.path, shards, manifest, stages[0].stage.channels, config.license)
     kept.delete()
+    delete_tree(partial_dir.parent)
   return {key: manifest[key] for key in sample_folder.SUMMARY}
 
 
@@ -187,6 +194,7 @@ def _make_missing(
   origins: list[dict[str, Any]],
   shards: Sequence[Shard],
   kept: KeptImages,
+  partial_dir: epath.Path,
 ) -> None:
   """Makes this worker's shards, but those that are there."""
 
@@ -210,27 +218,32 @@ def _make_missing(
         bar.update(len(shard))
         continue
       wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]
+      name = next(iter(shard.files.values())).stem
       with contextlib.ExitStack() as stack:
+        partial = stack.enter_context(keeping_rows(partial_dir / name, f'{folder.name}: {name}'))
         append = {
           size: stack.enter_context(open_shard(path, config.format_of(size), config.quality, keep_hash=True))
           for size, path in shard.files.items()
         }
-        for records in _records(cascade, shard, wanted, kept):
+        for records in _records(cascade, shard, wanted, kept, partial):
           for size in append:
             append[size](records[size])
           bar.update()
 
 
 def _records(
-  cascade: Cascade, shard: Shard, wanted: Sequence[dict[str, Any]], kept: KeptImages
+  cascade: Cascade, shard: Shard, wanted: Sequence[dict[str, Any]], kept: KeptImages, partial: KeptRows
 ) -> Iterator[dict[int, Record]]:
-  """Yields the records of each image of a shard, by their size: those that are kept, and the others drawn."""
+  """Yields the records of each image of a shard, by their size: those that are kept, and the others drawn.
+
+  `partial` has those of these that were drawn before a kill.
+  """
   found = [kept.find(of, shard.files) for of in wanted]
   rows = np.array([row for row, places in enumerate(found) if places is None], int)
   sizes = [trained.stage.size for trained in cascade.stages]
   drawn = (
     dict(zip(sizes, pixels))
-    for batch in cascade.sample(shard.labels[rows], shard.indices[rows])
+    for batch in cascade.sample(shard.labels[rows], shard.indices[rows], kept=partial, exact=False)
     for pixels in zip(*batch.pixels)
   )
   for of, places in zip(wanted, found):

@@ -1,7 +1,9 @@
 """Data sets that several workers make, that are verified and repaired."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from imagenet_synth import pipeline
+from imagenet_synth import cascade, pipeline
 from imagenet_synth.cascade import Cascade
+from imagenet_synth.core import stopping
 from imagenet_synth.core.checksums import file_hash, kept_hash, write_sums
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.stopping import Stopped
 from imagenet_synth.data.records import Record, ShardSource, write_shard
 from imagenet_synth.data.tfds_source import tfds_source
 from tests import small_pipeline
@@ -100,6 +104,55 @@ def test_a_run_can_be_gone_on_with_in_batches_of_another_size(whole, workdir):
   results = [json.loads((path / 'generate/job.json').read_text()) for path in (workdir, whole)]
   assert results[0]['result'] == results[1]['result']
   assert results[0]['origin']['config_hash'] == results[1]['origin']['config_hash']
+
+
+@pytest.mark.parametrize('stage_by_stage', [False, True])
+def test_a_shard_goes_on_in_the_middle_byte_for_byte(whole, workdir, monkeypatch, stage_by_stage):
+  """Told to stop within the second shard, and killed within it and the third."""
+  _without_generate(workdir)
+  config = _config(batch_size=6, stage_by_stage=stage_by_stage)
+  made, sample_batch = [], cascade._sample_batch
+
+  def interrupted(*args):
+    made.append(len(made))
+    if made[-1] == 4:
+      os.kill(os.getpid(), signal.SIGTERM)
+    if made[-1] in (6, 8):
+      raise ZeroDivisionError
+    return sample_batch(*args)
+
+  monkeypatch.setattr(cascade, '_sample_batch', interrupted)
+  with pytest.raises(Stopped, match=f'^generate: {_SHARDS[1][:-9]}: told to stop; the same command'):
+    pipeline.run(config, workdir)
+  monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
+  for _ in range(2):
+    with pytest.raises(ZeroDivisionError):
+      pipeline.run(config, workdir)
+  pipeline.run(config, workdir)
+  # batches of 8 on as many devices; the two that did not end were drawn again
+  assert len(made) == 3 * 3 + 2 + 2
+  assert _bytes(workdir) == _bytes(whole) and not (workdir / 'generate/partial').exists()
+
+
+def test_images_of_another_plan_are_not_gone_on_with(whole, workdir, monkeypatch):
+  _without_generate(workdir)
+  monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
+  made, sample_batch = [], cascade._sample_batch
+
+  def killed(*args):
+    made.append(0)
+    if len(made) == 2:
+      raise ZeroDivisionError
+    return sample_batch(*args)
+
+  monkeypatch.setattr(cascade, '_sample_batch', killed)
+  config = _config(batch_size=8)
+  config['jobs']['generate']['per_class'] = 5
+  with pytest.raises(ZeroDivisionError):
+    pipeline.run(config, workdir)
+  assert len(list((workdir / 'generate/partial').glob('*/*/*.npz'))) == 1
+  pipeline.run(_config(batch_size=8), workdir)
+  assert _bytes(workdir) == _bytes(whole) and not (workdir / 'generate/partial').exists()
 
 
 def test_what_a_kill_has_left_of_a_shard_is_deleted_in_the_end(workdir):

@@ -1,0 +1,104 @@
+"""Rows of arrays that are made one after the other, kept by the clock until what is made of them is there.
+
+    FOLDER/START-STOP.npz   some rows of each array
+
+So whoever makes them goes on behind the last that is kept. Nothing is appended to a file: in a bucket it
+cannot be, and two processes that by accident do the same write the same files.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from etils import epath
+
+from imagenet_synth.core.files import delete_tree, matching, read_arrays, write_arrays
+from imagenet_synth.core.stopping import keeping
+
+# rows that are held in memory until they are due to be written
+_MAX_BYTES = 2**28
+
+
+class KeptRows:
+  """The rows in a folder, and those that will be: see `keeping_rows`."""
+
+  def __init__(self, path: epath.Path):
+    self._path = path
+    self._files = list(_in_a_row(path))
+    # rows that are not written yet, and their bytes
+    self._held: list[Mapping[str, np.ndarray]] = []
+    self._num_bytes = 0
+    # rows that there are, with those that are not written
+    self.num = self._files[-1][1] if self._files else 0
+    self._parts: list[KeptRows] = []
+    self.after_batch: Callable[[], None] = lambda: None
+
+  def within(self, name: str) -> 'KeptRows':
+    """Returns other rows, in a folder within this one, that are written and deleted with these."""
+    part = KeptRows(self._path / name)
+    part.after_batch = self.after_batch
+    self._parts.append(part)
+    return part
+
+  def read(self) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the rows that an earlier run has kept, in order, as arrays [n, ...] by name.
+
+    Raises:
+      InputError: a file is damaged; the message names it.
+    """
+    for start, stop in self._files:
+      yield read_arrays(self._file(start, stop))
+
+  def add(self, arrays: Mapping[str, np.ndarray]) -> None:
+    """Takes the next rows, the same number [n, ...] of each array, and writes what is held if it is due.
+
+    Raises:
+      Stopped: the program was told to stop; all rows are kept.
+    """
+    self._held.append(arrays)
+    self.num += len(next(iter(arrays.values())))
+    self._num_bytes += sum(array.nbytes for array in arrays.values())
+    if self._num_bytes > _MAX_BYTES:
+      self.write()
+    self.after_batch()
+
+  def write(self) -> None:
+    """Writes all rows that are held."""
+    if self._held:
+      start = self.num - sum(len(next(iter(arrays.values()))) for arrays in self._held)
+      joined = {name: np.concatenate([arrays[name] for arrays in self._held]) for name in self._held[0]}
+      self._held, self._num_bytes = [], 0
+      write_arrays(self._file(start, self.num), **joined)  # type: ignore[arg-type]
+    for part in self._parts:
+      part.write()
+
+  def _file(self, start: int, stop: int) -> epath.Path:
+    return self._path / f'{start:09d}-{stop:09d}.npz'
+
+
+@contextlib.contextmanager
+def keeping_rows(path: epath.Path, what: str) -> Iterator[KeptRows]:
+  """Gives the rows that are kept in a folder, and deletes it when all that is done with them has been done.
+
+  Within, SIGTERM and Ctrl-C wait for the next `KeptRows.add`.
+
+  Args:
+    path: the folder; it need not be there.
+    what: names the rows where the program is told to stop, such as 'generate: train-00003-of-00010'.
+  """
+  rows = KeptRows(path)
+  with keeping(rows.write, what) as rows.after_batch:
+    yield rows
+  delete_tree(path)
+
+
+def _in_a_row(path: epath.Path) -> Iterator[tuple[int, int]]:
+  """Yields start and stop of the files in a folder, each of which begins where the one before it ends."""
+  found: dict[int, int] = {}
+  for file in matching(path, '?????????-?????????.npz'):
+    start, stop = map(int, file.stem.split('-'))
+    found[start] = max(stop, found.get(start, 0))
+  start = 0
+  while start in found:
+    yield start, found[start]
+    start = found[start]
