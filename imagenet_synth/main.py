@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_synth import pipeline, status
-from imagenet_synth.core import processes
+from imagenet_synth.core import compilation, processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, set_roots
@@ -91,6 +91,12 @@ _UTILISATION = flags.DEFINE_float(
   'utilisation', UTILISATION, 'With --accelerator: the share of its peak rate that is reached.'
 )
 _PRICE = flags.DEFINE_float('price', None, 'With --accelerator: the price of one of them for an hour.')
+_COMPILATION_CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  None,
+  "Folder where compiled programs are kept for later runs, 'none' for nowhere; if not given, "
+  '~/.cache/imagenet_synth/programs. JAX_COMPILATION_CACHE_DIR of the environment comes first.',
+)
 # two halves of a batch on two devices are faster than one batch on two threads: small convolutions
 # don't keep several threads busy
 _CPU_DEVICES = flags.DEFINE_integer(
@@ -126,8 +132,10 @@ def main(argv: list[str]) -> None:
     else:
       if _REDO.value:
         pipeline.redo(config, workdir, _REDO.value)
+      compilation.keep_programs(_COMPILATION_CACHE.value)
       prices = None if _ACCELERATOR.value is None else _prices()
-      pipeline.run(config, workdir, _worker(), prices)
+      with compilation.telling('in all'):
+        pipeline.run(config, workdir, _worker(), prices)
   except Unfinished as unfinished:
     print(unfinished, file=sys.stderr)
   except Stopped as stopped:

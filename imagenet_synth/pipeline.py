@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from imagenet_synth.core.compilation import telling
 from imagenet_synth.core.config import Invalid, build, execution_keys, parts, references
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
@@ -188,7 +189,7 @@ def run(
     said = '' if prices is None else table.sentence(_row(job, planned.known), prices)
     say(': '.join(filter(None, (head, said))))
     job.folder.start()
-    with keeping_state(state_path(workdir, job.name, worker)):
+    with keeping_state(state_path(workdir, job.name, worker)), telling(job.name):
       result = job.kind.run(job.config, job.folder)
     if is_first():
       job.folder.finish(result)

@@ -5,6 +5,7 @@ networks are tiny: compiling is what takes the time, so the compiler is told not
 """
 
 import os
+import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
@@ -15,6 +16,12 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_backend_optimization_level=0',
   ]
 ).strip()
+
+# one for all processes of the run, which take each other's programs from it
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _programs = tempfile.TemporaryDirectory()
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _programs.name
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
 # these take minutes: begun last, one process would work on them alone in the end
 _LONGEST_FILES = ('test_end_to_end.py', 'test_own_data.py', 'test_configs.py', 'test_state.py')

@@ -304,20 +304,24 @@ def delete_unfinished(folder: epath.PathLike) -> None:
     path.unlink(missing_ok=True)
 
 
+def users_cache() -> pathlib.Path:
+  """Returns the folder of what can be made again: imagenet_synth in $XDG_CACHE_HOME, or else in ~/.cache."""
+  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'imagenet_synth'
+
+
 def local_copy(path: epath.PathLike) -> str:
   """Returns the name of a file of this machine that has what is at `path`: itself, if it is one.
 
   An object in a bucket, or all that is below a folder there, is copied into the cache of the user, once for
-  each version of it: $XDG_CACHE_HOME/imagenet_synth, which is ~/.cache/imagenet_synth where that is not set.
+  each version of it: see `users_cache`.
   """
   if not is_remote(path):
     return os.fspath(path)
   states = dict(files_below(path))
   if not states:
     raise FileNotFoundError(path)
-  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   version = json_hash([os.fspath(path), sorted((name, *state) for name, state in states.items())])
-  copy = pathlib.Path(cache) / 'imagenet_synth' / 'copies' / version / pathlib.Path(path).name
+  copy = users_cache() / 'copies' / version / pathlib.Path(path).name
   for name in states:
     target = copy / name
     if not target.exists():

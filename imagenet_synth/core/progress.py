@@ -5,6 +5,8 @@ The same is kept in a file now and then, from which `status` tells it to whoever
 
 import contextlib
 import functools
+import io
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +20,11 @@ from imagenet_synth.core.processes import is_first
 
 SECONDS_BETWEEN_STATES = 10
 """The time between two states of a bar that are kept."""
+
+SECONDS_BETWEEN_LINES = 60
+"""The time between two lines of a bar where there is no terminal."""
+
+_LINE = '{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'
 
 # where the states of this process's bars are kept; none while no job runs
 _state_paths: list[epath.Path] = []
@@ -38,11 +45,16 @@ def keeping_state(path: epath.Path) -> Iterator[None]:
 class _Bar(tqdm.tqdm):
   """A bar whose state is kept in a file: what, done, total, unit, rate (per second, or None), time."""
 
-  _kept = -float(SECONDS_BETWEEN_STATES)
+  # when the state was kept last
+  _kept = -math.inf
 
   def display(self, *args: Any, **kwargs: Any) -> Any:
     """Shows the bar."""
     shown = super().display(*args, **kwargs)
+    self._keep_state()
+    return shown
+
+  def _keep_state(self) -> None:
     now = time.monotonic()
     if _state_paths and now - self._kept >= SECONDS_BETWEEN_STATES:
       self._kept = now
@@ -50,11 +62,29 @@ class _Bar(tqdm.tqdm):
       # one that cannot be written is not worth stopping for
       with contextlib.suppress(OSError):
         write_json(_state_paths[-1], state | {'rate': self.format_dict['rate']})
-    return shown
+
+
+class _Lines(_Bar):
+  """What is a bar on a terminal, for a log file: a line of its own each minute, the first and the last."""
+
+  # when the last line was written
+  _written = -math.inf
+
+  def display(self, *args: Any, **kwargs: Any) -> Any:
+    """Writes a line if it is time to, which is asked each few seconds."""
+    self._keep_state()
+    if time.monotonic() - self._written >= SECONDS_BETWEEN_LINES:
+      self._written = time.monotonic()
+      print(self, file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    """Writes the last line."""
+    self._written = -math.inf
+    super().close()
 
 
 def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.tqdm:
-  """Returns a progress bar; where there is no terminal (a log file), it is a line now and then.
+  """Returns a progress bar; where there is no terminal (a log file), it is a line each minute.
 
   Args:
     total: how much is to be done, with what an earlier run did.
@@ -63,17 +93,18 @@ def progress(total: int, what: str, unit: str = 'img', start: int = 0) -> tqdm.t
     start: how much an earlier run did; it counts as done, but not into the rate.
   """
   terminal = sys.stderr.isatty()
-  # on a terminal, a bar within a bar is wiped when it ends; in a log file, lines only follow each other
-  return _Bar(
+  return (_Bar if terminal else _Lines)(
     total=total,
     desc=what,
     unit=unit,
     initial=start,
-    file=sys.stderr,
-    mininterval=0.5 if terminal else 10,
-    maxinterval=10 if terminal else 60,
-    ascii=not terminal,
+    # lines are printed; what tqdm writes around them goes nowhere
+    file=sys.stderr if terminal else io.StringIO(),
+    mininterval=0.5 if terminal else SECONDS_BETWEEN_STATES,
+    maxinterval=SECONDS_BETWEEN_STATES,
+    bar_format=None if terminal else _LINE,
     disable=not is_first(),
+    # on a terminal, a bar within a bar is wiped when it ends
     leave=None,
     position=None if terminal else 0,
     dynamic_ncols=terminal,

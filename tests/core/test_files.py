@@ -11,6 +11,7 @@ from imagenet_synth.core.files import (
   read_arrays,
   read_json,
   tree_hash,
+  users_cache,
   write_arrays,
   write_atomic,
   write_json,
@@ -210,3 +211,10 @@ def test_rows_that_were_not_written_to_the_end_are_not_there(tmp_path):
   assert not list(tmp_path.iterdir())
   with pytest.raises(InputError, match='rows.npy does not exist'):
     open_rows(tmp_path / 'rows.npy')
+
+
+@pytest.mark.parametrize('variable, root', [('/caches', '/caches'), ('', '/home/user/.cache')])
+def test_the_users_cache_is_where_other_programs_have_theirs(variable, root, monkeypatch):
+  monkeypatch.setenv('HOME', '/home/user')
+  monkeypatch.setenv('XDG_CACHE_HOME', variable)
+  assert str(users_cache()) == f'{root}/imagenet_synth'

@@ -1,9 +1,10 @@
 import io
+import json
 import sys
 
 import pytest
 
-from imagenet_synth.core.progress import progress, say, say_once
+from imagenet_synth.core.progress import keeping_state, progress, say, say_once
 
 
 class _Terminal(io.StringIO):
@@ -55,6 +56,24 @@ def test_a_log_file_gets_no_more_than_first_and_last_of_a_fast_bar(monkeypatch):
       bar.update(1)
   lines = _lines(file)
   assert len(lines) == 2 and all(line.isascii() for line in lines)
+
+
+@pytest.mark.parametrize('seconds, num_lines', [(60, {2}), (0, {5, 6, 7, 8})])
+def test_a_log_file_gets_lines_at_a_distance_though_the_state_is_kept_more_often(
+  seconds, num_lines, monkeypatch, tmp_path
+):
+  file = _replace_stderr(monkeypatch)
+  monkeypatch.setattr('imagenet_synth.core.progress.SECONDS_BETWEEN_STATES', 0)
+  monkeypatch.setattr('imagenet_synth.core.progress.SECONDS_BETWEEN_LINES', seconds)
+  path = tmp_path / 'state.json'
+  with keeping_state(path), progress(4, 'base', unit='step') as bar:
+    for step in range(1, 4):
+      bar.update(1)
+      bar.refresh()
+      assert json.loads(path.read_text())['done'] == step
+  lines = file.getvalue().splitlines()
+  assert len(lines) in num_lines and '\r' not in file.getvalue()
+  assert lines[0].startswith('base: 0% 0/4 [') and lines[-1].startswith('base: 75% 3/4 [')
 
 
 def test_bars_in_a_log_file_follow_each_other(monkeypatch):
