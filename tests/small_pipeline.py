@@ -124,7 +124,7 @@ def _filled(shapes, seed):
   return jax.device_put(jax.tree_util.tree_map_with_path(fill, shapes))
 
 
-def _states(config, tokens, name):
+def _states(config, tokens, name, start):
   shape = (*tokens.ids.shape, config.encoder.random.width)
   yield np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 

@@ -63,6 +63,14 @@ def wait_for_all(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
+def as_first_has(number: int) -> int:
+  """Returns the number that the first process gives; every process must call it.
+
+  A network disk may show the same to one process earlier than to another.
+  """
+  return number if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def own_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
   """Returns the rows of a batch that this process's devices hold: int [n], ascending."""
   slices = sharding.addressable_devices_indices_map((batch_size,)).values()

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,8 @@ from imagenet_synth.core.devices import (
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import weights_path
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.processes import is_first, wait_for_all
+from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
+from imagenet_synth.core.processes import as_first_has, is_first, wait_for_all
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.class_names import class_prompts
 from imagenet_synth.data.source import Source
@@ -167,14 +169,16 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   source = config.dataset.open(folder, uses='classes' if config.prompts == 'classes' else 'images')
   prompts = _prompts(config, source)
   tokens = _tokens(config, (*config.cleaned(prompts), ''))
-  blocks = _encode(config, tokens, folder.name)
-  if config.padding == 'zeros':
-    blocks = _without_padding(blocks, tokens)
   names = source.class_names if config.prompts == 'classes' else ()
+  partial = folder.path / 'partial'
+  blocks = _encode(config, tokens, folder.name, as_first_has(KeptRows(partial).num))
   if is_first():
-    save_text(folder, prompts, names, blocks)
+    with keeping_rows(partial, folder.name) as kept:
+      blocks = itertools.chain((of['states'] for of in kept.read()), _keeping(blocks, kept))
+      padded = config.padding == 'encoded'
+      save_text(folder, prompts, names, blocks if padded else _without_padding(blocks, tokens))
   else:
-    # all encode together, one writes
+    # all encode together, one keeps and writes
     collections.deque(blocks, maxlen=0)
   wait_for_all(f'{folder.name}: states')
   shape = [len(prompts), *saved_states(folder.path).shape[1:]]
@@ -196,6 +200,13 @@ def _tokens(config: Config, prompts: tuple[str, ...]) -> Tokens:
   return piece_tokens(prompts, config.max_length, weights_path(config.encoder.vocabulary))
 
 
+def _keeping(blocks: Iterable[np.ndarray], kept: KeptRows) -> Iterator[np.ndarray]:
+  """Yields states of prompts, which are kept by the clock."""
+  for states in blocks:
+    kept.add({'states': states})
+    yield states
+
+
 def _without_padding(blocks: Iterable[np.ndarray], tokens: Tokens) -> Iterator[np.ndarray]:
   """Yields states of prompts [n, L, D] with zeros behind the last token, and for the last prompt of all."""
   mask, start = tokens.mask.copy(), 0
@@ -205,8 +216,8 @@ def _without_padding(blocks: Iterable[np.ndarray], tokens: Tokens) -> Iterator[n
     start += len(states)
 
 
-def _encode(config: Config, tokens: Tokens, name: str) -> Iterator[np.ndarray]:
-  """Yields the states of all prompts in order, float32 [n, L, D] for each batch."""
+def _encode(config: Config, tokens: Tokens, name: str, start: int = 0) -> Iterator[np.ndarray]:
+  """Yields the states of prompts from number `start` on in order, float32 [n, L, D] for each batch."""
   mesh = make_mesh(config.fsdp, config.tensor)
   encoder, params = _encoder(config)
   one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
@@ -218,11 +229,13 @@ def _encode(config: Config, tokens: Tokens, name: str) -> Iterator[np.ndarray]:
     in_shardings=(shardings, batch, batch),
     out_shardings=replicated(mesh),
   )
-  with progress(len(tokens.ids), name, unit='prompt') as bar:
+  with progress(len(tokens.ids), name, unit='prompt', start=start) as bar:
     num_shares = mesh.size // config.tensor
     for rows, num_new in filled_batches(len(tokens.ids), config.batch_size, num_shares):
-      yield np.asarray(encode(params, tokens.ids[rows], tokens.mask[rows]))[:num_new]
-      bar.update(num_new)
+      num_kept = min(max(start - int(rows[0]), 0), num_new)
+      if num_kept < num_new:
+        yield np.asarray(encode(params, tokens.ids[rows], tokens.mask[rows]))[num_kept:num_new]
+        bar.update(num_new - num_kept)
 
 
 def _encoder(config: Config) -> tuple[T5Encoder, Any]:

@@ -1,6 +1,8 @@
 """Prompts and the encoder's states of them: both kinds of padding, against the encoder itself."""
 
 import functools
+import os
+import signal
 
 import flax.linen as nn
 import jax
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 
 from imagenet_synth import pipeline
+from imagenet_synth.core import stopping
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.stopping import Stopped
 from imagenet_synth.inputs.text import Text
 from imagenet_synth.jobs import embed
 from imagenet_synth.models.t5 import T5Config, T5Encoder
@@ -27,6 +31,31 @@ def workdir(tmp_path_factory):
   jobs = {padding: dict(section, padding=padding) for padding in ('zeros', 'encoded')}
   pipeline.run(small_pipeline.config(**jobs), workdir)
   return workdir
+
+
+@pytest.mark.parametrize('padding', ['zeros', 'encoded'])
+def test_prompts_that_were_encoded_before_a_kill_are_not_encoded_again(
+  padding, workdir, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
+  section = dict(small_pipeline.EMBED, template='a {}', batch_size=1, padding=padding)
+  config, filled_batches, begun = small_pipeline.config(embed=section), embed.filled_batches, []
+
+  def interrupted(*args):
+    for batch in filled_batches(*args):
+      if not begun:
+        os.kill(os.getpid(), signal.SIGTERM)
+      begun.append(batch)
+      yield batch
+
+  monkeypatch.setattr(embed, 'filled_batches', interrupted)
+  with pytest.raises(Stopped, match='^embed: told to stop; the same command'):
+    pipeline.run(config, tmp_path)
+  assert [path.name for path in (tmp_path / 'embed/partial').iterdir()] == ['000000000-000000008.npz']
+  pipeline.run(config, tmp_path)
+  assert not (tmp_path / 'embed/partial').exists()
+  for name in ('text_states.npy', 'prompts.npz'):
+    assert (tmp_path / 'embed' / name).read_bytes() == (workdir / padding / name).read_bytes()
 
 
 def test_a_prompt_that_is_cleaned_has_the_states_of_what_is_left(workdir, tmp_path):
