@@ -9,6 +9,7 @@ from etils import epath
 
 from imagenet_synth.cascade import Cascade, TextStates, TrainedStage
 from imagenet_synth.core.files import delete_tree, read_arrays, write_arrays
+from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
 
 # images that are drawn between two writes to disk
 _CHUNK = 2000
@@ -39,15 +40,27 @@ class FixedSamples:
       yield slice(first, min(first + _CHUNK, stop))
 
   def draw(
-    self, trained: TrainedStage, rows: slice, on_batch: Callable[[int], Any] = lambda num: None
+    self,
+    trained: TrainedStage,
+    rows: slice,
+    kept: KeptRows | None = None,
+    on_batch: Callable[[int], Any] = lambda num: None,
   ) -> np.ndarray:
     """Returns the images of some rows, drawn by a version of the stage: uint8 [n, S, S, C].
 
-    `on_batch` is called with the number of images of each batch.
+    Args:
+      trained: the version.
+      rows: of the images.
+      kept: where they are kept as they are drawn, and those that an earlier run has drawn; None to keep none.
+      on_batch: called with the number of images of each batch.
+
+    Raises:
+      Stopped: the program was told to stop; what was drawn is kept.
     """
     cascade = Cascade([trained], self.text, self.seed, self.batch_size, first_stage=len(self.below))
     pictures = []
-    for drawn in cascade.sample(self.labels[rows], self.indices[rows], self._low_res(rows)):
+    low_res = self._low_res(rows)
+    for drawn in cascade.sample(self.labels[rows], self.indices[rows], low_res, kept, exact=False):
       pictures.append(drawn.pixels[-1])
       on_batch(drawn.num_images)
     return np.concatenate(pictures)
@@ -63,6 +76,9 @@ class FixedSamples:
     path = self.path / 'low_res' / f'{rows.start:09d}-{rows.stop:09d}.npz'
     if not path.exists():
       cascade = Cascade(self.below, self.text, self.seed, self.batch_size)
-      batches = cascade.sample(self.labels[rows], self.indices[rows])
-      write_arrays(path, images=np.concatenate([drawn.exact for drawn in batches]))
+      with keeping_rows(
+        path.with_suffix('.partial'), f'images {rows.start:,} to {rows.stop:,} below'
+      ) as kept:
+        batches = cascade.sample(self.labels[rows], self.indices[rows], kept=kept)
+        write_arrays(path, images=np.concatenate([drawn.exact for drawn in batches]))
     return read_arrays(path)['images']

@@ -2,6 +2,7 @@
 
 trials/NAME/images/*.tfrecord   the images, written as they are drawn, so that a killed process loses few;
                                 deleted once the trial has been measured on all
+trials/NAME/images/*.partial    those of a file that is not whole yet
 trials/NAME/samples.png         a grid of the first images
 trials/NAME/metrics_NUM.json    the figures of NUM images, written last: the trial has been measured
 """
@@ -17,6 +18,7 @@ from etils import epath
 from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
 from imagenet_synth.core.files import delete_tree, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.kept_rows import keeping_rows
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.picture_grid import save_grid
@@ -126,13 +128,15 @@ class Trials:
         continue
       # weights are read where there is something to draw, and kept no longer
       trained = trained or TrainedStage(self.stage, self.variables_fn(trial), self.settings_fn(trial))
-      pictures = self.samples.draw(trained, rows, lambda num: on_evaluations(self.cost([trial], num)))
-      labels, indices = self.samples.labels[rows].tolist(), self.samples.indices[rows].tolist()
-      records = [
-        Record(picture, label, str(label), index, self.samples.seed, '', trial)
-        for picture, label, index in zip(pictures, labels, indices)
-      ]
-      write_shard(paths[-1], records)
+      partial = paths[-1].with_suffix('.partial')
+      with keeping_rows(partial, f'{self.folder.name} {self._path(trial).name}') as kept:
+        pictures = self.samples.draw(trained, rows, kept, lambda num: on_evaluations(self.cost([trial], num)))
+        labels, indices = self.samples.labels[rows].tolist(), self.samples.indices[rows].tolist()
+        records = [
+          Record(picture, label, str(label), index, self.samples.seed, '', trial)
+          for picture, label, index in zip(pictures, labels, indices)
+        ]
+        write_shard(paths[-1], records)
     return paths
 
   def _chunks(self, num_images: int) -> list[slice]:

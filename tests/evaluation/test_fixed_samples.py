@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from imagenet_synth.cascade import Drawn, SamplerSettings, TextStates, TrainedStage
-from imagenet_synth.core import images
+from imagenet_synth.core import images, stopping
+from imagenet_synth.core.kept_rows import keeping_rows
 from imagenet_synth.evaluation import fixed_samples
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
 
@@ -22,7 +23,7 @@ def drawn(monkeypatch):
   """What was asked of the sampler, call by call; a stage draws its value plus a tenth of the index."""
   calls = []
 
-  def sample(self, labels, indices, low_res=None):
+  def sample(self, labels, indices, low_res=None, kept=None, exact=True):
     stages, seed, first_stage = self.stages, self.seed, self.first_stage
     calls.append(dict(stages=stages, seed=seed, labels=labels, low_res=low_res, first_stage=first_stage))
     one = indices[:, None, None, None].astype(np.float32) / 10
@@ -50,7 +51,7 @@ def test_rows_are_cut_into_chunks_of_which_the_last_may_be_smaller(tmp_path, mon
 
 def test_the_base_is_drawn_from_its_keys_alone(drawn, tmp_path):
   batches = []
-  pictures = _samples(tmp_path).draw(_version(-1.0), slice(1, 4), batches.append)
+  pictures = _samples(tmp_path).draw(_version(-1.0), slice(1, 4), on_batch=batches.append)
   (call,) = drawn
   assert call['low_res'] is None and call['first_stage'] == 0 and call['seed'] == 7
   assert call['labels'].tolist() == [1, 0, 1] and batches == [2, 1]
@@ -82,3 +83,37 @@ def test_other_rows_have_low_resolution_images_of_their_own(drawn, tmp_path):
   assert not list(tmp_path.iterdir())
   # there may be nothing to clean
   samples.clean()
+
+
+def test_images_that_were_drawn_before_a_kill_are_not_drawn_again(tmp_path, monkeypatch):
+  """Those of the stages below, too; batches are of two, of which the second and the fourth are killed."""
+  monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
+  made = []
+
+  def draw(self, labels, indices, low_res, start):
+    for first in range(start, len(labels), 2):
+      made.append((len(self.stages), first))
+      if len(made) in (2, 4):
+        raise ZeroDivisionError
+      rows = slice(first, min(first + 2, len(labels)))
+      base = np.zeros((len(labels), 1, 1, 1), np.float32) if low_res is None else low_res
+      exact = base[rows] + indices[rows, None, None, None].astype(np.float32) / 10
+      yield Drawn(
+        labels[rows], indices[rows], (np.asarray(images.to_uint8(exact)),) * len(self.stages), exact
+      )
+
+  monkeypatch.setattr(fixed_samples.Cascade, '_drawn', draw)
+  samples, num_drawn = _samples(tmp_path, [_version(0.0), _version(0.0)]), []
+
+  def drawn():
+    with keeping_rows(tmp_path / 'kept', 'images') as kept:
+      return samples.draw(_version(0.0), slice(0, 4), kept, num_drawn.append)
+
+  for _ in range(2):
+    with pytest.raises(ZeroDivisionError):
+      drawn()
+  pictures = drawn()
+  assert made == [(2, 0), (2, 2), (2, 2), (1, 0), (1, 0), (1, 2)] and num_drawn == [2, 2]
+  # twice a tenth of the index
+  assert pictures[:, 0, 0, 0].tolist() == np.asarray(images.to_uint8(_INDICES[:4] / 5)).tolist()
+  assert [path.name for path in tmp_path.iterdir()] == ['low_res']

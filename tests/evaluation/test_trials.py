@@ -37,7 +37,7 @@ _REAL = np.random.default_rng(0).integers(0, 256, (60, 2, 2, 1), np.uint8)
 class _MadeUp(FixedSamples):
   """Samples whose pixels are noise of the image's own, times the guidance."""
 
-  def draw(self, trained, rows, on_batch=lambda num: None):
+  def draw(self, trained, rows, kept=None, on_batch=lambda num: None):
     on_batch(rows.stop - rows.start)
     noise = [
       np.random.default_rng((label, index)).random((2, 2, 1))
