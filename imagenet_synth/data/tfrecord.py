@@ -6,19 +6,20 @@ tf.train.Example.
 
 import struct
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import google_crc32c
 from etils import epath
 from google.protobuf.message import DecodeError
-from tensorflow.core.example import example_pb2, feature_pb2
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.data.example_form import Example
 
 _LENGTH, _CRC = struct.Struct('<Q'), struct.Struct('<I')
 _HEADER_SIZE, _FOOTER_SIZE = _LENGTH.size + _CRC.size, _CRC.size
 
-Features = Mapping[str, feature_pb2.Feature]
-"""What a record holds, by name."""
+Features = Mapping[str, Any]
+"""What a record holds, by name: each a `Feature` of a tf.train.Example."""
 
 
 def framed(data: bytes) -> bytes:
@@ -47,7 +48,7 @@ def features(record: bytes, path: epath.Path, number: int) -> Features:
   if footer != _masked_crc(data):
     raise damaged(path, number, 'its bytes do not match their CRC')
   try:
-    return example_pb2.Example.FromString(data).features.feature
+    return Example.FromString(data).features.feature
   except DecodeError:
     raise InputError(f'{path}: record {number} is no tf.train.Example') from None
 
