@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # TensorFlow, which reads and writes records, prints banners of its own when it is imported
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -20,14 +20,17 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from imagenet_synth import pipeline, status
 from imagenet_synth.core import compilation, processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, set_roots
 from imagenet_synth.core.stopping import Stopped, stop_when_told
 from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
-from imagenet_synth.cost.table import Prices
+
+# jobs are imported where they are needed: worker processes (data/workers.py) import this file, too, and would
+# take eight seconds and 600 MB each
+if TYPE_CHECKING:
+  from imagenet_synth.cost.table import Prices
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'What to do: a file, or the name of one of configs/, such as quickstart.'
@@ -119,6 +122,8 @@ def main(argv: list[str]) -> None:
   # Orbax logs each of its steps at INFO
   logging.set_verbosity(logging.WARNING)
   try:
+    from imagenet_synth import pipeline
+
     _check_flags()
     config, workdir = _config(), _workdir()
     set_roots(_DATA_DIR.value, _WEIGHTS_DIR.value)
@@ -280,14 +285,18 @@ def _worker() -> Worker:
   return Worker.parse(_WORKER.value)
 
 
-def _prices() -> Prices:
+def _prices() -> 'Prices':
   """Returns what hours and money are counted by; raises InputError if they cannot be."""
+  from imagenet_synth.cost.table import Prices
+
   device = None if _ACCELERATOR.value is None else accelerator(_ACCELERATOR.value)
   return Prices(device, _UTILISATION.value, _PRICE.value)
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
   """Prints the faults of what finished jobs have left, and returns the exit code: 1 if there are any."""
+  from imagenet_synth import pipeline
+
   faults, num_checked = pipeline.verify(config, workdir, _REPAIR.value, _worker())
   for fault in faults:
     print(fault)
@@ -299,6 +308,8 @@ def _status(argv: list[str]) -> None:
   """Prints how far the jobs of workdirs are: `imagenet_synth status WORKDIR`."""
   if not argv or argv[0].startswith('-'):
     _refuse('status wants a folder: imagenet_synth status runs/quickstart')
+  from imagenet_synth import status
+
   try:
     print('\n\n'.join(status.describe(as_path(name)) for name in argv))
   except InputError as error:
