@@ -25,7 +25,7 @@ from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.train import classifier
 from imagenet_synth.train.optim import Optimizer
-from imagenet_synth.train.recipe import Recipe, augment
+from imagenet_synth.train.recipe import Recipe
 
 _NUM_STEPS, _BATCH_SIZE, _WIDTH, _SEEDS = 800, 64, 16, (0, 1, 2)
 _RATE, _DECAY, _WARMUP = 1e-2, 0.05, 80
@@ -50,15 +50,7 @@ class _NoWriter:
 
 
 def _batches(data, seed):
-  return batches(
-    data,
-    'label',
-    seed,
-    _BATCH_SIZE,
-    0,
-    _NUM_STEPS,
-    augment=lambda images, draws: augment(images, draws, _RECIPE, 32),
-  )
+  return batches(data, 'label', seed, _BATCH_SIZE, 0, _NUM_STEPS, augment=_RECIPE.augmentation(32))
 
 
 def _ours(train, test, seed):

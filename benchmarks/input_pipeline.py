@@ -1,68 +1,135 @@
-"""Images per second of the input pipeline, from shards at the size of ImageNet's, without a network.
+"""Images per second of the input pipeline, beside tf.data and PyTorch's loader, without a network.
 
     python -m benchmarks.input_pipeline data/mine
 
-The photos of a folder (FOLDER/CLASS/*.jpg) are written as a shard of 256x256 PNG, as `generate` writes them,
-and read as the recipes of configs/recipes.py do: decoded, cut to 224x224 and augmented, by all cores. What is
-printed for each recipe is what a training step must not be faster than.
+The photos of a folder (FOLDER/CLASS/*.jpg) are written as JPEGs of 500x375, the usual size of ImageNet's.
+Random resized crops of 224x224 are cut out of them and mirrored, by one worker and by two, here and by the
+others in turn, if they are installed. Printed are medians over rounds of images a second, and of images a
+second of CPU time, which says more on a busy machine; then the recipes of configs/recipes.py, here alone.
 """
 
-import functools
+import importlib.util
 import json
+import multiprocessing
+import os
 import pathlib
+import statistics
 import sys
 import tempfile
 import time
 
+import numpy as np
+from PIL import Image
+
 from configs.recipes import RECIPES
 from imagenet_synth.core.config import build
-from imagenet_synth.data.batches import Images, batches, resize
+from imagenet_synth.data.batches import BatchMaker, Images
 from imagenet_synth.data.image_folder import FolderSource
-from imagenet_synth.data.records import Record, ShardSource, write_shard
-from imagenet_synth.train.recipe import Recipe, augment
+from imagenet_synth.data.workers import made_by_workers
+from imagenet_synth.train.recipe import Recipe
 
-_STORED, _SIZE, _BATCH_SIZE, _NUM_BATCHES = 256, 224, 64, 12
+_WIDTH, _HEIGHT, _QUALITY = 500, 375, 95
+_SIZE, _BATCH_SIZE = 224, 128
+_ROUNDS, _WARM_UP, _NUM_BATCHES = 5, 6, 16
+# each file is there so many times
+_COPIES = 4
 
 
-def _shard(directory, path):
-  source = FolderSource(directory.parent, directory.name, path.parent)
-  write_shard(
-    path,
-    (
-      Record(
-        resize(source[i]['image'], _STORED),
-        source[i]['label'],
-        index=i,
-        seed=0,
-        class_name='',
-        prompt='',
-        stages=(),
-      )
-      for i in range(len(source))
-    ),
-  )
+def _write_files(photos, folder):
+  """Writes the photos at one size as FOLDER/train/photo/*.jpg."""
+  target = pathlib.Path(folder) / 'train/photo'
+  target.mkdir(parents=True)
+  paths = sorted(path for path in photos.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg'))
+  for number, path in enumerate(paths * _COPIES):
+    picture = Image.open(path).convert('RGB').resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    picture.save(target / f'{number:05d}.jpg', quality=_QUALITY)
+
+
+def _ours(folder, num_workers, recipe=None):
+  recipe = RECIPES['cas'] if recipe is None else recipe
+  augment = build(Recipe, json.loads(json.dumps(recipe)), 'recipe').augmentation(_SIZE)
+  source = FolderSource(pathlib.Path(folder), 'train', pathlib.Path(folder) / 'cache')
+  images = Images(source, _SIZE, lambda example: example['label'], cache=False)
+  make = BatchMaker(images, 'label', 0, _BATCH_SIZE, augment, 1, augment.crop)
+  return made_by_workers(make, range(10**6), np.arange(_BATCH_SIZE), num_workers)
+
+
+def _tf_data(folder, num_workers):
+  import tensorflow as tf
+
+  def cut(path):
+    data = tf.io.read_file(path)
+    begin, size, _ = tf.image.sample_distorted_bounding_box(
+      tf.image.extract_jpeg_shape(data),
+      tf.zeros([1, 0, 4]),
+      aspect_ratio_range=(3 / 4, 4 / 3),
+      area_range=(0.08, 1.0),
+      use_image_if_no_bounding_boxes=True,
+    )
+    window = tf.concat([begin[:2], size[:2]], 0)
+    part = tf.io.decode_and_crop_jpeg(data, window, channels=3)
+    part = tf.cast(tf.image.resize(part, (_SIZE, _SIZE), antialias=True) + 0.5, tf.uint8)
+    return tf.image.random_flip_left_right(part), 0
+
+  options = tf.data.Options()
+  options.threading.private_threadpool_size = num_workers
+  files = tf.data.Dataset.list_files(f'{folder}/train/*/*.jpg').cache().repeat().shuffle(1000)
+  data = files.map(cut, num_parallel_calls=num_workers).batch(_BATCH_SIZE).prefetch(2).with_options(options)
+  return data.as_numpy_iterator()
+
+
+def _pytorch(folder, num_workers):
+  import torch
+  from torchvision import datasets, transforms
+
+  steps = [transforms.RandomResizedCrop(_SIZE), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+  data = datasets.ImageFolder(f'{folder}/train', transforms.Compose(steps))
+  sampler = torch.utils.data.RandomSampler(data, replacement=True, num_samples=10**8)
+  return iter(torch.utils.data.DataLoader(data, _BATCH_SIZE, sampler=sampler, num_workers=num_workers))
+
+
+def _cpu_seconds():
+  """Returns the CPU time of this process and of those that it has started."""
+  fields = [
+    pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+    for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+  ]
+  return sum(int(of[11]) + int(of[12]) for of in fields) / os.sysconf('SC_CLK_TCK')
+
+
+def _rates(batches):
+  """Returns images a second, and images a second of CPU time."""
+  for _ in range(_WARM_UP):
+    next(batches)
+  start, used = time.perf_counter(), _cpu_seconds()
+  for _ in range(_NUM_BATCHES):
+    next(batches)
+  seconds, used = time.perf_counter() - start, _cpu_seconds() - used
+  if hasattr(batches, 'close'):
+    batches.close()
+  return _NUM_BATCHES * _BATCH_SIZE / seconds, _NUM_BATCHES * _BATCH_SIZE / used
+
+
+def _print_medians(title, rates):
+  wall, cpu = (statistics.median(column) for column in zip(*rates))
+  print(f'{title:<32}{wall:8.0f} images/s {cpu:8.0f} images/s of CPU time', flush=True)
 
 
 def main(directory):
   with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / 'train-00000-of-00001.tfrecord'
-    _shard(pathlib.Path(directory).resolve(), path)
-    images = Images(ShardSource([path]), _STORED, lambda example: example['label'], cache=False)
-    for name, section in RECIPES.items():
-      recipe = build(Recipe, json.loads(json.dumps(section)), name)
-      stream = batches(
-        images,
-        'label',
-        0,
-        _BATCH_SIZE,
-        0,
-        _NUM_BATCHES,
-        augment=functools.partial(augment, recipe=recipe, size=_SIZE),
-      )
-      next(stream)
-      start = time.perf_counter()
-      num = sum(len(batch['label']) for batch in stream)
-      print(f'{name}: {num / (time.perf_counter() - start):.0f} images/s', flush=True)
+    _write_files(pathlib.Path(directory), folder)
+    kinds = {'here': _ours, 'tf.data': _tf_data}
+    if importlib.util.find_spec('torchvision'):
+      kinds['PyTorch'] = _pytorch
+    ways = [(name, num) for num in (1, 2) for name in kinds]
+    rates = {way: [] for way in ways}
+    for _ in range(_ROUNDS):
+      for name, num in ways:
+        rates[name, num].append(_rates(kinds[name](folder, num)))
+    for (name, num), of_way in rates.items():
+      _print_medians(f'{name}, {num} worker{"s" * (num > 1)}', of_way)
+    for name, recipe in RECIPES.items():
+      _print_medians(f'recipe {name}, 2 workers', [_rates(_ours(folder, 2, recipe))])
 
 
 if __name__ == '__main__':

@@ -6,8 +6,9 @@ The argument is table2 (CAS on samples of 256x256 and 1024x1024), table3 (twelve
 both; also Figures 1 and 5), table4 (ResNet-50, 1.2M real and up to 10.8M synthetic images) or figure6 (the
 same at 64x64). The jobs of imagenet.py come first; in its workdir, what is finished is skipped.
 
-Images of 1024x1024 are decoded and reduced once, to the sizes that classifiers load, and not in every epoch:
-one takes as long as 16 of 256x256.
+Crops for training are cut out of the photos as ImageNet has them, and out of samples of 256x256 as they are.
+Those of 1024x1024 are reduced first, as in the paper: to 256x256, for DeiT-B at 384 pixels to 439x439. That
+is done once, not in every epoch: to decode one takes as long as 16 of 256x256.
 
 Single crops of the validation images' centre, 224 of 256 pixels. Number of seeds: ours.
 """
@@ -37,17 +38,22 @@ TABLE_3 = dict(
 
 
 def loaded_size(size):
-  """The size to which images are brought before parts of `size` are taken from them."""
+  """The size to which images are brought before their centre of `size` is taken in the test."""
   return round(size * 256 / 224)
 
 
+def sample_size(size):
+  """The size of samples that crops of `size` are cut out of."""
+  return max(loaded_size(size), 256)
+
+
 def reduced(samples, sizes):
-  """The 1024x1024 images of a generate job at the sizes that classifiers load."""
+  """The 1024x1024 images of a generate job at the sizes that crops are cut out of."""
   return dict(job='reduce', samples=samples, size=1024, to=sizes, image_format='jpeg')
 
 
 # of all rows of Table 3, also for table2, which needs one of the sizes
-REDUCED = reduced('generate', tuple(sorted({loaded_size(row[-1]) for row in TABLE_3.values()})))
+REDUCED = reduced('generate', tuple(sorted({sample_size(row[-1]) for row in TABLE_3.values()})))
 
 
 def classify(title, model, recipe, size, mixtures, **more):
@@ -90,10 +96,9 @@ def table2():
 def table3():
   jobs = {'reduced': REDUCED}
   for name, row in TABLE_3.items():
-    size = loaded_size(row[-1])
-    synthetic, both = (mixture(real, 1, size, 'reduced') for real in (False, True))
+    synthetic, both = (mixture(real, 1, sample_size(row[-1]), 'reduced') for real in (False, True))
     mixtures = dict(real=dict(real=True), synthetic=synthetic, both=both)
-    jobs[f'table3_{name}'] = classify(*row, mixtures, loaded_size=size)
+    jobs[f'table3_{name}'] = classify(*row, mixtures, loaded_size=loaded_size(row[-1]))
   jobs['table3_deit_b_384']['init'] = 'table3_deit_b'
   return jobs
 

@@ -5,6 +5,9 @@ ours to assume. Epochs are over the whole training set, real and synthetic image
 `dict(RECIPE, epochs=None, num_steps=...)` holds the number of steps instead. Dropout and stochastic
 depth are settings of the model, the size of images one of the job; both are named here.
 
+Random resized crops are cut out of images as they are stored: photos at their own size, samples at the size
+that a job reads them at.
+
 docs/recipes.md has each row of Table 3, its source, and in what we differ.
 
 cas: CAS (Ravuri & Vinyals, 2019): ResNet-50 on 224 pixels.

@@ -304,6 +304,9 @@ def _(config: classify.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   cached = decoded * sum(
     num for num in [num_real, *(counts.num_added(of, num_real, jobs) for of in config.mixtures.values())]
   )
+  if config.recipe.random_resized_crop:
+    # another part is cut out of an image each time
+    cached = 0
   return Cost(
     training.num_params,
     flops,

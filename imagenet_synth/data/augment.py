@@ -1,16 +1,18 @@
 """Random crops, mirroring and erasing of training images; RandAugment is in randaugment.py."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from imagenet_synth.data.decode import as_picture
+from imagenet_synth.data.decode import Box, Interpolation, Picture, centre
 
-_RESAMPLING = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
+# draws of a box, one of which fits unless the image is hardly more than a line
+_TRIES = 10
 
 
 class Draws:
@@ -82,20 +84,37 @@ def center_part(images: np.ndarray, size: int) -> np.ndarray:
   return images[:, start : start + size, start : start + size]
 
 
-Interpolation = Literal['bilinear', 'bicubic']
-"""How the part that a crop is made of is brought to the size that is wanted."""
+class Cuts(NamedTuple):
+  """How random parts are cut out of images: `RandomResizedCrop`, with a generator for each image."""
+
+  crop: 'RandomResizedCrop'
+  generators: Sequence[np.random.Generator]
+
+  def of(self, rows: Sequence[int] | np.ndarray) -> 'Cuts':
+    """Returns those of some of the images, int [b]."""
+    return Cuts(self.crop, [self.generators[row] for row in rows])
 
 
-def random_resized_crop(
-  images: np.ndarray, draws: Draws, size: int, least_area: float, interpolation: Interpolation
-) -> np.ndarray:
-  """Returns a random part of each image, brought to `size`: uint8 [B, S, S, C] -> [B, size, size, C].
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+  """A random part of an image, as it is decoded, is brought to one size.
 
-  The part has `least_area` to all of the area, and a width of 3/4 to 4/3 of its height (Szegedy et al., 2015,
-  section 6, with a least area of 0.08).
+  The part has a width of 3/4 to 4/3 of its height (Szegedy et al., 2015, section 6, where the least
+  area is 0.08).
   """
-  crop = functools.partial(_resized_crop, size=size, least_area=least_area, interpolation=interpolation)
-  return each_image(crop, images, draws)
+
+  # height and width of what comes out, in pixels
+  size: int
+  # the least share of the image's area that a part has
+  least_area: float
+  # how it is brought to that size
+  interpolation: Interpolation
+
+  def __call__(self, picture: Picture, rng: np.random.Generator) -> np.ndarray:
+    """Returns a random part of a picture: uint8 [size, size, C]."""
+    height, width = picture.height, picture.width
+    box = _random_box(rng, height, width, areas=(self.least_area, 1), aspects=(3 / 4, 4 / 3))
+    return picture.part(box or centre(height, width), self.size, self.interpolation)
 
 
 def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.ndarray:
@@ -109,37 +128,30 @@ def random_erasing(images: np.ndarray, probability: float, draws: Draws) -> np.n
   return each_image(functools.partial(_erased, probability=probability), images, draws)
 
 
-def _resized_crop(
-  image: np.ndarray, rng: np.random.Generator, size: int, least_area: float, interpolation: Interpolation
-) -> np.ndarray:
-  top, left, height, width = _random_box(rng, len(image), areas=(least_area, 1), aspects=(3 / 4, 4 / 3))
-  part = as_picture(image).resize(
-    (size, size), _RESAMPLING[interpolation], box=(left, top, left + width, top + height)
-  )
-  return np.asarray(part).reshape(size, size, image.shape[-1])
-
-
 def _erased(image: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
   if rng.random() >= probability:
     return image
-  top, left, height, width = _random_box(rng, len(image), areas=(0.02, 0.4), aspects=(0.3, 1 / 0.3))
+  box = _random_box(rng, image.shape[0], image.shape[1], areas=(0.02, 0.4), aspects=(0.3, 1 / 0.3))
+  if box is None:
+    return image
   out = image.copy()
-  out[top : top + height, left : left + width] = rng.integers(
-    0, 256, (height, width, image.shape[-1]), np.uint8
-  )
+  part = out[box.top : box.top + box.height, box.left : box.left + box.width]
+  part[:] = rng.integers(0, 256, part.shape, np.uint8)
   return out
 
 
 def _random_box(
-  rng: np.random.Generator, size: int, areas: tuple[float, float], aspects: tuple[float, float]
-) -> tuple[int, int, int, int]:
-  """Returns (top, left, height, width) of a random box of whole pixels in an image [size, size].
+  rng: np.random.Generator, height: int, width: int, areas: tuple[float, float], aspects: tuple[float, float]
+) -> Box | None:
+  """Returns a random box of whole pixels in an image of a size; None if none that was drawn fits.
 
-  Its share of the area is uniform, the ratio of its width to its height uniform in the logarithm. It is
-  drawn again until it fits.
+  Its share of the area is uniform, the ratio of its width to its height uniform in the logarithm.
   """
-  while True:
+  side = math.sqrt(height * width)
+  for _ in range(_TRIES):
     area, aspect = rng.uniform(*areas), np.exp(rng.uniform(*np.log(aspects)))
-    height, width = round(size * np.sqrt(area / aspect)), round(size * np.sqrt(area * aspect))
-    if 0 < height <= size and 0 < width <= size:
-      return (int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1)), height, width)
+    high, wide = round(side * np.sqrt(area / aspect)), round(side * np.sqrt(area * aspect))
+    if 0 < high <= height and 0 < wide <= width:
+      top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
+      return Box(left, top, wide, high)
+  return None

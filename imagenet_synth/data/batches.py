@@ -5,26 +5,28 @@ nothing here has a position that could be lost.
 """
 
 import abc
+import dataclasses
 import functools
 import itertools
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from PIL import Image
 
-from imagenet_synth.data.augment import Draws
-from imagenet_synth.data.decode import as_picture
+from imagenet_synth.data.augment import Cuts, Draws, RandomResizedCrop
+from imagenet_synth.data.decode import Interpolation, Picture, centre
 from imagenet_synth.data.source import Examples
+from imagenet_synth.data.workers import Batch, made_by_workers
 
 T = TypeVar('T')
-Batch = dict[str, np.ndarray]
-"""Arrays by name, which have a row for each example."""
-
 _MAX_CACHED_BYTES = 8 * 2**30
+# images that are decoded by threads in less time than workers take to start
+_WORTH_WORKERS = 20_000
 
 SHORTEST_SHARE = Fraction(1, 64)
 """The smallest share of each batch, and the finest: the pattern of a batch's rows stays short by it."""
@@ -35,20 +37,12 @@ def share_of_batch(share: float) -> Fraction:
   return Fraction(share).limit_denominator(SHORTEST_SHARE.denominator)
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-  """Returns the centre square of an image, resized: uint8 [H, W, C] -> [size, size, C].
-
-  It is resized bilinearly, with antialiasing where it is reduced.
-  """
-  height, width, channels = image.shape
+def resize(image: np.ndarray, size: int, interpolation: Interpolation = 'bilinear') -> np.ndarray:
+  """Returns the centre square of an image, resized: uint8 [H, W, C] -> [size, size, C]."""
+  height, width, _ = image.shape
   if height == width == size:
     return image
-  side = min(height, width)
-  left, top = (width - side) // 2, (height - side) // 2
-  small = as_picture(image).resize(
-    (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-  )
-  return np.asarray(small).reshape(size, size, channels)
+  return Picture.of(image).part(centre(height, width), size, interpolation)
 
 
 @functools.lru_cache(maxsize=8)
@@ -79,8 +73,16 @@ class Drawable(abc.ABC):
     """Returns how many images there are."""
 
   @abc.abstractmethod
-  def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 [B, S, S, C] and their numbers int32 [B], for indices int [B], B > 0."""
+  def take(self, indices: np.ndarray, cuts: Cuts | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [B, S, S, C] and their numbers int32 [B], for indices int [B], B > 0.
+
+    With `cuts`, random parts of the images, as they were before they were brought to their size.
+    """
+
+  @property
+  @abc.abstractmethod
+  def in_memory(self) -> bool:
+    """Returns whether images are read and decoded once only."""
 
   def batch_indices(self, seed: int, step: int, batch_size: int) -> np.ndarray:
     """Returns the images of the batch of `step`, which counts from 0: int [batch_size]."""
@@ -97,6 +99,29 @@ class Drawable(abc.ABC):
     return Fraction(len(self))
 
 
+class _Memory:
+  """What all decoded images of the process may take: several sets share it."""
+
+  def __init__(self, num_bytes: int):
+    self._left, self._lock = num_bytes, threading.Lock()
+
+  def take(self, num_bytes: int, user: Any) -> bool:
+    """Returns whether there is so much left; it is taken for as long as `user` lives."""
+    with self._lock:
+      if num_bytes > self._left:
+        return False
+      self._left -= num_bytes
+    weakref.finalize(user, self._give_back, num_bytes)
+    return True
+
+  def _give_back(self, num_bytes: int) -> None:
+    with self._lock:
+      self._left += num_bytes
+
+
+_memory = _Memory(_MAX_CACHED_BYTES)
+
+
 class Images(Drawable):
   """The images of a source at one size, each with a number.
 
@@ -104,9 +129,10 @@ class Images(Drawable):
     source: its examples hold `image` uint8 [H, W, C].
     size: height and width wanted, in pixels.
     number: returns an example's number, such as its label or the row of its caption's embedding.
-    cache: keep decoded images in memory, so that each is decoded once; not done where they would take
-      more than 8 GiB.
+    cache: keep decoded images in memory, from when the first is wanted, so that each is decoded once; not
+      done where all sets of the process would take more than 8 GiB.
     rows: use only these examples, in this order; all if not given.
+    interpolation: how they are brought to their size.
   """
 
   def __init__(
@@ -116,22 +142,33 @@ class Images(Drawable):
     number: Callable[[dict[str, Any]], int],
     cache: bool = True,
     rows: Sequence[int] | np.ndarray | None = None,
+    interpolation: Interpolation = 'bilinear',
   ):
-    self._source, self._size, self._number = source, size, number
+    self._source, self._size, self._number, self._interpolation = source, size, number, interpolation
     self._rows = range(len(source)) if rows is None else rows
-    # by default it has more threads than there are cores, as some wait for the disk
-    self._pool = ThreadPoolExecutor()
-    self._cached: tuple[np.ndarray, np.ndarray] | None = None
-    if cache and 3 * size**2 * len(self._rows) <= _MAX_CACHED_BYTES:
-      self._cached = self._load(np.arange(len(self._rows)))
+    self._is_kept = cache and _memory.take(3 * size**2 * len(self._rows), self)
+    self._kept: tuple[np.ndarray, np.ndarray] | None = None
 
   def __len__(self) -> int:
     return len(self._rows)
 
-  def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if self._cached is None:
-      return self._load(indices)
-    return self._cached[0][indices], self._cached[1][indices]
+  @property
+  def in_memory(self) -> bool:
+    return self._is_kept
+
+  def take(self, indices: np.ndarray, cuts: Cuts | None = None) -> tuple[np.ndarray, np.ndarray]:
+    if cuts is not None:
+      cut = functools.partial(self._cut, cuts.crop)
+      return _stacked(_pool().map(cut, indices, cuts.generators), len(indices))
+    if not self._is_kept:
+      return _stacked(_pool().map(self._whole, indices), len(indices))
+    if self._kept is None:
+      self._kept = _stacked(_pool().map(self._whole, range(len(self))), len(self))
+    return self._kept[0][indices], self._kept[1][indices]
+
+  def __getstate__(self) -> dict[str, Any]:
+    # a worker process decodes what it needs
+    return {**self.__dict__, '_is_kept': False, '_kept': None}
 
   @property
   def size(self) -> int:
@@ -142,13 +179,29 @@ class Images(Drawable):
     """Returns all images uint8 [N, size, size, C] and their numbers int32 [N]."""
     return self.take(np.arange(len(self)))
 
-  def _load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    pairs = list(self._pool.map(self._one, indices))
-    return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs], np.int32)
-
-  def _one(self, index: int) -> tuple[np.ndarray, int]:
+  def _whole(self, index: int) -> tuple[np.ndarray, int]:
     example = self._source[int(self._rows[index])]
-    return resize(example['image'], self._size), self._number(example)
+    return resize(example['image'], self._size, self._interpolation), self._number(example)
+
+  def _cut(self, crop: RandomResizedCrop, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    example = self._source.undecoded(int(self._rows[index]))
+    return crop(example['image'], rng), self._number(example)
+
+
+def _stacked(pairs: Iterable[tuple[np.ndarray, int]], num: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `num` images uint8 [S, S, C] and numbers, given one by one, as arrays."""
+  images, numbers = np.empty(0, np.uint8), np.empty(num, np.int32)
+  for i, (image, number) in enumerate(pairs):
+    if not i:
+      images = np.empty((num, *image.shape), np.uint8)
+    images[i], numbers[i] = image, number
+  return images, numbers
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+  """Returns the threads that read and decode: more than there are cores, as some wait for the disk."""
+  return ThreadPoolExecutor()
 
 
 class Joined(Drawable):
@@ -171,14 +224,18 @@ class Joined(Drawable):
     """Returns the weights of the parts that images are of: float32 [B]; None if there are none."""
     return None if self._weights is None else self._weights[self._which(indices)]
 
-  def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  @property
+  def in_memory(self) -> bool:
+    return all(part.in_memory for part in self._parts)
+
+  def take(self, indices: np.ndarray, cuts: Cuts | None = None) -> tuple[np.ndarray, np.ndarray]:
     which = self._which(indices)
     starts = np.concatenate([[0], self._ends[:-1]])
     pieces = []
     for i, part in enumerate(self._parts):
       rows = np.flatnonzero(which == i)
       if len(rows):
-        pieces.append((rows, *part.take(indices[rows] - starts[i])))
+        pieces.append((rows, *part.take(indices[rows] - starts[i], cuts and cuts.of(rows))))
     image_shape = pieces[0][1].shape[1:]
     images, numbers = np.empty((len(indices), *image_shape), np.uint8), np.empty(len(indices), np.int32)
     for rows, some_images, some_numbers in pieces:
@@ -234,8 +291,12 @@ def batches(
   rows: np.ndarray | None = None,
   augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None,
   repeats: int = 1,
+  crop: RandomResizedCrop | None = None,
 ) -> Iterator[Batch]:
   """Yields the batches of the steps from `start` to `stop` - 1.
+
+  Where many images must be decoded, worker processes do all of it: see `made_by_workers`. Few, and those in
+  memory, are faster without. The batches are the same.
 
   Args:
     images: what the batches are drawn from.
@@ -249,19 +310,43 @@ def batches(
     augment: returns the images that are trained on, [b, h, w, C], given images uint8 [b, H, W, C] and
       random numbers for their rows.
     repeats: how often each image is in a batch, the last ones perhaps less often.
+    crop: what is cut out of whole images before they are augmented, if it is given.
 
   Yields:
     {'image': [b, h, w, C], number_name: int32 [b]}, and 'weight' float32 [b] where images have weights.
   """
-  rows = np.arange(batch_size) if rows is None else rows
-  for step in range(start, stop):
-    distinct = images.batch_indices(seed, step, -(-batch_size // repeats))
+  rows, steps = np.arange(batch_size) if rows is None else rows, range(start, stop)
+  make = BatchMaker(images, number_name, seed, batch_size, augment, repeats, crop)
+  is_decoded = images.in_memory and crop is None
+  if is_decoded or len(steps) * len(rows) < _WORTH_WORKERS:
+    yield from (make(step, rows) for step in steps)
+  else:
+    yield from made_by_workers(make, steps, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchMaker:
+  """What makes any rows of the batch of any step: see `batches`."""
+
+  images: Drawable
+  number_name: str
+  seed: int
+  batch_size: int
+  augment: Callable[[np.ndarray, Draws], np.ndarray] | None
+  repeats: int
+  crop: RandomResizedCrop | None
+
+  def __call__(self, step: int, rows: np.ndarray) -> Batch:
+    """Returns rows of the batch of a step."""
+    distinct = self.images.batch_indices(self.seed, step, -(-self.batch_size // self.repeats))
     drawn = distinct[rows % len(distinct)]
-    taken, numbers = images.take(drawn)
-    if augment is not None:
-      taken = augment(taken, Draws(np.random.default_rng((seed, step, 1)), rows, batch_size))
-    weights = images.weights(drawn)
-    yield {'image': taken, number_name: numbers} | ({} if weights is None else {'weight': weights})
+    draws = Draws(np.random.default_rng((self.seed, step, 1)), rows, self.batch_size)
+    cuts = None if self.crop is None else Cuts(self.crop, draws.generators())
+    taken, numbers = self.images.take(drawn, cuts)
+    if self.augment is not None:
+      taken = self.augment(taken, draws)
+    weights = self.images.weights(drawn)
+    return {'image': taken, self.number_name: numbers} | ({} if weights is None else {'weight': weights})
 
 
 class Ahead(Generic[T]):
@@ -281,10 +366,14 @@ class Ahead(Generic[T]):
 
   def __iter__(self) -> Iterator[T]:
     with ThreadPoolExecutor(1) as thread:
-      pending = thread.submit(self._make)
-      while made := pending.result():
+      try:
         pending = thread.submit(self._make)
-        yield made[0]
+        while made := pending.result():
+          pending = thread.submit(self._make)
+          yield made[0]
+      finally:
+        if isinstance(self._elements, Generator):
+          thread.submit(self._elements.close).result()
 
   def _make(self) -> tuple[T, ...]:
     """Returns the next element; an empty tuple at the end."""

@@ -28,7 +28,7 @@ from imagenet_synth.core.files import (
   write_json,
 )
 from imagenet_synth.core.progress import progress, say_once
-from imagenet_synth.data.decode import decode_image
+from imagenet_synth.data.decode import Picture, decode_image
 from imagenet_synth.data.source import Contents, Sides, Source, parse_split
 
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -134,11 +134,16 @@ class FolderSource(Source):
     good = _good_files(self._root, listing, cache_dir, keep)
     in_order = sorted(good, key=lambda file: hashlib.sha256(file.encode()).digest())
     try:
-      self._files = [in_order[row] for row in part.rows(len(in_order))]
+      # as an array, which worker processes share
+      self._files = np.array([in_order[row].encode() for row in part.rows(len(in_order))])
     except InputError as error:
       raise InputError(f'{self._root}: {error}') from None
     self._labels = {name: label for label, name in enumerate(self.class_names)}
-    self._looks = {file: good[file] for file in self._files}
+    self._looks = {file: good[file] for file in self._files.astype(str)}
+
+  def __getstate__(self) -> dict[str, Any]:
+    # worker processes read, and need nothing that was found out before
+    return {name: value for name, value in self.__dict__.items() if name != '_looks'}
 
   @property
   def version(self) -> str:
@@ -147,25 +152,34 @@ class FolderSource(Source):
 
   def labels(self) -> np.ndarray:
     """Returns the label of each example, int32 [N], without reading any."""
-    return np.array([self._labels[file.split('/')[0]] for file in self._files], np.int32)
+    return np.array([self._labels[_class(file)] for file in self._files], np.int32)
 
   def sides(self, cache_dir: epath.Path) -> Sides:
     """Returns how large the images are, which was found when they were checked."""
     del cache_dir
     sides = np.array([look.side for look in self._looks.values()], np.int32)
-    return Sides(sides, np.array([file.encode() for file in self._files]))
+    return Sides(sides, self._files)
 
   def __len__(self) -> int:
     return len(self._files)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    file = self._files[index]
-    path = self._root / file
+    example = self.undecoded(index)
+    return {**example, 'image': example['image'].pixels()}
+
+  def undecoded(self, index: int) -> dict[str, Any]:
+    name = self._files[index].decode()
+    path = self._root / name
     return {
-      'image': decode_image(path.read_bytes(), 3, str(path)),
-      'file_name': file,
-      'label': self._labels[file.split('/')[0]],
+      'image': Picture(path.read_bytes(), 3, str(path)),
+      'file_name': name,
+      'label': self._labels[_class(self._files[index])],
     }
+
+
+def _class(file: bytes) -> str:
+  """Returns the class that a file is of, given its path below the split's folder."""
+  return file.partition(b'/')[0].decode()
 
 
 class _Look(NamedTuple):

@@ -13,13 +13,13 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
-from tensorflow.core.example import example_pb2, feature_pb2
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import RandomAccess, make_folder, open_atomic
 from imagenet_synth.data import shard_index, tfrecord
-from imagenet_synth.data.decode import as_picture, decode_image
+from imagenet_synth.data.decode import Picture, as_picture, decode_image
+from imagenet_synth.data.example_form import Example
 from imagenet_synth.data.shard_index import ShardIndex, index_path, missing_shard
 from imagenet_synth.data.source import Examples
 
@@ -182,8 +182,14 @@ class ShardSource(Examples):
       self._ends[shard] = index.ends.copy()
     # the number of the first record of each shard, and behind the last one of how many there are
     self._firsts = np.cumsum([0, *map(len, self._ends)])
-    # a file that others take the place of is closed when the last thread that reads it lets it go
-    self._opened = functools.lru_cache(_MAX_OPEN_FILES)(RandomAccess)
+    self._opened = _files()
+
+  def __getstate__(self) -> dict[str, Any]:
+    # a worker process opens its own files
+    return {name: value for name, value in self.__dict__.items() if name != '_opened'}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state, _opened=_files())
 
   def __len__(self) -> int:
     return int(self._firsts[-1])
@@ -194,6 +200,10 @@ class ShardSource(Examples):
     encoded = _encoded(features)
     image = decode_image(encoded, _channels(features), where)
     return {'image': image, 'encoded': encoded, **_fields(features)}
+
+  def undecoded(self, index: int) -> dict[str, Any]:
+    features, where = self._read(index)
+    return {'image': Picture(_encoded(features), _channels(features), where), **_fields(features)}
 
   def as_written(self, index: int) -> dict[str, Any]:
     """Returns what `__getitem__` does, but in the place of `image` its `channels`: nothing is decoded."""
@@ -238,6 +248,14 @@ class ShardSource(Examples):
       ) from None
 
 
+def _files() -> Callable[[epath.Path], RandomAccess]:
+  """Returns what opens files and keeps so many of them open.
+
+  One that others take the place of is closed when the last thread that reads it lets it go.
+  """
+  return functools.lru_cache(_MAX_OPEN_FILES)(RandomAccess)
+
+
 def _encoded(features: tfrecord.Features) -> bytes:
   return features['image/encoded'].bytes_list.value[0]
 
@@ -250,7 +268,7 @@ def _fields(features: tfrecord.Features) -> dict[str, Any]:
   return {name: _value(features[field.feature], field.kind) for name, field in FIELDS.items()}
 
 
-def _value(feature: feature_pb2.Feature, kind: str) -> Any:
+def _value(feature: Any, kind: str) -> Any:
   """Returns what a feature holds, of a `Field`'s kind."""
   if kind == 'int':
     return feature.int64_list.value[0]
@@ -275,7 +293,7 @@ def _encode(record: Record, image_format: str, quality: int) -> bytes:
     else:
       text = json.dumps(value, sort_keys=True) if field.kind == 'json' else value
       texts[field.feature] = text.encode()
-  example = example_pb2.Example()
+  example = Example()
   for name, value in sorted(numbers.items()):
     example.features.feature[name].int64_list.value.append(value)
   for name, value in sorted(texts.items()):

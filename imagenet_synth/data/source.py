@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.data.decode import Picture
 
 
 class Examples(Protocol):
@@ -20,6 +21,11 @@ class Examples(Protocol):
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns the example of this number; they count from 0."""
     ...
+
+  def undecoded(self, index: int) -> dict[str, Any]:
+    """Returns an example with a `Picture` as its `image`, of which a part may be decoded faster than all."""
+    example = self[index]
+    return {**example, 'image': Picture.of(example['image'])}
 
 
 class Sides(NamedTuple):
@@ -91,6 +97,9 @@ class Chosen(Source):
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self._source[int(self._rows[index])]
 
+  def undecoded(self, index: int) -> dict[str, Any]:
+    return self._source.undecoded(int(self._rows[index]))
+
 
 class LargeEnough(Chosen):
   """The examples of a source whose images are of at least `min_side` pixels on both sides."""
@@ -134,6 +143,9 @@ class Relabelled(Examples):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     return {**self._examples[index], 'label': int(self._labels[index])}
+
+  def undecoded(self, index: int) -> dict[str, Any]:
+    return {**self._examples.undecoded(index), 'label': int(self._labels[index])}
 
 
 @dataclasses.dataclass(frozen=True)

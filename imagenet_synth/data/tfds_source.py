@@ -22,7 +22,7 @@ from imagenet_synth.core.files import json_hash, read_arrays, write_arrays
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import digits, glyphs, mnist5k
 from imagenet_synth.data.class_names import imagenet_names
-from imagenet_synth.data.decode import decode_image, shorter_side
+from imagenet_synth.data.decode import Picture, shorter_side
 from imagenet_synth.data.digits import Digits
 from imagenet_synth.data.glyphs import Glyphs
 from imagenet_synth.data.image_sides import look_at_sides
@@ -142,16 +142,18 @@ class TfdsSource(Source):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns example `index`: images uint8 [H, W, C], text as bytes, labels as ints."""
+    example = self.undecoded(index)
+    return {**example, **{name: example[name].pixels() for name in self.image_channels}}
+
+  def undecoded(self, index: int) -> dict[str, Any]:
     index = int(index)
     # What array_record raises itself would not end an iteration.
     if not 0 <= index < len(self):
       raise IndexError(f'index {index} is not in 0..{len(self) - 1}')
     example = dict(self.records[index])
+    where = f'{self.name}: example {index} {example.get("file_name", b"").decode()}'.rstrip()
     for name, num_channels in self.image_channels.items():
-      file_name = example.get('file_name', b'').decode()
-      example[name] = decode_image(
-        example[name], num_channels, f'{self.name}: example {index} {file_name}'.rstrip()
-      )
+      example[name] = Picture(example[name], num_channels, where)
     return example
 
 

@@ -30,6 +30,9 @@ from imagenet_synth.train.classifier import HeldOut
 from imagenet_synth.train.metric_writers import WriterName, make_writer
 from imagenet_synth.train.recipe import Recipe
 
+# of test images that stay in memory while the next classifier is trained
+_MOST_TEST_BYTES = 64 * 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class CasConfig:
@@ -146,18 +149,35 @@ class Experiment:
     return result
 
 
-def labelled(
-  source: Examples, label_map: np.ndarray, size: int, rows: Sequence[int] | np.ndarray | None = None
+def trained_on(
+  source: Examples,
+  label_map: np.ndarray,
+  size: int,
+  recipe: Recipe,
+  rows: Sequence[int] | np.ndarray | None = None,
 ) -> Images:
-  """Returns the images of a source, brought to `size`, with their labels.
+  """Returns the images of a source to train on, with their labels, brought to `size` unless parts are cut.
 
   Args:
     source: its examples have an `image` and a `label`.
     label_map: int [K], the label to use in place of each of the source's: see `data.class_names.label_map`.
     size: height and width wanted.
+    recipe: of the training.
     rows: only these of its examples, in this order; all if not given.
   """
-  return Images(source, size, lambda example: int(label_map[example['label']]), rows=rows)
+  # what is cut out of whole images is another part each time
+  cache = not recipe.random_resized_crop
+  return Images(source, size, lambda example: int(label_map[example['label']]), cache, rows)
+
+
+def tested_on(source: Examples, label_map: np.ndarray, size: int, recipe: Recipe) -> Images:
+  """Returns the images of a source for a test, with their labels: see `trained_on`.
+
+  They are in memory between tests only if they are few. They are resized as the recipe resizes.
+  """
+  cache = 3 * size**2 * len(source) <= _MOST_TEST_BYTES
+  number = lambda example: int(label_map[example['label']])
+  return Images(source, size, number, cache, interpolation=recipe.interpolation)
 
 
 def classification_accuracy_score(
@@ -184,8 +204,9 @@ def classification_accuracy_score(
   test = config.test.open(folder)
   test_map = label_map(test.class_names, class_names, str(config.test), 'the embedded prompts')
   source_map = label_map(source_names, class_names, 'the training set', 'the embedded prompts')
-  data = labelled(source, source_map, size)
-  experiment = Experiment(model, config.recipe, size, labelled(test, test_map, size), config.writers)
+  data = trained_on(source, source_map, size, config.recipe)
+  tested = tested_on(test, test_map, size, config.recipe)
+  experiment = Experiment(model, config.recipe, size, tested, config.writers)
   results = []
   for seed in config.seeds:
     what = f'{folder.name} CAS seed {seed}'

@@ -18,6 +18,7 @@ from imagenet_synth.core.files import json_hash, read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
+from imagenet_synth.data.decode import Interpolation
 from imagenet_synth.data.source import Contents
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
@@ -71,7 +72,9 @@ class FurtherTest:
       if trained and name not in trained:
         raise Invalid(f'{key}.labels', f'leads to {name!r}, which is not among the classes of `real`')
 
-  def open(self, folder: JobFolder, class_names: Sequence[str], size: int) -> 'OpenTest':
+  def open(
+    self, folder: JobFolder, class_names: Sequence[str], size: int, interpolation: Interpolation
+  ) -> 'OpenTest':
     """Returns the images, brought to `size`, with the labels of a classifier of `class_names`.
 
     Raises:
@@ -83,8 +86,9 @@ class FurtherTest:
     if self.right_labels is not None:
       right = self._right_labels(self.right_labels, numbers, folder)
       number_of = lambda example: _entry(example.get('file_name', ''), len(right), what)
-      return OpenTest(Images(source, size, number_of, cache=False), None, right)
-    images = Images(source, size, lambda example: int(numbers[example['label']]), cache=False)
+      return OpenTest(Images(source, size, number_of, False, None, interpolation), None, right)
+    number_of = lambda example: int(numbers[example['label']])
+    images = Images(source, size, number_of, False, None, interpolation)
     is_answer = np.isin(np.arange(len(class_names)), numbers) if self.answers == 'own' else None
     return OpenTest(images, is_answer, None)
 

@@ -37,8 +37,8 @@ class Mixture:
   # classes that they were drawn of. With a classifier that is better than those to be trained it tells
   # whether labels are at fault, or the images
   relabel: Scores | None = None
-  # the size that synthetic images are read at, to be reduced to the size that is wanted; if not given, the
-  # smallest that is large enough
+  # the size that synthetic images are read at, for random resized crops to be cut out of, or to be reduced to
+  # the size that is wanted; if not given, the smallest that is large enough
   synthetic_size: Count | None = None
   # the share of each batch that is synthetic, as the nearest fraction with a denominator of at most 64, of
   # which the batch must be a multiple; if not given, batches are drawn from all images alike

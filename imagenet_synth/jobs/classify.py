@@ -5,6 +5,7 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -19,9 +20,9 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.records import ShardSource
-from imagenet_synth.data.source import Contents, Examples, Relabelled
+from imagenet_synth.data.source import Contents, Examples, Relabelled, Source
 from imagenet_synth.data.subsets import drawn_of_each_class, in_class_plan
-from imagenet_synth.evaluation.cas import Experiment, labelled, require_image_size, summary
+from imagenet_synth.evaluation.cas import Experiment, require_image_size, summary, tested_on, trained_on
 from imagenet_synth.evaluation.further_tests import FurtherTest
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
@@ -86,8 +87,8 @@ class Config:
   # only so many of the real images of each class, drawn anew by each seed, but the same in all jobs; all if
   # not given
   real_per_class: Count | None = None
-  # the size to which images are brought first, before parts of `size` are cut out of them: random ones in
-  # training, the centre in the test; `size` if not given
+  # the size to which images are brought before parts of `size` are taken from them: the centre in the test,
+  # random ones in training; `size` if not given. Random resized crops are cut out of images as they are read
   loaded_size: Count | None = None
   # real images that are not trained on, such as a part of the training set: the accuracy on them is written
   # with the metrics on the way, where that on test images would be a choice by these. None if not given
@@ -288,11 +289,17 @@ class _Runs:
     self._held_out = None if config.held_out is None else config.held_out.open(folder)
     self.class_names = self._real.class_names
     self.model = for_classes(config.model, len(self.class_names), 'model')
-    self._test_map = self._map(self.test.class_names, str(config.test))
+    test_map = self._map(self.test.class_names, str(config.test))
+    self._tested_on = tested_on(self.test, test_map, config.images_size, config.recipe)
     self._real_parts = self._parts_of_seeds()
     # of the generate job of this name, at this size: mixtures of the same images share what is open
     self._opened: dict[tuple[str, int], ShardSource] = {}
-    self._added = {name: self._added_parts(mixture) for name, mixture in config.mixtures.items()}
+    self._stand_ins: dict[str, Source] = {}
+    self._added: dict[str, list[_Part]] = {}
+    for name, mixture in config.mixtures.items():
+      self._added[name] = self._added_parts(mixture)
+    # what may be in memory
+    self._loaded: list[tuple[_Part, Images]] = []
 
   def path(self, mixture: str, seed: int) -> epath.Path:
     """Returns a run's folder, below the job's."""
@@ -312,25 +319,36 @@ class _Runs:
     seeds = [seed for seed in seeds if not self.is_done(mixture, seed)]
     if not seeds:
       return
-    of, size = config.mixtures[mixture], config.images_size
-    test = labelled(self.test, self._test_map, size)
+    of, recipe, size = config.mixtures[mixture], config.recipe, config.images_size
     held_out = None
     if self._held_out is not None and config.evaluate_every is not None:
       names = self._map(self._held_out.class_names, str(config.held_out))
-      held_out = HeldOut(labelled(self._held_out, names, size), config.evaluate_every)
-    further = {name: of.open(folder, self.class_names, size) for name, of in config.tests.items()}
+      held_out = HeldOut(tested_on(self._held_out, names, size, recipe), config.evaluate_every)
+    further = {
+      name: of.open(folder, self.class_names, size, recipe.interpolation) for name, of in config.tests.items()
+    }
     experiment = Experiment(
-      self.model, config.recipe, config.size, test, config.writers, of.groups, held_out, further
+      self.model, recipe, config.size, self._tested_on, config.writers, of.groups, held_out, further
     )
-    # only now: they may be all images, in memory
-    real: list[Images] = []
-    added = [part.images(size) for part in self._added[mixture]]
+    added = self._added[mixture]
+    # only now: they may be all images, in memory; real ones are those of the next mixture, too
+    kept = [*self._real_parts.values(), *added]
+    self._loaded = [(part, images) for part, images in self._loaded if any(part is other for other in kept)]
     for seed in seeds:
-      if of.real and (config.real_per_class is not None or not real):
-        real = [self._real_parts[seed].images(size)]
-      data = of.joined(real + added)
+      parts = [self._real_parts[seed], *added] if of.real else added
+      data = of.joined([self._images(part) for part in parts])
       path, what = folder.path / self.path(mixture, seed), f'{folder.name} {mixture} seed {seed}'
       experiment.run(data, seed, path, folder.origin, what, self._initial(mixture, seed))
+
+  def _images(self, part: '_Part') -> Images:
+    """Returns the images of a part, brought to their size; they are loaded once."""
+    for other, images in self._loaded:
+      if other is part:
+        return images
+    config = self._config
+    images = trained_on(part.source, part.label_map, config.images_size, config.recipe, part.rows)
+    self._loaded.append((part, images))
+    return images
 
   def summary(self, mixture: str) -> dict[str, Any]:
     """Returns how many images of what kind a mixture has, and its figures over all seeds."""
@@ -412,7 +430,10 @@ class _Runs:
     if mixture.added is None:
       return []
     if isinstance(mixture.added, DatasetConfig):
-      source = mixture.added.open(self._folder)
+      what = str(mixture.added)
+      if what not in self._stand_ins:
+        self._stand_ins[what] = mixture.added.open(self._folder)
+      source = self._stand_ins[what]
       names: Sequence[str] = source.class_names
       rows = in_class_plan(source.labels(), len(names))
     else:
@@ -431,7 +452,9 @@ class _Runs:
       raise InputError(
         f'{self._folder.name}: {wanted} images wanted of {mixture.added}, which has {len(rows)}'
       )
-    return [_Part(source, rows[:wanted], self._map(names, str(mixture.added)))]
+    part = _Part(source, rows[:wanted], self._map(names, str(mixture.added)))
+    others = itertools.chain(*self._added.values())
+    return [next((other for other in others if other.equals(part)), part)]
 
   def _map(self, names: Sequence[str], what: str) -> np.ndarray:
     """Returns the job's label of each of these classes, which are those of `what`."""
@@ -445,6 +468,7 @@ class _Part(NamedTuple):
   rows: Sequence[int] | np.ndarray
   label_map: np.ndarray
 
-  def images(self, size: int) -> Images:
-    """Returns the images, brought to a size, with their labels."""
-    return labelled(self.source, self.label_map, size, self.rows)
+  def equals(self, other: '_Part') -> bool:
+    """Returns whether the images and labels of both are the same."""
+    same = self.source is other.source and np.array_equal(self.rows, other.rows)
+    return same and np.array_equal(self.label_map, other.label_map)

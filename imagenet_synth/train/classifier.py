@@ -16,13 +16,13 @@ from etils import epath
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
 from imagenet_synth.core.devices import local_replicated, make_mesh, map_rows, over_devices, replicated
-from imagenet_synth.data.augment import Draws, center_part
+from imagenet_synth.data.augment import center_part
 from imagenet_synth.data.batches import Ahead, Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.vit import resize_positions
 from imagenet_synth.train.loop import Writer, fit
 from imagenet_synth.train.mixing import mix, own_share
-from imagenet_synth.train.recipe import Recipe, augment
+from imagenet_synth.train.recipe import Recipe
 from imagenet_synth.train.state import Batch, TrainState, make_trainer
 
 # images that `predict_labelled` predicts at a time, while as many are decoded
@@ -186,12 +186,11 @@ def train(
       return trainer.init(seed)
     return trainer.start_from(_of_size(start, objective), seed)
 
-  def augmented(pictures: np.ndarray, draws: Draws) -> np.ndarray:
-    return augment(pictures, draws, recipe, size)
+  augment = recipe.augmentation(size)
 
   def batches_of(first: int, stop: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     for batch in batches(
-      data, 'label', seed, recipe.batch_size, first, stop, rows, augmented, recipe.repeats
+      data, 'label', seed, recipe.batch_size, first, stop, rows, augment, recipe.repeats, augment.crop
     ):
       yield _with_mean_weight(batch) if recipe.accumulate > 1 else batch
 

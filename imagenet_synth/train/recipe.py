@@ -5,8 +5,6 @@ import math
 from fractions import Fraction
 from typing import Annotated
 
-import numpy as np
-
 from imagenet_synth.core.config import (
   Count,
   Execution,
@@ -19,16 +17,10 @@ from imagenet_synth.core.config import (
   Rate,
 )
 from imagenet_synth.core.devices import require_batch_size, require_mesh
-from imagenet_synth.data.augment import (
-  Draws,
-  Interpolation,
-  random_crop,
-  random_erasing,
-  random_flip,
-  random_part,
-  random_resized_crop,
-)
-from imagenet_synth.data.randaugment import RandAugment, randaugment
+from imagenet_synth.data.augment import RandomResizedCrop
+from imagenet_synth.data.augmentation import Augmentation
+from imagenet_synth.data.decode import Interpolation
+from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.train.optim import Optimizer
 
 
@@ -48,11 +40,11 @@ class Recipe:
   real_exposures: Positive | None = None
   # pixels by which an image is shifted at most, at random
   crop_padding: NonNegativeInt = 0
-  # whether a random part of each image is brought to the network's size
+  # whether a random part of each image, as it is stored, is brought to the network's size
   random_resized_crop: bool = False
   # the least share of the area that such a part has
   least_area: Annotated[float, Range(above=0, high=1)] = 0.08
-  # how it is brought to that size
+  # how it is brought to that size, and a test image to the size whose centre the network sees
   interpolation: Interpolation = 'bilinear'
   # how often each image is in a batch, augmented by other draws each time, which has as many fewer images
   # (repeated augmentation: Hoffer et al., 2020; Berman et al., 2019); there are as many steps as without
@@ -86,6 +78,8 @@ class Recipe:
     if sum(value is not None for value in lengths.values()) != 1:
       said = ', '.join(f'{key} is {value}' for key, value in lengths.items())
       raise Invalid('num_steps', f'{said.removeprefix("num_steps ")}; give one of the three')
+    if self.crop_padding and self.random_resized_crop:
+      raise Invalid('crop_padding', 'and random_resized_crop are both set; leave one out')
 
   def require_devices(self, key: str) -> None:
     """Raises `Invalid` below `key` if the devices cannot share the parameters, or a batch equally."""
@@ -112,16 +106,7 @@ class Recipe:
     # one division, so that a whole number of batches is not rounded up
     return math.ceil(self.real_exposures * drawn.numerator / (self.batch_size * drawn.denominator))
 
-
-def augment(batch: np.ndarray, draws: Draws, recipe: Recipe, size: int) -> np.ndarray:
-  """Returns images uint8 [B, S, S, C] augmented by a recipe, except for mixing: uint8 [B, size, size, C]."""
-  batch = random_crop(batch, recipe.crop_padding, draws)
-  if recipe.random_resized_crop:
-    batch = random_resized_crop(batch, draws, size, recipe.least_area, recipe.interpolation)
-  elif batch.shape[1] > size:
-    batch = random_part(batch, draws, size)
-  if recipe.flip:
-    batch = random_flip(batch, draws)
-  if recipe.randaugment is not None:
-    batch = randaugment(batch, recipe.randaugment, draws)
-  return random_erasing(batch, recipe.erasing, draws)
+  def augmentation(self, size: int) -> Augmentation:
+    """Returns what is done to images for a network that sees them at `size` pixels, but for mixing."""
+    crop = RandomResizedCrop(size, self.least_area, self.interpolation) if self.random_resized_crop else None
+    return Augmentation(size, crop, self.crop_padding, self.flip, self.randaugment, self.erasing)

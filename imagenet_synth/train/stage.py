@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -39,7 +38,7 @@ from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import is_first, on_every_host
 from imagenet_synth.core.stopping import SAVE_MINUTES
-from imagenet_synth.data.augment import Draws, random_flip, random_part
+from imagenet_synth.data.augmentation import Augmentation
 from imagenet_synth.data.batches import (
   SHORTEST_SHARE,
   Batch,
@@ -291,7 +290,7 @@ def train_stage(
     objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
   )
   checkpoints = Checkpoints(folder.path, config.snapshot_dtype)
-  augment = functools.partial(_augmented, crop=config.crop, flip=config.flip)
+  augment = Augmentation(config.crop or stage.size, flip=config.flip)
   variables = fit(
     trainer,
     lambda: fresh(trainer),
@@ -317,12 +316,6 @@ def train_stage(
     'num_params': sum(leaf.size for leaf in jax.tree.leaves(variables['params'])),
     'checkpoint_hash': tree_hash(on_every_host(variables)),
   }
-
-
-def _augmented(batch: np.ndarray, draws: Draws, crop: int | None, flip: bool) -> np.ndarray:
-  """Returns what a stage is trained on, given images and random numbers: uint8 [B, S, S, C]."""
-  batch = batch if crop is None else random_part(batch, draws, crop)
-  return random_flip(batch, draws) if flip else batch
 
 
 def _with_text(batch: Batch, prompts: JoinedText) -> Batch:

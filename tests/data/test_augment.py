@@ -5,17 +5,23 @@ import pytest
 
 from imagenet_synth.data.augment import (
   Draws,
+  RandomResizedCrop,
   center_part,
   random_crop,
   random_erasing,
   random_flip,
   random_part,
-  random_resized_crop,
 )
+from imagenet_synth.data.decode import Picture
 
 
 def _images(num=50, height=5, width=7, channels=2):
   return np.random.default_rng(0).integers(1, 256, (num, height, width, channels), np.uint8)
+
+
+def _cropped(images, num, size, least_area=0.08, interpolation='bilinear'):
+  crop = RandomResizedCrop(size, least_area, interpolation)
+  return np.stack([crop(Picture.of(image), rng) for image, rng in zip(images, _draws(0, num).generators())])
 
 
 def _draws(seed, batch_size, rows=None):
@@ -29,7 +35,6 @@ def _draws(seed, batch_size, rows=None):
     functools.partial(random_crop, padding=2),
     random_flip,
     functools.partial(random_part, size=3),
-    functools.partial(random_resized_crop, size=5, least_area=0.08, interpolation='bilinear'),
     functools.partial(random_erasing, probability=0.5),
   ],
 )
@@ -120,7 +125,7 @@ def _slopes(size, num):
 def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
   size, num = 100, 400
   images = _slopes(size, num)
-  out = random_resized_crop(images, _draws(0, num), images.shape[1], 0.08, 'bilinear')
+  out = _cropped(images, num, images.shape[1])
   assert out.shape == images.shape and out.dtype == np.uint8
   assert (out[..., 2] == 100).all()
   # x doesn't change along y, nor y along x; both grow
@@ -144,13 +149,28 @@ def test_random_resized_crop_is_a_window_of_the_area_and_shape_asked_for():
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
 def test_random_resized_crop_of_a_constant_is_the_constant(interpolation):
   images = np.full((20, 9, 9, 1), 77, np.uint8)
-  out = random_resized_crop(images, _draws(0, 20), images.shape[1], 0.08, interpolation)
+  out = _cropped(images, 20, images.shape[1], 0.08, interpolation)
   np.testing.assert_array_equal(out, images)
+
+
+def test_a_part_is_of_the_whole_image_and_not_of_its_centre_square():
+  # brightness is the column: what is cut out of a wide image reaches both of its ends
+  wide = np.broadcast_to(np.arange(240, dtype=np.uint8)[:, None], (100, 240, 1))
+  out = _cropped([wide] * 300, 300, 20)
+  assert out.min() < 10 and out.max() > 230
+  # 8 % of the area at the least, at most as high as the image, 4/3 as wide
+  extents = np.ptp(out[:, 10].astype(int), axis=1)[:, 0]
+  assert 30 < extents.min() < 55 and 115 < extents.max() < 134
+
+
+def test_of_what_is_hardly_more_than_a_line_the_middle_is_taken():
+  line = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None], (2, 200, 1))
+  np.testing.assert_array_equal(np.unique(_cropped([line] * 3, 3, 2)), [99, 100])
 
 
 def test_the_least_area_of_a_part_is_told():
   images = _slopes(100, 300)
-  out = random_resized_crop(images, _draws(0, 300), 100, 0.5, 'bilinear')
+  out = _cropped(images, 300, 100, 0.5)
   width, height = (np.ptp(line.astype(int), axis=1) / 2 + 1 for line in (out[:, 50, :, 0], out[:, :, 50, 1]))
   assert 0.48 < (width * height / 100**2).min() < 0.56
 
@@ -159,7 +179,7 @@ def test_bicubic_interpolation_overshoots_at_an_edge_and_bilinear_does_not():
   images = np.zeros((50, 16, 16, 1), np.uint8) + 50
   images[:, :, 8:] = 200
   ends = {
-    interpolation: random_resized_crop(images, _draws(0, 50), 48, 0.08, interpolation).max()
+    interpolation: _cropped(images, 50, 48, 0.08, interpolation).max()
     for interpolation in ('bilinear', 'bicubic')
   }
   assert ends['bilinear'] == 200 < ends['bicubic']
@@ -204,7 +224,7 @@ def test_crops_of_another_size():
   images = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None], (3, 20, 20, 1)).copy()
   np.testing.assert_array_equal(center_part(images, 8)[..., 0], np.full((3, 8, 8), np.arange(6, 14)[:, None]))
   np.testing.assert_array_equal(center_part(images, 20), images)
-  out = random_resized_crop(images, _draws(0, 3), 6, 0.08, 'bilinear')
+  out = _cropped(images, 3, 6)
   assert out.shape == (3, 6, 6, 1)
   # a ramp stays one
   assert (np.diff(out[..., 0].astype(int), axis=1) >= 0).all()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.decode import decode_image
+from imagenet_synth.data.decode import Box, Picture, as_picture, decode_image
 
 _COLOUR = (200, 40, 90)
 
@@ -63,6 +63,58 @@ def test_16_bits_are_scaled():
   pixels = np.array([[0, 255, 256, 65535]], np.uint16)
   data = _file(Image.fromarray(pixels), 'png')
   np.testing.assert_array_equal(decode_image(data, 1, 'x')[..., 0], [[0, 0, 1, 255]])
+
+
+def _photo(height=120, width=160):
+  """A smooth image with some noise, in the colours of a photo."""
+  rows, columns = np.mgrid[:height, :width]
+  waves = np.sin(rows / 11)[..., None] + np.cos(columns / 17)[..., None] * [1, 0.5, -1]
+  noise = np.random.default_rng(0).normal(0, 6, (height, width, 3))
+  return Image.fromarray(np.clip(128 + 50 * waves + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize('options', [{}, dict(quality=50), dict(subsampling=0), dict(progressive=True)])
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+def test_jpegs_are_decoded_as_pillow_does(mode, options):
+  data = _file(_photo().convert(mode), 'jpeg', **options)
+  expected = Image.open(io.BytesIO(data))
+  np.testing.assert_array_equal(decode_image(data, 3, 'x'), np.asarray(expected.convert('RGB')))
+  np.testing.assert_array_equal(decode_image(data, 1, 'x')[..., 0], np.asarray(expected.convert('L')))
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_part_is_that_of_the_whole_image_resized(kind, channels):
+  data = _file(_photo().convert('RGB' if channels == 3 else 'L'), kind)
+  picture = Picture(data, channels, 'x')
+  assert (picture.height, picture.width) == (120, 160)
+  whole = as_picture(decode_image(data, channels, 'x'))
+  for interpolation, resampling in (
+    ('bilinear', Image.Resampling.BILINEAR),
+    ('bicubic', Image.Resampling.BICUBIC),
+  ):
+    part = picture.part(Box(31, 7, 90, 70), 48, interpolation)
+    expected = np.asarray(whole.resize((48, 48), resampling, box=(31, 7, 121, 77)))
+    np.testing.assert_array_equal(part, expected.reshape(48, 48, channels))
+
+
+def test_a_much_larger_part_is_reduced_while_it_is_decoded():
+  data = _file(_photo(483, 641), 'jpeg', quality=95)
+  box = Box(60, 41, 420, 400)
+  for size, differs in ((200, True), (100, True), (48, True), (201, False)):
+    part = Picture(data, 3, 'x').part(box, size, 'bilinear').astype(int)
+    expected = Picture.of(decode_image(data, 3, 'x')).part(box, size, 'bilinear').astype(int)
+    # the same place, and nearly the same filter
+    assert np.abs(part - expected).mean() < 2.5
+    assert (part != expected).any() == differs
+    shifted = Picture.of(decode_image(data, 3, 'x')).part(Box(64, 45, 420, 400), size, 'bilinear')
+    assert np.abs(part - expected).mean() < 0.7 * np.abs(part - shifted).mean() or not differs
+
+
+def test_a_part_of_what_is_cut_off_is_refused():
+  picture = Picture(_file(_photo(), 'jpeg')[:-700], 3, 'some/file.jpg')
+  with pytest.raises(InputError, match='^some/file.jpg: cannot be decoded: .*truncated'):
+    picture.part(Box(0, 0, 50, 50), 20, 'bilinear')
 
 
 @pytest.mark.parametrize(

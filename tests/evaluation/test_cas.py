@@ -64,12 +64,12 @@ def trained(monkeypatch):
 
 
 def _experiment():
-  return Experiment(_vit(), _RECIPE, 8, cas.labelled(_Pictures(4), _SAME, 8))
+  return Experiment(_vit(), _RECIPE, 8, cas.tested_on(_Pictures(4), _SAME, 8, _RECIPE))
 
 
 def test_a_run_is_tested_and_its_figures_are_kept(trained, tmp_path):
   result = _experiment().run(
-    cas.labelled(_Pictures(9), _SAME, 8), 5, tmp_path / 'runs/a', {}, 'a', start={'p': 1}
+    cas.trained_on(_Pictures(9), _SAME, 8, _RECIPE), 5, tmp_path / 'runs/a', {}, 'a', start={'p': 1}
   )
   (run,) = trained
   assert (run['size'], run['seed'], run['path'], run['start']) == (8, 5, tmp_path / 'runs/a', {'p': 1})
@@ -93,7 +93,7 @@ def test_a_run_is_not_done_before_its_predictions_are_there(trained, monkeypatch
 
   monkeypatch.setattr(cas, 'save_predictions', killed)
   with pytest.raises(KeyboardInterrupt):
-    _experiment().run(cas.labelled(_Pictures(9), _SAME, 8), 5, tmp_path, {}, 'a')
+    _experiment().run(cas.trained_on(_Pictures(9), _SAME, 8, _RECIPE), 5, tmp_path, {}, 'a')
   assert not (tmp_path / 'metrics.json').exists()
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_was_tested_is_not_trained_again(monkeypatch, tmp_path):
   kept = {'seed': 0, 'top_1': 0.125}
   (tmp_path / 'metrics.json').write_text(json.dumps(kept))
   monkeypatch.setattr(cas.classifier, 'train', lambda *args: pytest.fail('trained again'))
-  assert _experiment().run(cas.labelled(_Pictures(9), _SAME, 8), 0, tmp_path, {}, 'a') == kept
+  assert _experiment().run(cas.trained_on(_Pictures(9), _SAME, 8, _RECIPE), 0, tmp_path, {}, 'a') == kept
 
 
 def test_a_summary_has_means_and_deviations_over_seeds_and_sums_of_confusions():
@@ -174,7 +174,7 @@ def test_classes_that_nobody_prompts_for_and_networks_of_other_classes_are_refus
 
 
 def test_only_the_images_that_are_wanted_are_taken():
-  pictures, labels = cas.labelled(_Pictures(9), _SAME[::-1], 8, range(3)).all()
+  pictures, labels = cas.trained_on(_Pictures(9), _SAME[::-1], 8, _RECIPE, range(3)).all()
   assert pictures[:, 0, 0, 0].tolist() == [0, 1, 2] and labels.tolist() == [6, 5, 4]
 
 

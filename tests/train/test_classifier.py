@@ -13,6 +13,7 @@ from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.randaugment import RandAugment
+from imagenet_synth.data.source import Examples
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.models.vit import ViT
 from imagenet_synth.train import classifier
@@ -33,6 +34,7 @@ _RECIPE = Recipe(
 )
 _EVERYTHING = dataclasses.replace(
   _RECIPE,
+  crop_padding=0,
   optimizer=Optimizer('momentum', 0.1, 'step', warmup=0.1, weight_decay=1e-4, decay_all=False, clip_norm=1.0),
   num_steps=None,
   epochs=10,
@@ -45,7 +47,7 @@ _EVERYTHING = dataclasses.replace(
 )
 
 
-class _Source(list):
+class _Source(list, Examples):
   """Images whose class is the channel that is bright."""
 
   def __init__(self, num, seed):

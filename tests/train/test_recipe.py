@@ -1,7 +1,6 @@
 """How many steps a recipe takes, and what it does to images."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -11,17 +10,18 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.augment import Draws, random_erasing, random_flip
 from imagenet_synth.data.batches import Blend, Images, Joined, batches
 from imagenet_synth.data.randaugment import RandAugment
+from imagenet_synth.data.source import Examples
 from imagenet_synth.train.optim import Optimizer
-from imagenet_synth.train.recipe import Recipe, augment
+from imagenet_synth.train.recipe import Recipe
 
 _PLAIN = Recipe(Optimizer('adamw', 1e-2), 16, num_steps=1)
 _RECIPE = dataclasses.replace(_PLAIN, crop_padding=1, flip=True)
 _EVERYTHING = dataclasses.replace(
-  _RECIPE, random_resized_crop=True, randaugment=RandAugment(2, 4.0, 0.5, 0.5), erasing=0.25
+  _PLAIN, flip=True, random_resized_crop=True, randaugment=RandAugment(2, 4.0, 0.5, 0.5), erasing=0.25
 )
 
 
-class _Source(list):
+class _Source(list, Examples):
   """Images of noise."""
 
   def __init__(self, num, size=8):
@@ -79,13 +79,18 @@ def test_a_recipe_is_of_steps_or_of_epochs_or_of_exposures(given):
     build(Recipe, section, 'x.recipe')
 
 
+def test_parts_are_of_images_as_they_are_or_of_shifted_ones_not_both():
+  section = {'optimizer': {'name': 'adam', 'learning_rate': 0.1}, 'batch_size': 16, 'num_steps': 1}
+  with pytest.raises(InputError, match='x.crop_padding and random_resized_crop are both set'):
+    build(Recipe, {**section, 'crop_padding': 2, 'random_resized_crop': True}, 'x')
+
+
 def test_images_depend_on_seed_step_and_row_alone():
   data = _images(60)
 
   def batch_of(step, rows=None, seed=0, recipe=_EVERYTHING):
-    (batch,) = batches(
-      data, 'label', seed, 16, step, step + 1, rows, functools.partial(augment, recipe=recipe, size=8)
-    )
+    augment = recipe.augmentation(8)
+    (batch,) = batches(data, 'label', seed, 16, step, step + 1, rows, augment, crop=augment.crop)
     return batch['image']
 
   whole = batch_of(3)
@@ -100,7 +105,7 @@ def test_images_depend_on_seed_step_and_row_alone():
 def test_crops_and_flips_are_drawn_as_ever():
   # the quickstart's figures are of these numbers
   images, _ = _images(16).all()
-  out = augment(images, _draws(), _RECIPE, 8)
+  out = _RECIPE.augmentation(8)(images, _draws())
   rng = np.random.default_rng(0)
   shifts, flips = rng.integers(0, 3, (16, 2)), rng.random(16) < 0.5
   padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -111,12 +116,12 @@ def test_crops_and_flips_are_drawn_as_ever():
 
 def test_a_recipe_changes_no_image_unless_it_says_so():
   images, _ = _images(16).all()
-  np.testing.assert_array_equal(augment(images, _draws(), _PLAIN, 8), images)
+  np.testing.assert_array_equal(_PLAIN.augmentation(8)(images, _draws()), images)
 
 
 def test_of_larger_images_a_random_part_is_taken():
   images, _ = _images(64, size=10).all()
-  out = augment(images, _draws(64), _PLAIN, 8)
+  out = _PLAIN.augmentation(8)(images, _draws(64))
   assert out.shape == (64, 8, 8, 3) and out.dtype == np.uint8
   parts = {(top, left): images[:, top : top + 8, left : left + 8] for top in range(3) for left in range(3)}
   found = {place: (out == part).all(axis=(1, 2, 3)) for place, part in parts.items()}
@@ -126,14 +131,14 @@ def test_of_larger_images_a_random_part_is_taken():
 
 
 def test_a_resized_part_comes_in_the_size_of_the_network():
-  images = np.full((16, 10, 10, 1), 77, np.uint8)
-  out = augment(images, _draws(), dataclasses.replace(_PLAIN, random_resized_crop=True), 6)
-  np.testing.assert_array_equal(out, np.full((16, 6, 6, 1), 77))
+  augment = dataclasses.replace(_PLAIN, random_resized_crop=True).augmentation(6)
+  (batch,) = batches(_images(16, size=10), 'label', 0, 16, 0, 1, None, augment, crop=augment.crop)
+  assert batch['image'].shape == (16, 6, 6, 3)
 
 
 def test_parts_are_replaced_by_noise_last():
   # else noise would be mirrored, and grey where an operation makes it so
   images, _ = _images(16).all()
-  out = augment(images, _draws(), dataclasses.replace(_PLAIN, flip=True, erasing=1.0), 8)
+  out = dataclasses.replace(_PLAIN, flip=True, erasing=1.0).augmentation(8)(images, _draws())
   draws = _draws()
   np.testing.assert_array_equal(out, random_erasing(random_flip(images, draws), 1.0, draws))
