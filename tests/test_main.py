@@ -1,6 +1,7 @@
 """The command line: what is wrong with it ends in one line and exit code 2, before anything is made."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,9 @@ import pytest
 from absl import flags
 
 from imagenet_synth import main
+from imagenet_synth.core.division import Unfinished
+from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.stopping import Stopped
 
 _ROOT = pathlib.Path(__file__).parent.parent
 # of ml_collections, which runs the config file so
@@ -25,6 +29,7 @@ def get_config():
 def refusal(tmp_path, monkeypatch, capsys):
   """A function of flags and a config's text -> the one line that they end with."""
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(main, 'stop_when_told', lambda minutes: None)
 
   def run(*arguments, text=_GOOD, suffix=''):
     # another name each time: Python remembers modules
@@ -59,6 +64,7 @@ def refusal(tmp_path, monkeypatch, capsys):
     (['--redo=generate', '--dry_run'], '--redo deletes and makes anew'),
     (['--redo=generate', '--worker=0/2'], '--redo is for one process'),
     (['--cpu_devices=0'], 'cpu_devices'),
+    (['--stop_after=-1'], 'stop_after'),
     (['--no_such_flag=1'], 'no_such_flag'),
     (['more'], "unexpected argument 'more'"),
     (['--config.no_such_key=1'], 'no_such_key'),
@@ -122,6 +128,38 @@ def test_what_a_wheel_needs_is_what_is_known_to_work():
   assert list(least) == list(pinned)
   for name, version in least.items():
     assert pinned[name].startswith(version), name
+
+
+@pytest.mark.parametrize(
+  'end, code',
+  [
+    (None, None),
+    (Unfinished('worker 0 of 2 has made its part'), None),
+    (InputError('jobs.generate is not there'), 2),
+    (Stopped('told to stop'), 143),
+    (Stopped('told to stop', signal.SIGINT), 130),
+  ],
+)
+def test_how_a_run_ends_is_its_exit_code(end, code, tmp_path, monkeypatch, capsys):
+  def run(*args):
+    if end is not None:
+      raise end
+
+  told = []
+  monkeypatch.setattr(main, 'stop_when_told', told.append)
+  monkeypatch.setattr(main.pipeline, 'run', run)
+  (tmp_path / 'ends.py').write_text(_GOOD)
+  flags.FLAGS.unparse_flags()
+  rest = main.parse_flags(['main', f'--config={tmp_path}/ends.py', '--stop_after=1.5'])
+  if code is None:
+    main.main(rest)
+  else:
+    with pytest.raises(SystemExit) as exited:
+      main.main(rest)
+    assert exited.value.code == code
+  assert told == [1.5]
+  lines = capsys.readouterr().err.splitlines()
+  assert lines == ([] if end is None else [f'error: {end}' if code == 2 else str(end)])
 
 
 def test_a_config_that_is_not_there(refusal):

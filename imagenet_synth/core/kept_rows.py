@@ -15,8 +15,8 @@ from etils import epath
 from imagenet_synth.core.files import delete_tree, matching, read_arrays, write_arrays
 from imagenet_synth.core.stopping import keeping
 
-# rows that are held in memory until they are due to be written
-_MAX_BYTES = 2**28
+MAX_BYTES = 2**26
+"""The most that rows take in memory until they are written; while they are, it is three times as much."""
 
 
 class KeptRows:
@@ -58,7 +58,7 @@ class KeptRows:
     self._held.append(arrays)
     self.num += len(next(iter(arrays.values())))
     self._num_bytes += sum(array.nbytes for array in arrays.values())
-    if self._num_bytes > _MAX_BYTES:
+    if self._num_bytes > MAX_BYTES:
       self.write()
     self.after_batch()
 

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.core.kept_rows import MAX_BYTES
 from imagenet_synth.cost import counts, networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes
 from imagenet_synth.cost.memory import Division, EvaluationMemory, TrainingMemory, itemsize
@@ -190,7 +191,9 @@ def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   of_image = sum(image_bytes(size, channels, config.format_of(size)) for size in config.image_sizes(jobs))
   num_params, memory, batch_size = _sampling(config.stages, shape, config.batch_size, jobs, num_devices)
   memory = dataclasses.replace(memory, one_by_one=config.stage_by_stage)
-  in_batches = 8 * batch_size * channels * sum(of.size**2 for of in stages)
+  pixels = channels * sum(of.size**2 for of in stages)
+  in_batches = 8 * batch_size * pixels
+  kept = 3 * min(config.shard_size * pixels, MAX_BYTES)
   return Cost(
     num_params,
     flops,
@@ -199,7 +202,7 @@ def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
     batch_size,
     disk=num * of_image,
     # each host draws batches of its own
-    host=_PROCESS + in_batches / max(num_devices / _DEVICES_PER_HOST, 1) + 8 * num,
+    host=_PROCESS + in_batches / max(num_devices / _DEVICES_PER_HOST, 1) + kept + 8 * num,
   )
 
 

@@ -3,7 +3,7 @@
 Shard s is a pure function of (config, weights, s). It is written to a temporary name as its images come,
 synced and renamed, so it exists whole or not at all; running again makes what is missing. The images of a
 shard that takes long are kept in `partial/` by the clock until it is whole. Memory holds a few batches of
-images, whatever the size of a shard, and those that are to be kept, 256 MiB at most. Several workers can
+images, whatever the size of a shard, and those that are to be kept, 64 MiB at most. Several workers can
 share the shards; the one that finds all of them there ends the job.
 """
 

@@ -51,7 +51,7 @@ def test_a_kill_loses_what_is_not_due_yet(tmp_path, monkeypatch):
 
 
 def test_rows_are_written_where_they_would_take_too_much_memory(tmp_path, monkeypatch):
-  monkeypatch.setattr(kept_rows, '_MAX_BYTES', 100)
+  monkeypatch.setattr(kept_rows, 'MAX_BYTES', 100)
   with keeping_rows(tmp_path / 'rows', 'rows') as rows:
     rows.add(_batch(0, 5))
     assert not (tmp_path / 'rows').exists()
