@@ -23,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from imagenet_synth.core import compilation, processes
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import as_path, set_roots
+from imagenet_synth.core.files import as_path, full_disk, set_roots
 from imagenet_synth.core.stopping import Stopped, stop_when_told
 from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
 
@@ -119,8 +119,8 @@ def main(argv: list[str]) -> None:
   """
   del argv
   stop_when_told(_STOP_AFTER.value)
-  # Orbax logs each of its steps at INFO
-  logging.set_verbosity(logging.WARNING)
+  # Orbax logs each of its steps, and each error that it raises, too, with its traceback
+  logging.set_verbosity(logging.FATAL)
   try:
     from imagenet_synth import pipeline
 
@@ -149,6 +149,11 @@ def main(argv: list[str]) -> None:
     sys.exit(128 + stopped.signal)
   except InputError as error:
     _refuse(str(error))
+  except Exception as error:
+    unwritten = full_disk(error)
+    if unwritten is None:
+      raise
+    _refuse(f'{unwritten}: the disk is full; nothing is lost: make room, and run the same command again')
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from imagenet_synth.core.claims import claimed
 from imagenet_synth.core.compilation import telling
 from imagenet_synth.core.config import Invalid, build, execution_keys, parts, references
 from imagenet_synth.core.division import Worker
@@ -166,7 +167,8 @@ def run(
   With `prices`, the cost of each job is told before it begins.
 
   Raises:
-    InputError: the configuration is wrong, or something that a job reads is not there or cannot be used.
+    InputError: the configuration is wrong, something that a job reads is not there or cannot be used, or
+      another process is at one of the jobs.
     Unfinished: the other workers have not done theirs yet.
     Stopped: the program was told to stop; what it had is saved.
   """
@@ -176,8 +178,15 @@ def run(
   for job in jobs:
     if not job.folder.done:
       _call(job.name, 'require_images', job.config, planned.known)
-  if is_first():
-    write_order(workdir, {job.name: job.folder.config['job'] for job in jobs})
+  with claimed(workdir, [job.name for job in jobs if not job.folder.done], worker):
+    if is_first():
+      write_order(workdir, {job.name: job.folder.config['job'] for job in jobs})
+    _run(planned, worker, prices)
+
+
+def _run(planned: Plan, worker: Worker, prices: table.Prices | None) -> None:
+  """Runs the jobs of a plan, in order, but those that are finished."""
+  jobs = planned.planned
   for number, job in enumerate(jobs, 1):
     head = f'[{number}/{len(jobs)}] {job.name}'
     # again: an earlier job of this run may have made what this one was made from
@@ -189,7 +198,7 @@ def run(
     said = '' if prices is None else table.sentence(_row(job, planned.known), prices)
     say(': '.join(filter(None, (head, said))))
     job.folder.start()
-    with keeping_state(state_path(workdir, job.name, worker)), telling(job.name):
+    with keeping_state(state_path(job.folder.workdir, job.name, worker)), telling(job.name):
       result = job.kind.run(job.config, job.folder)
     if is_first():
       job.folder.finish(result)
@@ -265,7 +274,7 @@ def redo(config: Mapping[str, Any], workdir: epath.Path, names: Sequence[str]) -
   Of a data set that grows, shards stay until it is known which of their images would be drawn the same again.
 
   Raises:
-    InputError: a job is not in the config, or the config is wrong.
+    InputError: a job is not in the config, the config is wrong, or another process is at one of the jobs.
   """
   sections, _ = _sections(config)
   configs = {name: _build(name, section) for name, section in sections.items()}
@@ -277,9 +286,10 @@ def redo(config: Mapping[str, Any], workdir: epath.Path, names: Sequence[str]) -
     if any(reference.name in cleared for _, reference in references(built, '')):
       cleared.add(name)
   in_order = [name for name in configs if name in cleared and (workdir / name).exists()]
-  for name in in_order:
-    say(f'--redo: {name} is cleared')
-    _folder(workdir, name, sections[name], configs[name], Worker()).clear()
+  with claimed(workdir, in_order, Worker()):
+    for name in in_order:
+      say(f'--redo: {name} is cleared')
+      _folder(workdir, name, sections[name], configs[name], Worker()).clear()
   return in_order
 
 

@@ -130,7 +130,12 @@ class Checkpoints:
 
 def _manager(path: epath.Path, max_to_keep: int | None) -> ocp.CheckpointManager:
   """Returns Orbax's manager of the checkpoints in a folder, which keeps the latest ones, or all."""
-  options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, enable_async_checkpointing=True)
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=max_to_keep,
+    enable_async_checkpointing=True,
+    # of killed runs
+    cleanup_tmp_directories=True,
+  )
   return ocp.CheckpointManager(absolute(path), options=options)
 
 

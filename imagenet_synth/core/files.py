@@ -6,6 +6,7 @@ ended. What must be a file of this machine, as others map it into memory, is cop
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import importlib.util
@@ -13,6 +14,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import tempfile
@@ -234,8 +236,11 @@ def open_atomic(path: epath.PathLike) -> Iterator[BinaryIO]:
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
-  except BaseException:
+  except BaseException as error:
     temporary.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+      # of a disk that is full, no file is named
+      error.filename = str(path)
     raise
 
 
@@ -296,6 +301,20 @@ def write_atomic(path: epath.PathLike, data: bytes | str | Iterable[bytes]) -> N
   """
   with open_atomic(path) as file:
     file.writelines([data] if isinstance(data, bytes) else [data.encode()] if isinstance(data, str) else data)
+
+
+def full_disk(error: BaseException | None) -> str | None:
+  """Returns what could not be written, if an error has come of a full disk; None if it has not."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+      return str(error.filename or 'a file')
+    # TensorStore and TensorFlow raise errors of their own, with the file in their texts
+    for reason in (errno.ENOSPC, errno.EDQUOT):
+      if os.strerror(reason) in str(error):
+        named = re.search(r'/[^\s"\';]+', str(error))
+        return named[0] if named else 'a file'
+    error = error.__cause__ or error.__context__
+  return None
 
 
 def delete_unfinished(folder: epath.PathLike) -> None:

@@ -1,3 +1,4 @@
+import errno
 import gc
 import os
 
@@ -6,6 +7,7 @@ import pytest
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import (
+  full_disk,
   json_hash,
   open_rows,
   read_arrays,
@@ -218,3 +220,25 @@ def test_the_users_cache_is_where_other_programs_have_theirs(variable, root, mon
   monkeypatch.setenv('HOME', '/home/user')
   monkeypatch.setenv('XDG_CACHE_HOME', variable)
   assert str(users_cache()) == f'{root}/imagenet_synth'
+
+
+@pytest.mark.parametrize('reason', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_names_the_file_and_leaves_nothing(reason, tmp_path, monkeypatch):
+  def full(fd):
+    raise OSError(reason, os.strerror(reason))
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError) as error:
+    write_atomic(tmp_path / 'a', 'text')
+  assert full_disk(error.value) == str(tmp_path / 'a') and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_known_by_what_others_raise():
+  error = ValueError(
+    'RESOURCE_EXHAUSTED: Error writing "x" in "/a/b": [OS error 28: ENOSPC No space left on device]'
+  )
+  try:
+    raise RuntimeError('checkpoint') from error
+  except RuntimeError as raised:
+    assert full_disk(raised) == '/a/b'
+  assert full_disk(ValueError('no')) is None and full_disk(OSError(errno.EIO, 'broken')) is None
