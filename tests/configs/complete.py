@@ -46,7 +46,7 @@ def get_config():
     evaluate_every=2,
     tests=dict(again=dict(dataset=jobs['classify_vit']['test'], answers='own')),
   )
-  jobs['classify_vit']['recipe'].update(least_area=0.5, interpolation='bicubic')
+  jobs['classify_vit']['recipe'].update(crop_padding=0, least_area=0.5, interpolation='bicubic')
   jobs['finetune_base'].update(dataset=dict(jobs['finetune_base']['dataset'], min_side=8), enlarge=True)
   jobs['generate_not_finetuned'].update(jpeg_sizes=[16], stage_by_stage=True)
   jobs['generate_not_finetuned']['stages'][0] |= dict(batch_size=8)
