@@ -10,7 +10,7 @@ import zlib
 import pytest
 from absl import flags
 
-from imagenet_synth import main
+from imagenet_synth import main, pipeline
 from imagenet_synth.core.division import Unfinished
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.stopping import Stopped
@@ -147,7 +147,7 @@ def test_how_a_run_ends_is_its_exit_code(end, code, tmp_path, monkeypatch, capsy
 
   told = []
   monkeypatch.setattr(main, 'stop_when_told', told.append)
-  monkeypatch.setattr(main.pipeline, 'run', run)
+  monkeypatch.setattr(pipeline, 'run', run)
   (tmp_path / 'ends.py').write_text(_GOOD)
   flags.FLAGS.unparse_flags()
   rest = main.parse_flags(['main', f'--config={tmp_path}/ends.py', '--stop_after=1.5'])
