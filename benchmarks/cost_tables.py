@@ -15,8 +15,8 @@ import tempfile
 import jax
 
 from imagenet_synth import pipeline
+from imagenet_synth.core.accelerators import ACCELERATORS, accelerator
 from imagenet_synth.cost import table
-from imagenet_synth.cost.accelerators import ACCELERATORS, accelerator
 from imagenet_synth.cost.jobs import Cost, cost_of
 
 # of the table of what fits

@@ -7,6 +7,7 @@
 import json
 import os
 import pathlib
+import socket
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,11 +22,12 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_synth.core import compilation, processes
+from imagenet_synth.core.accelerators import ACCELERATORS, UTILISATION, accelerator
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, full_disk, set_roots
 from imagenet_synth.core.stopping import Stopped, stop_when_told
-from imagenet_synth.cost.accelerators import ACCELERATORS, UTILISATION, accelerator
+from imagenet_synth.train.profiling import parse_steps, profiling
 
 # jobs are imported where they are needed: worker processes (data/workers.py) import this file, too, and would
 # take eight seconds and 600 MB each
@@ -94,6 +96,11 @@ _UTILISATION = flags.DEFINE_float(
   'utilisation', UTILISATION, 'With --accelerator: the share of its peak rate that is reached.'
 )
 _PRICE = flags.DEFINE_float('price', None, 'With --accelerator: the price of one of them for an hour.')
+_PROFILE = flags.DEFINE_string(
+  'profile',
+  None,
+  'FIRST:LAST: steps of training that a trace for xprof is written of, into the folder of the run.',
+)
 _COMPILATION_CACHE = flags.DEFINE_string(
   'compilation_cache',
   None,
@@ -130,6 +137,8 @@ def main(argv: list[str]) -> None:
     jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+      # the first one tells what is done; the log of each other says at least whose it is
+      _introduce()
     if _DRY_RUN.value:
       print(pipeline.dry_run(config, workdir, _prices()))
     elif _VERIFY.value:
@@ -139,12 +148,12 @@ def main(argv: list[str]) -> None:
         pipeline.redo(config, workdir, _REDO.value)
       compilation.keep_programs(_COMPILATION_CACHE.value)
       prices = None if _ACCELERATOR.value is None else _prices()
-      with compilation.telling('in all'):
+      with compilation.telling('in all'), profiling(_profile()):
         pipeline.run(config, workdir, _worker(), prices)
   except Unfinished as unfinished:
-    print(unfinished, file=sys.stderr)
+    _tell(str(unfinished))
   except Stopped as stopped:
-    print(stopped, file=sys.stderr)
+    _tell(str(stopped))
     # what a shell reports of a process that a signal has ended: schedulers start it again
     sys.exit(128 + stopped.signal)
   except InputError as error:
@@ -205,9 +214,25 @@ def _path_of_config(text: str) -> str:
   return f'{root / "configs" / name}.py{colon}{argument}'
 
 
+# what lines begin with that each of several processes may print
+_speaker = ''
+
+
+def _introduce() -> None:
+  """Prints which process this is and where; what it prints from now on begins so."""
+  global _speaker
+  _speaker = f'process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}: '
+  _tell(f'has {jax.local_device_count()} of {jax.device_count()} devices, {jax.devices()[0].device_kind}')
+
+
+def _tell(message: str) -> None:
+  """Prints a line."""
+  print(f'{_speaker}{message}', file=sys.stderr, flush=True)
+
+
 def _refuse(message: str) -> NoReturn:
   """Prints the message and exits with code 2."""
-  print(f'error: {message}', file=sys.stderr)
+  print(f'error: {_speaker}{message}', file=sys.stderr)
   sys.exit(2)
 
 
@@ -262,6 +287,7 @@ def _check_flags() -> None:
   if _PRICE.value is not None and _ACCELERATOR.value is None:
     raise InputError('--price goes with --accelerator, whose hours are counted')
   _prices()
+  _profile()
   for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
     if flag.value is not None and not _DISTRIBUTED.value:
       raise InputError(f'--{flag.name} goes with --distributed')
@@ -296,6 +322,11 @@ def _prices() -> 'Prices':
 
   device = None if _ACCELERATOR.value is None else accelerator(_ACCELERATOR.value)
   return Prices(device, _UTILISATION.value, _PRICE.value)
+
+
+def _profile() -> range:
+  """Returns the steps of training that are traced; raises InputError if they are no steps."""
+  return range(0) if _PROFILE.value is None else parse_steps(_PROFILE.value)
 
 
 def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:

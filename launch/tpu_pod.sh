@@ -73,7 +73,7 @@ sudo mount -o ro,noload ${1:-/dev/sdb} data; }" ;;
   workers)
     on_all_hosts "$(in_background launch/tpu_worker.sh "$(printf '%q ' "$@")")" ;;
   logs)
-    on_all_hosts 'tail -n 3 ~/run.log' ;;
+    on_all_hosts 'tail -n 3 ~/run.log | sed "s/^/$(hostname): /"' ;;
   stop)
     # it is told to stop, and ends when it has saved
     on_all_hosts 'kill "$(cat ~/run.log.lock)"' ;;

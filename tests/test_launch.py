@@ -128,7 +128,7 @@ def _remote(*args):
 
 def test_a_tpu_pod_is_used_and_deleted():
   assert 'mount -o ro,noload /dev/sdb data' in _remote('mount', 'pod', 'zone')
-  assert _remote('logs', 'pod', 'zone') == 'tail -n 3 ~/run.log'
+  assert _remote('logs', 'pod', 'zone') == 'tail -n 3 ~/run.log | sed "s/^/$(hostname): /"'
   assert _remote('stop', 'pod', 'zone') == 'kill "$(cat ~/run.log.lock)"'
   assert _dry('tpu_pod.sh', 'delete', 'pod', 'zone') == [
     'gcloud compute tpus queued-resources delete pod --zone zone --force --quiet'

@@ -36,7 +36,17 @@ def refusal(tmp_path, monkeypatch, capsys):
     name = f'config_{zlib.crc32(text.encode())}.py'
     (tmp_path / name).write_text(text)
     flags.FLAGS.unparse_flags()
-    for flag in ('workdir', 'worker', 'verify', 'repair', 'distributed', 'dry_run', 'coordinator', 'redo'):
+    for flag in (
+      'workdir',
+      'worker',
+      'verify',
+      'repair',
+      'distributed',
+      'dry_run',
+      'coordinator',
+      'redo',
+      'profile',
+    ):
       flags.FLAGS[flag].value = flags.FLAGS[flag].default
     with pytest.raises(SystemExit) as end:
       rest = main.parse_flags(['main', f'--config={tmp_path / name}{suffix}', *arguments])
@@ -58,6 +68,7 @@ def refusal(tmp_path, monkeypatch, capsys):
     (['--accelerator=h100', '--verify'], '--accelerator tells what runs cost'),
     (['--dry_run', '--accelerator=h1000'], "--accelerator is 'h1000'; known: v4, v5e, "),
     (['--dry_run', '--price=2'], '--price goes with --accelerator'),
+    (['--profile=7:6'], "--profile is '7:6', must be STEP:STEP"),
     (['--worker=3/2'], "--worker is '3/2', must be INDEX/COUNT"),
     (['--worker=1/2', '--distributed'], '--worker is for processes that do not know of each other'),
     (['--coordinator=host:1'], '--coordinator goes with --distributed'),
@@ -173,3 +184,17 @@ def test_the_program_ends_with_code_2_and_one_line(tmp_path):
   assert done.returncode == 2 and 'Traceback' not in done.stderr
   assert done.stderr.splitlines()[-1] == ('error: config: jobs.generate.shard_size is 0, must be at least 1')
   assert not (tmp_path / 'w').exists()
+
+
+def test_each_of_several_processes_says_which_it_is(monkeypatch, capsys):
+  monkeypatch.setattr(main, '_speaker', '')
+  monkeypatch.setattr(main.socket, 'gethostname', lambda: 'host-3')
+  for name, value in dict(process_index=3, process_count=64, local_device_count=4, device_count=256).items():
+    monkeypatch.setattr(main.jax, name, lambda value=value: value)
+  main._introduce()
+  with pytest.raises(SystemExit):
+    main._refuse('there is no such file')
+  assert capsys.readouterr().err.splitlines() == [
+    'process 3 of 64 on host-3: has 4 of 256 devices, cpu',
+    'error: process 3 of 64 on host-3: there is no such file',
+  ]

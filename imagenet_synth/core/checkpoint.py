@@ -37,7 +37,7 @@ class Checkpoints:
   """
 
   def __init__(self, folder: epath.Path, snapshot_dtype: str = 'float32'):
-    self._snapshot_dtype = jnp.dtype(snapshot_dtype)
+    self.folder, self._snapshot_dtype = folder, jnp.dtype(snapshot_dtype)
     self._snapshots = _manager(folder / 'checkpoints', None)
     self._states = _manager(folder / 'resume', NUM_STATES)
     # the steps of snapshots that have their SHA256SUMS, as this process knows

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_synth.cascade import DiffusionObjective, Stage
-from imagenet_synth.cost.program import Profile, profile
+from imagenet_synth.core.program import Profile, profile
 from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.models.t5 import T5Config, T5Encoder
 from imagenet_synth.train.classifier import ClassifierObjective

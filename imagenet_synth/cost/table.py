@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from etils import epath
 
+from imagenet_synth.core.accelerators import USABLE, UTILISATION, Accelerator
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import matching
-from imagenet_synth.cost.accelerators import USABLE, UTILISATION, Accelerator
 from imagenet_synth.cost.jobs import Cost
 from imagenet_synth.cost.memory import Division
 

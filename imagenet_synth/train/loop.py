@@ -17,6 +17,8 @@ from imagenet_synth.core.processes import own_rows, put_rows
 from imagenet_synth.core.progress import progress
 from imagenet_synth.core.stopping import SAVE_MINUTES, SaveClock, Stopped, StopSignal
 from imagenet_synth.data.batches import Ahead
+from imagenet_synth.train.pace import Pace
+from imagenet_synth.train.profiling import Tracer
 from imagenet_synth.train.state import Trainer, TrainState
 
 # steps that are handed to the devices before the first of them is done: enough to keep them busy. With
@@ -26,10 +28,14 @@ _STEPS_IN_FLIGHT = 8
 
 
 class Writer(Protocol):
-  """The part of clu's MetricWriter that training needs."""
+  """What training writes its metrics with: see `metric_writers.make_writer`."""
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Takes the metrics of a step."""
+    ...
+
+  def write_speed(self, step: int, speed: Mapping[str, float]) -> None:
+    """Takes how fast the steps until this one were: see `Pace`."""
     ...
 
   def flush(self) -> None:
@@ -98,7 +104,7 @@ def fit(
     sharding = batch_sharding(trainer.mesh)
     rows = own_rows(sharding, batch_size)
     context = jax.device_put(context, replicated(trainer.mesh))
-    writer = make_writer(start)
+    writer, pace, tracer = make_writer(start), Pace(batch_size), Tracer(checkpoints.folder, what)
     with (
       progress(num_steps * batch_size, what, start=start * batch_size) as bar,
       StopSignal() as stop,
@@ -106,11 +112,19 @@ def fit(
     ):
       # however this ends, what is being saved is saved
       at_end.callback(checkpoints.wait)
+      at_end.callback(tracer.end)
       clock = SaveClock(save_minutes, start, stop)
       ahead = Ahead(batches(start, num_steps, rows))
       in_flight: collections.deque[dict[str, jax.Array]] = collections.deque()
-      for step, batch in enumerate(ahead, start + 1):
-        state, metrics = trainer.step(state, put_rows(batch, sharding, batch_size), context)
+      for step, batch in enumerate(pace.waiting_for(ahead), start + 1):
+        tracer.before(step, state)
+        rows_of_all = put_rows(batch, sharding, batch_size)
+        state, metrics = trainer.step(state, rows_of_all, context)
+        if step == start + 1:
+          # compiled, which does not count, the first step has just begun
+          pace.know_program(trainer.step, state, rows_of_all, context)
+          pace.restart(start)
+        tracer.after(step, metrics)
         in_flight.append(metrics)
         if len(in_flight) > _STEPS_IN_FLIGHT:
           jax.block_until_ready(in_flight.popleft())
@@ -129,6 +143,7 @@ def fit(
         # what is saved by the clock is checked, but not written: metrics are the same in each run
         if writes:
           writer.write_scalars(step, values)
+          writer.write_speed(step, pace.until(step))
         bar.update(batch_size)
         if snapshot or saves:
           # first: a run that goes on from here writes the lines of later steps alone
@@ -144,6 +159,7 @@ def fit(
           )
         if snapshot:
           on_checkpoint(step, state, writer)
+          pace.restart(step)
     del state
     writer.close()
   variables = checkpoints.load_snapshot(num_steps, trainer.like().sampling_variables)

@@ -19,9 +19,9 @@ from imagenet_synth.core.progress import say_once
 class JsonLinesWriter(metric_writers.LoggingWriter):
   """A writer of scalars to `metrics.jsonl`, a line {"step": ..., name: value, ...} for each call.
 
-  When that was goes to `times.jsonl`, as {"step": ..., "time": seconds since 1970}: `metrics.jsonl` is the
-  same for two runs that compute the same. A line of times with "start" says that a process has begun or gone
-  on.
+  How fast that was goes to `times.jsonl`, as {"step": ..., "time": seconds since 1970, name: value, ...}:
+  `metrics.jsonl` is the same for two runs that compute the same. A line of times with "start" says that a
+  process has begun or gone on.
 
   Args:
     folder: where the file is; what it has is kept.
@@ -35,13 +35,16 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
     kept = [line for line in _whole_lines(path) if json.loads(line)['step'] <= start_step]
     self._lines = Journal(path, kept)
     self._times = Journal(folder / 'times.jsonl', _whole_lines(folder / 'times.jsonl'))
-    self._write_time(start_step, start=True)
+    self.write_speed(start_step, {'start': True})
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes a line."""
     values = {name: float(np.asarray(value)) for name, value in scalars.items()}
     self._lines.append(json.dumps({'step': int(step), **values}))
-    self._write_time(step)
+
+  def write_speed(self, step: int, speed: Mapping[str, float]) -> None:
+    """Writes a line of times."""
+    self._times.append(json.dumps({'step': int(step), 'time': time.time(), **speed}))
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
     """Writes nothing: the file is for numbers."""
@@ -55,9 +58,6 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
     """Writes what is left; takes no more lines."""
     self._lines.close()
     self._times.close()
-
-  def _write_time(self, step: int, **more: bool) -> None:
-    self._times.append(json.dumps({'step': int(step), 'time': time.time(), **more}))
 
 
 def _whole_lines(path: epath.Path) -> list[str]:
@@ -81,7 +81,27 @@ WRITERS: dict[WriterName, Callable[[epath.Path], MetricWriter]] = {'tensorboard'
 """Functions that make clu's metric writers for a run's folder, by the name that a config has for it."""
 
 
-def make_writer(folder: epath.Path, start_step: int, names: Sequence[WriterName]) -> MetricWriter:
+class RunWriter(metric_writers.MultiWriter):
+  """A writer of a run's metrics to all that they are to be written to.
+
+  Args:
+    lines: the writer of lines; None in a process that writes nothing.
+    others: what the config names.
+  """
+
+  def __init__(self, lines: JsonLinesWriter | None, others: Sequence[MetricWriter]):
+    super().__init__([*others, *([] if lines is None else [lines])])
+    self._own, self._others = lines, others
+
+  def write_speed(self, step: int, speed: Mapping[str, float]) -> None:
+    """Writes how fast the steps until this one were."""
+    for other in self._others:
+      other.write_scalars(step, speed)
+    if self._own is not None:
+      self._own.write_speed(step, speed)
+
+
+def make_writer(folder: epath.Path, start_step: int, names: Sequence[WriterName]) -> RunWriter:
   """Returns a writer of a run's metrics to `metrics.jsonl` in its folder, and to the named `WRITERS`.
 
   Of processes that have joined each other, only the first one's writer writes anything.
@@ -92,6 +112,6 @@ def make_writer(folder: epath.Path, start_step: int, names: Sequence[WriterName]
     names: writers besides `metrics.jsonl`.
   """
   if not is_first():
-    return metric_writers.MultiWriter([])
+    return RunWriter(None, [])
   others = [WRITERS[name](folder) for name in names]
-  return metric_writers.MultiWriter([*others, JsonLinesWriter(folder, start_step)])
+  return RunWriter(JsonLinesWriter(folder, start_step), others)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagenet_synth.core.devices import batch_sharding, param_shardings, replicated
 from imagenet_synth.core.gathering import gathered_on_use
-from imagenet_synth.train.optim import Optimizer, make_optimizer
+from imagenet_synth.train.optim import Optimizer, learning_rate, make_optimizer
 
 Batch = dict[str, jax.Array]
 """Arrays [B, ...] by name."""
@@ -105,6 +105,7 @@ class Trainer:
     self.mesh = mesh
     self._objective, self._ema_decay, self._accumulate = objective, ema_decay, accumulate
     self._update = make_optimizer(optimizer, num_steps)
+    self._learning_rate = learning_rate(optimizer, num_steps)
     self._boxed = jax.eval_shape(objective.init, jax.random.key(0))
     self.abstract = jax.eval_shape(self._fresh, 0)
     self.shardings = self._shardings(self._boxed)
@@ -171,7 +172,12 @@ class Trainer:
     step = state.step + 1
     decay = jnp.minimum(self._ema_decay, step / (step + 10.0))
     ema, ema_extra = optax.incremental_update((params, extra), (state.ema, state.ema_extra), 1 - decay)
-    metrics = {**metrics, 'grad_norm': optax.tree.norm(grads)}
+    norms = {'grad_norm': grads, 'update_norm': updates, 'param_norm': params}
+    metrics = {
+      **metrics,
+      **{name: optax.tree.norm(tree) for name, tree in norms.items()},
+      'learning_rate': jnp.float32(self._learning_rate(state.step)),
+    }
     return TrainState(step, state.seed, params, ema, extra, ema_extra, opt_state), metrics
 
   def _gradients(

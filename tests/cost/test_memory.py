@@ -10,10 +10,10 @@ import pytest
 
 from imagenet_synth.cascade import DiffusionObjective, Stage
 from imagenet_synth.core.devices import make_mesh
+from imagenet_synth.core.program import Profile
 from imagenet_synth.cost import networks
 from imagenet_synth.cost.memory import Division, EvaluationMemory, TrainingMemory
 from imagenet_synth.cost.networks import Network
-from imagenet_synth.cost.program import Profile
 from imagenet_synth.models.resnet import ResNet
 from imagenet_synth.models.unet import UNet
 from imagenet_synth.models.vit import ViT

@@ -22,6 +22,7 @@ from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import make_trainer
 
 _NUM_STEPS = 6
+_METRICS = {'loss', 'grad_norm', 'update_norm', 'param_norm', 'learning_rate'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +61,14 @@ class _Log:
   """A writer that keeps what it is given."""
 
   def __init__(self):
-    self.scalars, self.starts = {}, []
+    self.scalars, self.speeds, self.starts = {}, {}, []
 
   def write_scalars(self, step, scalars):
     assert step not in self.scalars
     self.scalars[step] = scalars
+
+  def write_speed(self, step, speed):
+    self.speeds[step] = speed
 
   def flush(self):
     pass
@@ -220,7 +224,19 @@ def test_metrics_are_written_every_so_often_and_with_each_snapshot(
   log = _Log()
   _fit(tmp_path, log=log, log_every=log_every, checkpoint_every=checkpoint_every)
   assert list(log.scalars) == expected
-  assert all(set(scalars) == {'loss', 'grad_norm'} for scalars in log.scalars.values())
+  assert all(set(scalars) == _METRICS for scalars in log.scalars.values())
+
+
+def test_the_speed_is_told_with_the_metrics(tmp_path):
+  log = _Log()
+  _fit(tmp_path, log=log, log_every=2, checkpoint_every=6)
+  assert list(log.speeds) == list(log.scalars)
+  for speed in log.speeds.values():
+    assert 0 < speed['step_seconds'] and 0 <= speed['input_share'] < 1
+    assert speed['images_per_second'] == pytest.approx(8 / speed['step_seconds'])
+    # two matrix products of [8, 4] and [4, 2], for the loss and the gradient, on 8 devices
+    num_flops = 2 * 2 * 8 * 4 * 2
+    assert speed['teraflops'] == pytest.approx(num_flops / speed['step_seconds'] / 8 / 1e12)
 
 
 def _diverging_at(bad_step):
@@ -285,7 +301,7 @@ def test_progress_counts_what_an_earlier_run_did(tmp_path, capsys):
     _fit(tmp_path, stop_after=4)
   capsys.readouterr()
   _fit(tmp_path)
-  first, *_, last = capsys.readouterr().err.split('\r')[1:]
+  first, *_, last = capsys.readouterr().err.splitlines()
   assert '32/48' in first and '48/48' in last
   # beside the rate of the steps, that of the input pipeline
   assert 'img/s, loss=' in last and 'input=' in last

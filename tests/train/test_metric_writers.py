@@ -81,6 +81,7 @@ def test_every_name_of_a_config_has_a_writer():
 def test_numbers_go_to_the_file_and_to_what_is_named(names, others, tmp_path):
   writer = make_writer(tmp_path, 0, names)
   writer.write_scalars(1, {'loss': 0.5})
+  writer.write_speed(1, {'step_seconds': 0.25})
   writer.write_images(1, {'samples': np.zeros((1, 4, 4, 3), np.uint8)})
   writer.flush()
   writer.close()
@@ -88,6 +89,7 @@ def test_numbers_go_to_the_file_and_to_what_is_named(names, others, tmp_path):
   assert len(list(tmp_path.glob('events.out.tfevents.*'))) == others
   start, first = map(json.loads, (tmp_path / 'times.jsonl').read_text().splitlines())
   assert (start['step'], start['start'], first['step']) == (0, True, 1) and first['time'] >= start['time']
+  assert first['step_seconds'] == 0.25
   assert len(list(tmp_path.iterdir())) == 2 + others
 
 

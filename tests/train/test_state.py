@@ -181,7 +181,7 @@ def test_a_step_draws_noise_from_seed_and_step_and_keeps_statistics():
       state, metrics = trainer.step(state, _batch(step), _CONTEXT)
       np.testing.assert_allclose(state.extra['statistics']['mean'], _noised_mean(seed, step), atol=1e-6)
     assert int(state.step) == 3 and int(state.seed) == seed
-    assert set(metrics) == {'loss', 'grad_norm'}
+    assert set(metrics) == {'loss', 'grad_norm', 'update_norm', 'param_norm', 'learning_rate'}
 
 
 def test_a_step_goes_down_the_gradient_and_tells_its_norm():
@@ -193,7 +193,18 @@ def test_a_step_goes_down_the_gradient_and_tells_its_norm():
   # the first step of Nesterov's momentum is 1.9 gradients
   np.testing.assert_allclose(state.params['mean'], before - 0.19 * gradient, rtol=1e-5)
   np.testing.assert_allclose(metrics['grad_norm'], np.linalg.norm(gradient), rtol=1e-5)
+  np.testing.assert_allclose(metrics['update_norm'], 0.19 * np.linalg.norm(gradient), rtol=1e-5)
+  np.testing.assert_allclose(metrics['param_norm'], np.linalg.norm(state.params['mean']), rtol=1e-5)
   np.testing.assert_allclose(metrics['loss'], 0.5 * np.sum(gradient**2), rtol=1e-5)
+
+
+def test_the_learning_rate_that_is_told_is_that_of_the_step():
+  trainer = _trainer(Optimizer('adam', 0.1, 'cosine', warmup_steps=2))
+  state, rates = trainer.init(0), []
+  for step in range(3):
+    state, metrics = trainer.step(state, _batch(step), _CONTEXT)
+    rates.append(float(metrics['learning_rate']))
+  assert rates == pytest.approx([0.0, 0.05, 0.1])
 
 
 @pytest.mark.parametrize('ema_decay', [0.5, 0.9999])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.cost.program import profile
+from imagenet_synth.core.program import flops, profile
 
 
 def _shape(*shape, dtype='float32'):
@@ -32,6 +32,11 @@ def test_products_of_layers_are_counted_forward_and_on_both_ways_back():
   assert profile(_layers, _PARAMS, (_X,)).flops == _DEPTH * _LAYER
   costs = profile(_gradients(_layers), _PARAMS, (_X,), has_gradients=True)
   assert costs.flops == 3 * _DEPTH * _LAYER - _LAYER
+
+
+def test_operations_of_a_compiled_function_are_those_of_its_profile():
+  traced = jax.jit(_gradients(_layers)).trace(_PARAMS, _X)
+  assert flops(traced.jaxpr) == profile(_gradients(_layers), _PARAMS, (_X,)).flops == 14 * _LAYER
 
 
 def test_what_is_recomputed_for_the_gradient_counts_again():

@@ -95,6 +95,12 @@ def profile(
   return program.profile(outputs, num_gradients)
 
 
+def flops(traced: core.ClosedJaxpr) -> float:
+  """Returns the floating-point operations of a traced function."""
+  program = _Program()
+  return program.flops(program.read(traced.jaxpr, 0))
+
+
 @dataclasses.dataclass
 class _Operation:
   """An operation of a program; values are counted from 0."""
@@ -121,6 +127,10 @@ class _Program:
     inputs = [self._value(var, i < num_params) for i, var in enumerate(jaxpr.invars)]
     self._num_inputs = len(inputs)
     return self._inline(jaxpr, inputs)
+
+  def flops(self, outputs: list[int]) -> float:
+    """Returns the floating-point operations of all that leads to the outputs."""
+    return sum(of.flops for of in self._needed(outputs))
 
   def profile(self, outputs: list[int], num_gradients: int) -> Profile:
     """Returns the cost of all that leads to the outputs, the first of which are gradients."""

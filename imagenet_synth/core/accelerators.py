@@ -1,4 +1,4 @@
-"""Public figures of accelerators, by which hours and what fits are estimated."""
+"""Public figures of accelerators: by them costs are estimated, and what is reached is a share of them."""
 
 from typing import NamedTuple
 
@@ -34,6 +34,24 @@ ACCELERATORS: dict[str, Accelerator] = {
 }
 """Devices by the name that --accelerator takes."""
 
+_OF_JAX = {
+  'TPU v4': 'v4',
+  'TPU v5 lite': 'v5e',
+  'TPU v5e': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v5p': 'v5p',
+  'TPU v6 lite': 'v6e',
+  'TPU v6e': 'v6e',
+  'NVIDIA A100-SXM4-40GB': 'a100',
+  'NVIDIA A100-SXM4-80GB': 'a100',
+  'NVIDIA A100 80GB PCIe': 'a100',
+  'NVIDIA H100 80GB HBM3': 'h100',
+  'NVIDIA H200': 'h200',
+  'NVIDIA L4': 'l4',
+  'NVIDIA GeForce RTX 3090': 'rtx3090',
+  'NVIDIA GeForce RTX 4090': 'rtx4090',
+}
+
 UTILISATION = 0.4
 """The share of the peak rate that is reached, if nothing else is said: what is usual for large networks."""
 
@@ -46,3 +64,8 @@ def accelerator(name: str) -> Accelerator:
   if name not in ACCELERATORS:
     raise InputError(f'--accelerator is {name!r}; known: {", ".join(ACCELERATORS)}')
   return ACCELERATORS[name]
+
+
+def peak_teraflops(device_kind: str) -> float | None:
+  """Returns the peak rate of a device by what JAX calls it: see `Accelerator`; None if it is not known."""
+  return ACCELERATORS[_OF_JAX[device_kind]].teraflops if device_kind in _OF_JAX else None
