@@ -5,7 +5,8 @@
     RUN/resume/STEP        `state`, all that training needs to go on
 
 Snapshots are for good. Of states the latest two are kept, and none once training has ended. Orbax writes to a
-temporary name and renames, so that a killed process leaves complete checkpoints only.
+temporary name and renames, so that a killed process leaves complete checkpoints only; in a bucket, a file
+that is written last says that a checkpoint is complete. What is not is deleted when the run goes on.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from etils import epath
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import absolute, delete_tree, matching
+from imagenet_synth.core.files import absolute, delete_tree, is_remote, matching
 from imagenet_synth.core.processes import is_first
 
 NUM_STATES = 2
@@ -159,8 +160,12 @@ def latest_step(path: epath.Path) -> int:
   Raises:
     InputError: there is no checkpoint.
   """
-  # what a killed process has left half-written is named otherwise
-  steps = [int(folder.name) for folder in matching(path, '*') if folder.name.isdigit()]
+  # what a killed process has left half-written is named otherwise; in a bucket, it lacks Orbax's last file
+  steps = [
+    int(folder.name)
+    for folder in matching(path, '*')
+    if folder.name.isdigit() and (not is_remote(path) or (folder / 'commit_success.txt').exists())
+  ]
   if not steps:
     raise InputError(f'no checkpoint in {path}')
   return max(steps)

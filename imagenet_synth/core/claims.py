@@ -21,7 +21,7 @@ from etils import epath
 
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import files_below, make_folder, matching, read_json, write_json
+from imagenet_synth.core.files import files_below, is_remote, make_folder, matching, read_json, write_json
 from imagenet_synth.core.progress import say
 
 # seconds between two times that a claim is written, and after which one that was not is a dead process's
@@ -157,6 +157,9 @@ def _born(pid: int) -> int | None:
 
 def _delete_temporary(workdir: epath.Path, jobs: Sequence[str]) -> None:
   """Deletes temporary files in the folders of jobs, but those of processes that have a claim."""
+  if is_remote(workdir):
+    # there are none: an object appears when it is whole
+    return
   folders = [workdir / job for job in jobs]
   found = [folder / name for folder in folders for name, _ in files_below(folder) if _TEMPORARY.search(name)]
   # listed before: who has begun a file has claimed before that

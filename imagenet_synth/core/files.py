@@ -21,7 +21,7 @@ import tempfile
 import time
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 # one reader of buckets for all libraries: TensorFlow's own, which epath would take, knows no s3:// and no
@@ -42,8 +42,6 @@ _READERS = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}
 for _protocol in ('gcs', 's3'):
   fsspec.config.conf.setdefault(_protocol, {})['use_listings_cache'] = False
 
-# seconds after which a temporary file of another machine is taken for one of a process that is dead
-_ABANDONED_AFTER = 24 * 3600
 # bytes that are copied at a time
 _BLOCK = 2**24
 # of a journal in a bucket: an object may be written once a second
@@ -193,6 +191,14 @@ def modified(path: epath.PathLike) -> float:
   return _bucket(path).modified(os.fspath(path)).timestamp() if is_remote(path) else os.stat(path).st_mtime
 
 
+def are_there(paths: Sequence[epath.Path]) -> list[bool]:
+  """Returns of each path whether there is such a file; in a bucket, one listing of each folder tells."""
+  listed = {
+    parent: set(matching(parent, '*')) for parent in {path.parent for path in paths if is_remote(path)}
+  }
+  return [path in listed[path.parent] if is_remote(path) else path.exists() for path in paths]
+
+
 class RandomAccess:
   """A file of which any bytes can be read, by several threads at a time; open until nobody has a use for it.
 
@@ -328,42 +334,26 @@ def users_cache() -> pathlib.Path:
   return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'imagenet_synth'
 
 
-def local_copy(path: epath.PathLike) -> str:
-  """Returns the name of a file of this machine that has what is at `path`: itself, if it is one.
-
-  An object in a bucket, or all that is below a folder there, is copied into the cache of the user, once for
-  each version of it: see `users_cache`.
-  """
-  if not is_remote(path):
-    return os.fspath(path)
-  states = dict(files_below(path))
-  if not states:
-    raise FileNotFoundError(path)
-  version = json_hash([os.fspath(path), sorted((name, *state) for name, state in states.items())])
-  copy = users_cache() / 'copies' / version / pathlib.Path(path).name
-  for name in states:
-    target = copy / name
-    if not target.exists():
-      make_folder(target.parent)
-      with open_atomic(target) as file, epath.Path(path, name).open('rb') as source:
-        shutil.copyfileobj(cast(BinaryIO, source), file, _BLOCK)
-  return os.fspath(copy)
-
-
 def open_local(path: epath.PathLike) -> BinaryIO:
   """Opens a file to be read from anywhere in it; of an object in a bucket, a copy that has no name."""
   if not is_remote(path):
     return open(path, 'rb')
   file = tempfile.TemporaryFile()
-  _download(path, file)
+  try:
+    with epath.Path(path).open('rb') as source:
+      shutil.copyfileobj(cast(BinaryIO, source), file, _BLOCK)
+    file.seek(0)
+  except BaseException:
+    file.close()
+    raise
   return file
 
 
-def _download(path: epath.PathLike, file: BinaryIO) -> None:
-  """Copies an object in a bucket into a file, which then stands at its beginning."""
-  with epath.Path(path).open('rb') as source:
+def copy_file(path: epath.PathLike, target: epath.PathLike) -> None:
+  """Copies a file to a place that may be on this machine or in a bucket, where it appears whole."""
+  make_folder(os.path.dirname(target))
+  with open_atomic(target) as file, epath.Path(path).open('rb') as source:
     shutil.copyfileobj(cast(BinaryIO, source), file, _BLOCK)
-  file.seek(0)
 
 
 class Journal:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from etils import epath
+
 from imagenet_synth.core.checksums import kept_hash
-from imagenet_synth.core.files import delete_unfinished, epath, write_json
+from imagenet_synth.core.files import delete_unfinished, write_json
 from imagenet_synth.data import dataset_card, licenses, tfds_metadata
 from imagenet_synth.data.shard_index import load_indices
 from imagenet_synth.data.shard_plan import Shard

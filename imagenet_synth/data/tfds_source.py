@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,18 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
+from imagenet_synth.core.copies import local_copy
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, read_arrays, write_arrays
+from imagenet_synth.core.files import (
+  absolute,
+  copy_file,
+  create,
+  files_below,
+  is_remote,
+  json_hash,
+  read_arrays,
+  write_arrays,
+)
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import digits, glyphs, mnist5k
 from imagenet_synth.data.class_names import imagenet_names
@@ -36,6 +47,9 @@ BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
   'mnist5k_web': Mnist5kWeb,
 }
 """The data sets that this program brings along, by name."""
+
+# the file that TFDS takes for the sign of a prepared data set
+_LAST = 'dataset_info.json'
 
 _CONTENTS: dict[str, Callable[..., dict[str, Contents]]] = {
   'digits': digits.contents,
@@ -67,7 +81,7 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
   the same data set at once, one wins and all go on with its files.
 
   Args:
-    builder: a builder with a `data_dir`; the data set goes below it, and nothing anywhere else.
+    builder: a builder with a `data_dir` of this machine; the data set goes below it, and nothing elsewhere.
   """
   if not os.path.exists(builder.data_dir):
     say(f'preparing {builder.info.full_name} in {builder.data_dir}')
@@ -82,8 +96,33 @@ def prepare(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
     except OSError:
       if not os.path.exists(builder.data_dir):  # Not just slower than another process.
         raise
+  return _on_this_machine(builder.data_dir)
+
+
+def _own(name: str, data_dir: epath.Path, options: Mapping[str, Any]) -> tfds.core.DatasetBuilder:
+  """Returns one of BUILDERS, which is prepared if it isn't yet: in a bucket, from where all have the same."""
+  if not is_remote(data_dir):
+    return prepare(_make_builder(name, os.fspath(data_dir), options))
+  with tempfile.TemporaryDirectory() as folder:
+    builder = _make_builder(name, folder, options)
+    target = data_dir / os.path.relpath(builder.data_dir, folder)
+    if not (target / _LAST).exists():
+      made = epath.Path(prepare(builder).data_dir)
+      for file, _ in files_below(made):
+        if file != _LAST:
+          copy_file(made / file, target / file)
+      # of processes that have made it at once, the first one's counts
+      create(target / _LAST, (made / _LAST).read_bytes())
+  return _on_this_machine(target)
+
+
+def _on_this_machine(data_dir: epath.PathLike) -> tfds.core.DatasetBuilder:
+  """Returns a read-only builder of a prepared data set, of a copy if it is in a bucket.
+
+  array_record, whose library maps files, reads no buckets.
+  """
   with _quiet():
-    return tfds.builder_from_directory(builder.data_dir)
+    return tfds.builder_from_directory(local_copy(data_dir))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +138,7 @@ class TfdsSource(Source):
   # in label order; empty where examples have no label
   class_names: tuple[str, ...]
   # the folder of all data sets that it was found in
-  data_dir: str
+  data_dir: epath.Path
   # the file in which the labels are kept once they have been read; None to read them each time
   labels_path: epath.Path | None = None
   # the shorter side of `image` in pixels, where all have the same size
@@ -128,7 +167,7 @@ class TfdsSource(Source):
     if self.side is not None:
       names = np.array([f'example {index}'.encode() for index in range(len(self))])
       return Sides(np.full(len(self), self.side, np.int32), names)
-    kept = cache_dir / f'sides-{json_hash([os.path.realpath(self.data_dir), self.version])}'
+    kept = cache_dir / f'sides-{json_hash([str(absolute(self.data_dir)), self.version])}'
     return look_at_sides(self._side, len(self), kept, f'reading the sizes of {self.name}')
 
   def _side(self, index: int) -> tuple[int, str]:
@@ -181,8 +220,15 @@ def _make_builder(name: str, data_dir: str, options: Mapping[str, Any]) -> tfds.
     return builder_class(data_dir=data_dir, config=config)
 
 
-def _prepare_imagenet(data_dir: str) -> tfds.core.DatasetBuilder:
+def _prepare_imagenet(data_dir: epath.Path) -> tfds.core.DatasetBuilder:
   """Returns ImageNet; prepares it from ILSVRC2012_img_{train,val}.tar in downloads/manual if needed."""
+  if is_remote(data_dir):
+    if not (data_dir / 'imagenet2012').exists():
+      raise InputError(
+        f'imagenet2012 is not in {data_dir}: prepare it in a folder of a machine that has '
+        'ILSVRC2012_img_{train,val}.tar, and copy imagenet2012/ there'
+      )
+    return _on_this_machine(_find_prepared('imagenet2012', data_dir).data_dir)
   with _quiet():
     builder = tfds.builder('imagenet2012', data_dir=data_dir)
   manual = os.path.join(data_dir, 'downloads', 'manual')
@@ -196,7 +242,7 @@ def _prepare_imagenet(data_dir: str) -> tfds.core.DatasetBuilder:
   return prepare(builder)
 
 
-def _find_prepared(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def _find_prepared(name: str, data_dir: epath.Path) -> tfds.core.DatasetBuilder:
   """Returns any other TFDS data set, read by its files only: its own code is never run."""
   try:
     with _quiet():
@@ -213,15 +259,13 @@ def tfds_version(name_and_split: str, num_examples: int) -> str:
   return f'{name_and_split}, {num_examples} examples'
 
 
-def tfds_contents(
-  name: str, data_dir: str | os.PathLike[str], options: Mapping[str, Any]
-) -> dict[str, Contents]:
+def tfds_contents(name: str, data_dir: epath.PathLike, options: Mapping[str, Any]) -> dict[str, Contents]:
   """Returns what is in each split of a data set, by its name, as far as is known without preparing it.
 
   Raises:
     InputError: no such data set or option, or what it is to be made from is not there.
   """
-  data_dir = os.fspath(data_dir)
+  data_dir = epath.Path(data_dir)
   if name in BUILDERS:
     _require_options(name, options)
     for config in BUILDERS[name].BUILDER_CONFIGS[:1]:
@@ -229,7 +273,7 @@ def tfds_contents(
     return _CONTENTS[name](**options)
   if options:
     raise InputError(f'data set {name} takes no options here: remove {sorted(options)}')
-  if name == 'imagenet2012' and not os.path.exists(os.path.join(data_dir, name)):
+  if name == 'imagenet2012' and not (data_dir / name).exists():
     return {split: Contents(None, tuple(imagenet_names()), (), 3) for split in ('train', 'validation')}
   info = _find_prepared(name, data_dir).info
   names = tuple(info.features['label'].names) if 'label' in info.features else ()
@@ -258,7 +302,7 @@ def _require_rows(builder: tfds.core.DatasetBuilder, name: str, split: str) -> N
   part.rows(builder.info.splits[part.name].num_examples)
 
 
-def tfds_source(name: str, split: str, data_dir: str | os.PathLike[str], **builder_config: Any) -> TfdsSource:
+def tfds_source(name: str, split: str, data_dir: epath.PathLike, **builder_config: Any) -> TfdsSource:
   """Returns one split of a TFDS data set, which is prepared if it isn't yet, where that can be done.
 
   Args:
@@ -271,15 +315,15 @@ def tfds_source(name: str, split: str, data_dir: str | os.PathLike[str], **build
   Raises:
     InputError: unknown name, split or option, or a data set that has no array_record files.
   """
-  data_dir = os.fspath(data_dir)
+  data_dir = epath.Path(data_dir)
   if name in BUILDERS:
-    builder = prepare(_make_builder(name, data_dir, builder_config))
+    builder = _own(name, data_dir, builder_config)
   elif builder_config:
     raise InputError(f'data set {name} takes no options here: remove {sorted(builder_config)}')
   elif name == 'imagenet2012':
     builder = _prepare_imagenet(data_dir)
   else:
-    builder = _find_prepared(name, data_dir)
+    builder = _on_this_machine(_find_prepared(name, data_dir).data_dir)
   _require_rows(builder, name, split)
   features = builder.info.features
   images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]

@@ -7,8 +7,8 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
+from imagenet_synth.core.copies import local_copy
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import local_copy
 
 PAD_ID = 0
 EOS_ID = 1
@@ -49,7 +49,7 @@ def piece_tokens(prompts: Sequence[str], max_length: int, vocabulary: str | epat
       padding and end otherwise than T5.
   """
   try:
-    processor = sentencepiece.SentencePieceProcessor(model_file=local_copy(vocabulary))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(local_copy(vocabulary)))
   except (OSError, RuntimeError) as error:
     raise InputError(f'{vocabulary}: no SentencePiece vocabulary file: {error}') from error
   if (processor.pad_id(), processor.eos_id()) != (PAD_ID, EOS_ID):

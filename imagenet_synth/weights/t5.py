@@ -19,6 +19,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import absolute, is_remote, matching
 from imagenet_synth.models.t5 import T5Config, T5Encoder
 from imagenet_synth.weights.tensors import Kind, Param, ParamPath, Tensor, load_tree, open_tensors
 
@@ -64,7 +65,7 @@ def load(path: str | epath.Path, config: T5Config | None = None, dtype: str = 'f
       unexpected or of a wrong shape; the message names it.
   """
   path = epath.Path(path)
-  if path.is_dir() and any(path.glob('target.*')):
+  if path.is_dir() and matching(path, 'target.*'):
     return load_t5x(path, config, dtype)
   return load_safetensors(path, config, dtype)
 
@@ -88,7 +89,7 @@ def load_safetensors(
 def load_t5x(path: str | epath.Path, config: T5Config | None = None, dtype: str = 'float32') -> T5Weights:
   """Returns the weights of a checkpoint folder that T5X wrote; otherwise as `load`."""
   path = epath.Path(path)
-  folders = [*path.glob('target.encoder.*'), *path.glob('target.token_embedder.*')]
+  folders = [*matching(path, 'target.encoder.*'), *matching(path, 'target.token_embedder.*')]
   tensors = {folder.name: _t5x_tensor(folder) for folder in folders}
   t5x = _Format(_t5x_name, r'target\.encoder\.layers_(\d+)\.', transposed=False)
   return _convert(path, tensors, t5x, config, dtype)
@@ -191,7 +192,7 @@ def _config_from_shapes(source: epath.Path, tensors: Mapping[str, Tensor], fmt: 
 def _t5x_tensor(folder: epath.Path) -> Tensor:
   spec = {
     'driver': 'zarr',
-    'kvstore': {'driver': 'file', 'path': str(folder.resolve())},
+    'kvstore': f'{folder}/' if is_remote(folder) else {'driver': 'file', 'path': str(absolute(folder))},
     # By default a chunk that was not copied would read as zeros.
     'fill_missing_data_reads': False,
   }

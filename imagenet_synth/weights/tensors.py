@@ -16,7 +16,9 @@ import safetensors
 from etils import epath
 from flax import traverse_util
 
+from imagenet_synth.core.copies import local_copy
 from imagenet_synth.core.errors import InputError
+from imagenet_synth.core.files import matching, open_local
 
 _PICKLE_SUFFIXES = ('.bin', '.ckpt', '.pkl', '.pt', '.pth')
 _MAIN_FILES = ('model.safetensors', 'diffusion_pytorch_model.safetensors')
@@ -72,7 +74,9 @@ def open_tensors(path: epath.Path, kind: Kind) -> dict[str, Tensor]:
   if path.suffix == '.npz':
     tensors = _npz_tensors(path)
   else:
-    tensors = {name: _safetensors_tensor(file, name) for name, file in _files(path, kind).items()}
+    files = _files(path, kind)
+    here = {file: local_copy(file) for file in set(files.values())}
+    tensors = {name: _safetensors_tensor(here[file], name) for name, file in files.items()}
   return {name: tensor for name, tensor in tensors.items() if not name.endswith('.num_batches_tracked')}
 
 
@@ -133,7 +137,7 @@ def _read(source: epath.Path, param: Param, tensors: Mapping[str, Tensor]) -> np
 
 def _npz_tensors(path: epath.Path) -> dict[str, Tensor]:
   try:
-    with path.open('rb') as file, np.load(file, allow_pickle=False) as stored:
+    with open_local(path) as file, np.load(file, allow_pickle=False) as stored:
       arrays = dict(stored)
   except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
     raise InputError(f'{path}: not a whole npz of plain arrays: {error}') from error
@@ -144,10 +148,10 @@ def _files(path: epath.Path, kind: Kind) -> dict[str, epath.Path]:
   """Returns {tensor name: the file that holds it}."""
   if not path.is_dir():
     return dict.fromkeys(_names(path, kind), path)
-  indices = sorted(path.glob('*.safetensors.index.json'))
+  indices = matching(path, '*.safetensors.index.json')
   if len(indices) == 1:
     return _indexed_files(indices[0], kind)
-  files = sorted(path.glob('*.safetensors'))
+  files = matching(path, '*.safetensors')
   main = [file for file in files if file.name in _MAIN_FILES]
   files = main if len(main) == 1 else files
   if len(files) > 1:
@@ -181,7 +185,7 @@ def _names(file: epath.Path, kind: Kind) -> set[str]:
   if not file.is_file():
     raise InputError(f'{file}: weights of {kind.name} do not exist')
   try:
-    with safetensors.safe_open(file, 'numpy') as tensors:
+    with safetensors.safe_open(local_copy(file), 'numpy') as tensors:
       return set(tensors.keys())
   except safetensors.SafetensorError as error:
     raise InputError(f'{file}: not a whole safetensors file: {error}') from error
@@ -189,7 +193,7 @@ def _names(file: epath.Path, kind: Kind) -> set[str]:
 
 def _refuse_pickle(path: epath.Path, kind: Kind) -> None:
   """Raises InputError if a file, or one in a folder, is a pickle by its name."""
-  for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+  for file in matching(path, '*') if path.is_dir() else [path]:
     if file.suffix in _PICKLE_SUFFIXES:
       raise InputError(
         f'{file}: a pickle can run code and is not read; if you trust it, convert it '

@@ -1,10 +1,14 @@
 import errno
 import gc
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from imagenet_synth.core import files
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import (
   full_disk,
@@ -19,6 +23,7 @@ from imagenet_synth.core.files import (
   write_json,
   write_rows,
 )
+from tests import bucket
 
 
 def test_write_replaces_the_whole_file_and_leaves_nothing_else(tmp_path):
@@ -242,3 +247,150 @@ def test_a_full_disk_is_known_by_what_others_raise():
   except RuntimeError as raised:
     assert full_disk(raised) == '/a/b'
   assert full_disk(ValueError('no')) is None and full_disk(OSError(errno.EIO, 'broken')) is None
+
+
+@pytest.mark.parametrize('text', ['gcs://bucket/a', 'http://host/a', 'gs:/bucket/a', 'gs://', 'file:///a'])
+def test_what_is_neither_local_nor_in_a_bucket_is_no_path(text):
+  with pytest.raises(InputError, match='is no path: it must be local, gs://BUCKET/... or s3://BUCKET/...'):
+    files.as_path(text)
+
+
+def test_a_bucket_whose_reader_is_not_installed_is_refused(monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(InputError, match=r"s3://b/a needs s3fs: pip install 'imagenet_synth\[s3\]'"):
+    files.as_path('s3://b/a')
+
+
+def test_relative_paths_begin_at_their_root_and_others_stay(tmp_path):
+  files.set_roots('gs://bucket/data', tmp_path)
+  try:
+    assert str(files.data_path('mine/a')) == 'gs://bucket/data/mine/a'
+    assert str(files.weights_path('t5')) == f'{tmp_path}/t5'
+    for text in ('/data/mine', 'gs://other/mine'):
+      assert str(files.data_path(text)) == text
+  finally:
+    files.set_roots(None, None)
+  assert str(files.data_path('mine/a')) == 'mine/a'
+
+
+def test_names_are_matched_whatever_their_folder_is_called(tmp_path):
+  folder = tmp_path / 'a [1] *'
+  for name in ('b.txt', 'a.txt', '.c.txt', 'd~', 'e.png'):
+    _write(folder, name)
+  assert [path.name for path in files.matching(folder, '*.txt')] == ['.c.txt', 'a.txt', 'b.txt']
+  assert len(files.matching(folder, '*')) == 5
+
+
+def _write(folder, name, data=b''):
+  """Writes a file into a folder, which is made."""
+  files.make_folder(folder)
+  write_atomic(folder / name, data)
+
+
+@pytest.fixture(scope='module')
+def in_bucket():
+  with bucket.running() as env, pytest.MonkeyPatch.context() as patch:
+    for name, value in env.items():
+      patch.setenv(name, value)
+    yield files.as_path('gs://bucket/of tests')
+
+
+@pytest.fixture(params=['local', 'in a bucket'])
+def place(request, tmp_path):
+  """A folder, which is not there yet."""
+  if request.param == 'local':
+    return files.as_path(tmp_path / 'of tests' / request.node.name)
+  return request.getfixturevalue('in_bucket') / request.node.name.replace('[', '(')
+
+
+@pytest.mark.filterwarnings('ignore:Sending a large body directly:ResourceWarning')
+def test_a_file_is_there_when_it_is_whole(place):
+  assert not place.exists() and files.matching(place, '*') == []
+  files.make_folder(place)
+  data = np.random.default_rng(0).bytes(7 * 2**20)
+  with files.open_atomic(place / 'a') as file:
+    file.write(data)
+    assert not (place / 'a').exists()
+  assert (place / 'a').read_bytes() == data and files.size_of(place / 'a') == len(data)
+  assert abs(files.modified(place / 'a') - time.time()) < 60
+  with pytest.raises(KeyboardInterrupt), files.open_atomic(place / 'a') as file:
+    file.write(data[::-1])
+    raise KeyboardInterrupt
+  gc.collect()
+  assert (place / 'a').read_bytes() == data and files.matching(place, '*') == [place / 'a']
+
+
+def test_any_bytes_of_a_file_can_be_read(place):
+  _write(place, 'a', b'0123456789')
+  file = files.RandomAccess(place / 'a')
+  assert [file.read(*part) for part in ((0, 2), (3, 4), (8, 10))] == [b'01', b'3456', b'89']
+  with pytest.raises(FileNotFoundError):
+    files.RandomAccess(place / 'b').read(0, 1)
+
+
+def test_files_are_listed_and_their_state_changes_with_them(place):
+  for name in ('a', 'b/c.txt', 'b/.d', 'b/e/f.txt'):
+    _write((place / name).parent, (place / name).name, name.encode())
+  assert files.matching(place, '*') == [place / 'a', place / 'b']
+  assert files.matching(place, '*/*.txt') == [place / 'b/c.txt']
+  before = dict(files.files_below(place))
+  assert list(before) == ['a', 'b/.d', 'b/c.txt', 'b/e/f.txt'] and before['a'].size == 1
+  write_atomic(place / 'a', b'A')
+  after = dict(files.files_below(place))
+  assert after.pop('a') != before.pop('a') and after == before
+  assert files.are_there([place / 'a', place / 'b/c.txt', place / 'b/no']) == [True, True, False]
+  assert files.are_there([place / 'no/no']) == [False]
+
+
+def test_of_those_that_create_a_file_at_once_one_does(place):
+  files.make_folder(place)
+  with ThreadPoolExecutor(8) as pool:
+    made = list(pool.map(lambda number: files.create(place / 'a', b'%d' % number), range(8)))
+  assert sum(made) == 1 and (place / 'a').read_bytes() == b'%d' % made.index(True)
+  assert files.matching(place, '*') == [place / 'a']
+
+
+def test_a_folder_is_moved_and_a_move_that_was_cut_off_goes_on(place, monkeypatch):
+  for name in ('a', 'b'):
+    _write(place / 'old', name, name.encode())
+  if files.is_remote(place):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+      patch.setattr(files, 'delete_tree', mock.Mock(side_effect=KeyboardInterrupt))
+      patch.setattr(type(place), 'unlink', mock.Mock(side_effect=KeyboardInterrupt))
+      files.move_folder(place / 'old', place / 'new')
+  files.move_folder(place / 'old', place / 'new')
+  assert not (place / 'old').exists()
+  assert files.matching(place, '*') == [place / 'new']
+  assert {path.name: path.read_bytes() for path in files.matching(place / 'new', '*')} == {
+    'a': b'a',
+    'b': b'b',
+  }
+  _write(place / 'old', 'c')
+  with pytest.raises(OSError):
+    files.move_folder(place / 'old', place / 'new')
+  files.delete_tree(place)
+  assert not place.exists()
+
+
+def test_lines_of_a_journal_survive(place):
+  files.make_folder(place)
+  journal = files.Journal(place / 'a', ['first'])
+  journal.append('second')
+  journal.flush()
+  journal.append('third')
+  assert (place / 'a').read_text().splitlines()[:2] == ['first', 'second']
+  journal.close()
+  assert (place / 'a').read_text() == 'first\nsecond\nthird\n'
+
+
+def test_arrays_are_read_from_anywhere(place):
+  rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+  files.make_folder(place)
+  write_rows(place / 'rows.npy', 4, [rows[:3], rows[3:]])
+  opened = open_rows(place / 'rows.npy')
+  assert isinstance(opened, np.memmap) and np.array_equal(opened, rows)
+  write_arrays(place / 'a.npz', rows=rows)
+  assert np.array_equal(read_arrays(place / 'a.npz')['rows'], rows)
+  for read in (open_rows, read_arrays, read_json):
+    with pytest.raises(InputError, match='does not exist'):
+      read(place / 'no')
