@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,8 @@ FEW = 100
 class Accuracy:
   """A classifier trained on one mixture, over seeds."""
 
+  # the name of the job that has trained it
+  job: str
   # its title
   model: str
   # height and width of its input
@@ -157,6 +159,7 @@ def accuracies(results: Results) -> list[Accuracy]:
       runs = {run['seed']: job.path / run['path'] for run in job.result['runs'] if run['mixture'] == name}
       rows.append(
         Accuracy(
+          job.name,
           job.result['model'],
           job.result['size'],
           class_names,
@@ -201,17 +204,23 @@ def trios(rows: Sequence[Accuracy]) -> list[Trio]:
   """Returns a trio for each classifier that was trained both on real and on synthetic images alone."""
   found = []
   for model_id in dict.fromkeys(row.model_id for row in rows):
-    mine = sorted(
-      (row for row in rows if row.model_id == model_id and not row.num_stand_in),
-      key=lambda row: row.num_synthetic,
-    )
-    real = max((row for row in mine if row.on_real_alone), key=lambda row: row.num_real, default=None)
-    synthetic = _first(row for row in mine if not row.num_real and row.finetuned)
-    not_finetuned = _first(row for row in mine if not row.num_real and not row.finetuned)
+    mine = [row for row in rows if row.model_id == model_id]
+    real, synthetic, both = sets_of(mine)
     if real and synthetic:
-      both = _first(row for row in mine if row.real_id == real.real_id and row.finetuned)
-      found.append(Trio(real, synthetic, both, not_finetuned))
+      alone = [row for row in mine if not row.num_real and row.num_synthetic and not row.finetuned]
+      found.append(Trio(real, synthetic, both, _fewest_synthetic(alone)))
   return found
+
+
+def sets_of(rows: Sequence[Accuracy]) -> tuple[Accuracy | None, Accuracy | None, Accuracy | None]:
+  """Returns one classifier on real images, on synthetic ones and on both, as far as it was trained on these.
+
+  The number of real images is the largest one; that of synthetic ones, of a fine-tuned cascade, the smallest.
+  """
+  real = max((row for row in rows if row.on_real_alone), key=lambda row: row.num_real, default=None)
+  tuned = [row for row in rows if row.num_synthetic and row.finetuned]
+  both = [row for row in tuned if row.num_real and (real is None or row.real_id == real.real_id)]
+  return real, _fewest_synthetic([row for row in tuned if not row.num_real]), _fewest_synthetic(both)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +246,11 @@ def pairs(rows: Sequence[Accuracy]) -> list[Pair]:
   return sorted(found, key=lambda pair: pair.real.num_real)
 
 
+def controls_of(real: Accuracy, rows: Sequence[Accuracy]) -> list[Accuracy]:
+  """Returns the controls to a classifier of real images: the same images and stand-ins for synthetic ones."""
+  return [row for row in rows if row.real_id == real.real_id and row.num_real and row.num_stand_in]
+
+
 def by_real_id(rows: Sequence[Accuracy]) -> dict[tuple[Any, ...], Accuracy]:
   """Returns the classifiers on real images alone by their `real_id`; the first, where it is trained twice."""
   found: dict[tuple[Any, ...], Accuracy] = {}
@@ -252,8 +266,8 @@ def _in_words(share: float) -> str:
   return 'half' if fraction == Fraction(1, 2) else str(fraction)
 
 
-def _first(rows: Iterable[Accuracy]) -> Accuracy | None:
-  return next(iter(rows), None)
+def _fewest_synthetic(rows: Sequence[Accuracy]) -> Accuracy | None:
+  return min(rows, key=lambda row: row.num_synthetic, default=None)
 
 
 def model_name(row: Accuracy, rows: Sequence[Accuracy]) -> str:

@@ -2,40 +2,33 @@
 
 The paper is Azizi et al., "Synthetic Data from Diffusion Models Improves ImageNet Classification",
 2023. Accuracies are in percent, as it prints them. A standard deviation is over seeds; it is None or
-NaN where there was one seed, and then nothing is drawn for it. A colour means the same everywhere:
-blue is real data, vermilion is synthetic, green is both together. What the paper measured can be
-given, too (`paper`); it is drawn faintly.
+NaN where there was one seed, and then nothing is drawn for it. What the paper measured can be given,
+too (`paper`); it is drawn faintly.
 """
 
-import base64
-import io
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
-from matplotlib.typing import ColorType
-from PIL import Image, ImageDraw, ImageFont
+
+from imagenet_synth.report.colors import BOTH, GRID, INK, MUTED, ORDERED, PAPER, REAL, SYNTHETIC
 
 Number = float | None
 """A number, or None where it is not known."""
 MeanStd = tuple[float, Number]
 """A mean and its standard deviation."""
 
-# Okabe & Ito, "Color Universal Design", 2008: distinct under every common colour blindness.
-_REAL, _SYNTHETIC, _BOTH = '#0072B2', '#D55E00', '#009E73'
-_INK, _MUTED, _GRID = '#222222', '#6B6B6B', '#E4E4E4'
 _FONT = 'DejaVu Sans'  # the one that matplotlib brings along
-_TITLE: dict[str, Any] = {'fontsize': 9.5, 'family': _FONT, 'color': _INK}
-_TEXT: dict[str, Any] = {'fontsize': 8.5, 'family': _FONT}
+_TITLE: dict[str, Any] = {'fontsize': 9.5, 'family': _FONT, 'color': INK.light}
+_TEXT: dict[str, Any] = {'fontsize': 9, 'family': _FONT}
 _MARKERS = 'osD^vP'
-_WIDTH, _HEIGHT = 6.0, 3.7  # inches: 600 pixels across at 100 an inch, where text is 12 pixels high
-_DPI = 200
+_WIDTH, _HEIGHT = 5.0, 3.4  # inches: so that text is 9 pixels high on a phone of 390, and 15 on a wide page
+_CHARACTERS = 60  # of a line of text across a figure
 _MAX_NAMED_CLASSES = 40
 _PAPER = 'faint: the paper'
 
@@ -77,11 +70,11 @@ def fid_is(
   """
   figure, axes = _axes('Train FID (lower is better)', 'Inception Score (higher is better)')
   guidance, fid, score = np.array(sorted(points), float).T
-  axes.plot(fid, score, color=_MUTED, linewidth=1, alpha=0.6, zorder=2)
-  axes.plot(fid, score, 'o', color=_SYNTHETIC, markersize=6, zorder=3)
+  axes.plot(fid, score, color=MUTED.light, linewidth=1, alpha=0.6, zorder=2)
+  axes.plot(fid, score, 'o', color=SYNTHETIC.light, markersize=6, zorder=3)
   for w, x, y in zip(guidance, fid, score):
     _label(axes, x, y, f'{w:g}', (7, -9))
-  _faint(axes, [point[1:] for point in sorted(paper)], _SYNTHETIC)
+  _faint(axes, [point[1:] for point in sorted(paper)], SYNTHETIC.light)
   axes.margins(0.1, 0.12)
   _note(axes, 'Labels: guidance weight')
   return figure
@@ -101,10 +94,9 @@ def guidance_cas(
   """
   figure, axes = _axes('Guidance weight', 'Classification accuracy score (%)')
   guidance, mean, std = np.array(sorted(top_1, key=lambda point: point[0]), float).T
-  _line(axes, guidance, mean, _SYNTHETIC, 'Top-1')
-  _label(axes, guidance[-1], mean[-1], 'Top-1', (4, 9), _SYNTHETIC, ha='right')
-  axes.fill_between(guidance, mean - std, mean + std, color=_SYNTHETIC, alpha=0.2, linewidth=0)
-  _faint(axes, paper, _SYNTHETIC)
+  _line(axes, guidance, mean, SYNTHETIC.light, 'Top-1')
+  axes.fill_between(guidance, mean - std, mean + std, color=SYNTHETIC.light, alpha=0.2, linewidth=0)
+  _faint(axes, paper, SYNTHETIC.light)
   _guidance_axis(axes, guidance)
   axes.margins(y=0.12)
   if real is not None:
@@ -156,11 +148,11 @@ def per_class(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> 
 
 
 def _named_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> Figure:
-  figure, axes = _axes('Top-1 accuracy (%)', None, height=1.2 + 0.21 * len(names))
+  figure, axes = _axes('Top-1 accuracy (%)', None, height=1.2 + 0.22 * len(names))
   rows = np.arange(len(names))
-  axes.hlines(rows, real, synthetic, color=_MUTED, alpha=0.45, linewidth=1.5, zorder=2)
-  axes.plot(real, rows, 'o', color=_REAL, markersize=5.5, label='Trained on real')
-  axes.plot(synthetic, rows, 's', color=_SYNTHETIC, markersize=5, label='Trained on synthetic')
+  axes.hlines(rows, real, synthetic, color=MUTED.light, alpha=0.45, linewidth=1.5, zorder=2)
+  axes.plot(real, rows, 'o', color=REAL.light, markersize=5.5, label='Trained on real')
+  axes.plot(synthetic, rows, 's', color=SYNTHETIC.light, markersize=5, label='Trained on synthetic')
   _named_rows(axes, names)
   _legend(axes, None, outside=True)
   return figure
@@ -170,12 +162,12 @@ def _ranked_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarra
   figure, axes = _axes('Class, by accuracy when trained on real data', 'Top-1 accuracy (%)')
   ranks = np.arange(1, len(names) + 1)
   size = 4.5 if len(names) < 200 else 2.8
-  axes.plot(ranks, real, color=_REAL, linewidth=2.2, label='Trained on real', zorder=3)
+  axes.plot(ranks, real, color=REAL.light, linewidth=2.2, label='Trained on real', zorder=3)
   axes.plot(
     ranks,
     synthetic,
     's',
-    color=_SYNTHETIC,
+    color=SYNTHETIC.light,
     markersize=size,
     markeredgewidth=0,
     alpha=0.7,
@@ -186,20 +178,26 @@ def _ranked_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarra
   return figure
 
 
-def scaling(points: Sequence[tuple[float, float, Number]], real: MeanStd | None = None) -> Figure:
+def scaling(
+  points: Sequence[tuple[float, float, Number]],
+  real: MeanStd | None = None,
+  paper: Sequence[tuple[float, float]] = (),
+) -> Figure:
   """Returns the paper's Figure 6: accuracy when synthetic images are added to the real ones.
 
   Args:
     points: [(number of synthetic images, mean %, standard deviation)].
     real: of training on the real images alone.
+    paper: [(number of synthetic images, %)] of the paper.
   """
   figure, axes = _axes('Synthetic images added to the real ones', 'Top-1 accuracy (%)')
   num_synthetic, mean, std = np.array(sorted(points, key=lambda point: point[0]), float).T
   if real is not None:
-    axes.plot([0, num_synthetic[0]], [real[0], mean[0]], color=_BOTH, linewidth=1.8, alpha=0.45)
-    axes.errorbar([0], [real[0]], [np.array(real[1], float)], fmt='o', color=_REAL, capsize=3)
-  _line(axes, num_synthetic, mean, _BOTH, 'Real + synthetic')
-  axes.fill_between(num_synthetic, mean - std, mean + std, color=_BOTH, alpha=0.2, linewidth=0)
+    axes.plot([0, num_synthetic[0]], [real[0], mean[0]], color=BOTH.light, linewidth=1.8, alpha=0.45)
+    axes.errorbar([0], [real[0]], [np.array(real[1], float)], fmt='o', color=REAL.light, capsize=3)
+  _line(axes, num_synthetic, mean, BOTH.light, 'Real + synthetic')
+  axes.fill_between(num_synthetic, mean - std, mean + std, color=BOTH.light, alpha=0.2, linewidth=0)
+  _faint(axes, paper, BOTH.light)
   axes.margins(0.05, 0.15)
   if real is not None:
     _reference(axes, real, 'Real data alone')
@@ -217,9 +215,13 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd, str]]) -> 
       standard deviation); the first row is drawn on top.
   """
   spread = _spread_note([cell[1] for row in rows for cell in row[1:4]], 'Bars')
-  figure, axes = _axes(f'Top-1 accuracy (%)\n{spread}', None, height=1.5 + 0.38 * len(rows))
-  places = np.arange(len(rows))
-  series = (('Real', 1, _REAL, 'o'), ('Synthetic', 2, _SYNTHETIC, 's'), ('Real + synthetic', 3, _BOTH, 'D'))
+  heads = [(name, gain, BOTH.light) for name, _, _, _, gain in rows]
+  figure, axes, places = _headed_rows(f'Top-1 accuracy (%). {spread}', heads)
+  series = (
+    ('Real', 1, REAL.light, 'o'),
+    ('Synthetic', 2, SYNTHETIC.light, 's'),
+    ('Real + synthetic', 3, BOTH.light, 'D'),
+  )
   for name, column, color, marker in series:
     mean, std = np.array([row[column] for row in rows], float).T
     axes.errorbar(
@@ -234,89 +236,131 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd, str]]) -> 
       label=name,
       zorder=4,
     )
-  for place, (_, real, _, both, gain) in enumerate(rows):
+  for place, (_, real, _, both, _) in zip(places, rows):
     axes.annotate(
       '',
       (both[0], place),
       (real[0], place),
       zorder=3,
-      arrowprops={'arrowstyle': '-|>', 'color': _MUTED, 'shrinkA': 4, 'shrinkB': 5},
+      arrowprops={'arrowstyle': '-|>', 'color': MUTED.light, 'shrinkA': 4, 'shrinkB': 5},
     )
-    right = max(mean + np.nan_to_num(np.array(std, float)) for mean, std in (real, both))
-    _label(axes, right, place, gain.replace('-', '\N{MINUS SIGN}'), (10, 0), _BOTH, va='center')
-  axes.margins(x=0.14)
-  _named_rows(axes, [row[0] for row in rows])
+  axes.margins(x=0.08)
   _legend(axes, None, outside=True)
   return figure
 
 
-def image_grid(
-  images: np.ndarray, row_labels: Sequence[str], column_labels: Sequence[str] | None = None
-) -> Image.Image:
-  """Returns the paper's Figure 2: samples, a row for each class.
+class Interval(NamedTuple):
+  """A difference with its interval, as a row of a figure."""
 
-  Args:
-    images: uint8 [R, C, H, W, 1 or 3]; they are drawn pixel by pixel.
-    row_labels: R texts, to the left of the rows.
-    column_labels: C texts, above the columns.
+  # what it is the difference of
+  name: str
+  # in percentage points
+  points: float
+  # the ends of the interval; None if it is not known
+  ends: tuple[float, float] | None
+  # the difference as text
+  text: str
+  # whether it is of a control, without a generator
+  is_control: bool = False
+
+
+def gains(rows: Sequence[Interval]) -> Figure:
+  """Returns differences to real images alone with their intervals, a row each, beside a line at 0."""
+  colors = [MUTED.light if row.is_control else BOTH.light for row in rows]
+  heads = [(row.name, row.text, color) for row, color in zip(rows, colors)]
+  figure, axes, places = _headed_rows('Points of top-1 accuracy, to real images alone', heads)
+  axes.axvline(0, color=MUTED.light, linewidth=1.2, zorder=1)
+  for place, row, color in zip(places, rows, colors):
+    if row.ends:
+      axes.plot(row.ends, [place, place], color=color, linewidth=2.2, solid_capstyle='butt', zorder=3)
+    axes.plot(
+      row.points,
+      place,
+      'o' if row.is_control else 'D',
+      color=color,
+      markerfacecolor=color if row.ends else 'none',
+      markersize=6.5,
+      zorder=4,
+    )
+  axes.margins(x=0.08)
+  return figure
+
+
+class Curve(NamedTuple):
+  """The loss of a training run."""
+
+  # such as 'real'; '' where a panel has one curve
+  name: str
+  steps: Sequence[int]
+  losses: Sequence[float]
+  color: str
+
+
+def losses(panels: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
+  """Returns losses by step, two panels in a row, each with its title and axes of its own.
+
+  Curves of one name have one colour, and are named once, above all.
   """
-  num_rows, num_columns, height, width, _ = images.shape
-  gap = 4
-  font = ImageFont.truetype(font_manager.findfont(_FONT), 15)
-  left = gap + 10 + int(max(map(font.getlength, row_labels), default=0))
-  top = 24 if column_labels else gap
-  canvas = Image.new('RGB', (left + num_columns * (width + gap), top + num_rows * (height + gap)), 'white')
-  draw = ImageDraw.Draw(canvas)
-  for row, label in enumerate(row_labels):
-    y = top + row * (height + gap)
-    draw.text((left - 10, y + height // 2), label, _INK, font, anchor='rm')
-    for column in range(num_columns):
-      tile = np.broadcast_to(images[row, column], (height, width, 3))
-      canvas.paste(Image.fromarray(np.ascontiguousarray(tile)), (left + column * (width + gap), y))
-  for column, label in enumerate(column_labels or ()):
-    middle = left + column * (width + gap) + width // 2
-    draw.text((middle, top // 2), label, _INK, font, anchor='mm')
-  return canvas
-
-
-def to_png_bytes(picture: Figure | Image.Image) -> bytes:
-  """Returns a picture as a PNG file, always the same bytes: no date and no version is written."""
-  buffer = io.BytesIO()
-  if isinstance(picture, Figure):
-    picture.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
-  else:
-    picture.save(buffer, format='png', optimize=True)
-  return buffer.getvalue()
-
-
-def to_data_uri(picture: Figure | Image.Image) -> str:
-  """Returns a picture as a PNG file in a data URI, for an `<img src=...>` of a self-contained page."""
-  return 'data:image/png;base64,' + base64.b64encode(to_png_bytes(picture)).decode('ascii')
+  num_columns = min(2, len(panels))
+  num_rows = -(-len(panels) // num_columns)
+  layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, hspace=0.04, wspace=0.04)
+  figure = Figure(figsize=(_WIDTH, 0.5 + 1.75 * num_rows), layout=layout)
+  named: dict[str, Any] = {}
+  for place, (title, curves) in enumerate(panels):
+    axes = figure.add_subplot(num_rows, num_columns, place + 1)
+    _styled(axes)
+    for curve in curves:
+      is_point = 'o' if len(curve.steps) == 1 else ''
+      (line,) = axes.plot(curve.steps, curve.losses, color=curve.color, linewidth=1.5, marker=is_point)
+      named.setdefault(curve.name, line)
+    axes.set_title(title, loc='left', parse_math=False, **_TITLE)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda num, _: _count(num)))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+  figure.supxlabel('Step', **_TITLE)
+  figure.supylabel('Loss', **_TITLE)
+  named.pop('', None)
+  if named:
+    figure.legend(
+      named.values(),
+      named.keys(),
+      loc='outside upper left',
+      ncols=2,
+      frameon=False,
+      labelcolor=INK.light,
+      prop={'family': _FONT, 'size': _TEXT['fontsize']},
+    )
+  return figure
 
 
 def _axes(x_title: str, y_title: str | None, height: float = _HEIGHT) -> tuple[Figure, Axes]:
   """Returns an empty figure and its axes, styled as all figures are."""
   layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-  figure = Figure(figsize=(_WIDTH, height), layout=layout, facecolor='white')
+  figure = Figure(figsize=(_WIDTH, height), layout=layout)
   axes = figure.add_subplot()
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.spines[['left', 'bottom']].set_color(_MUTED)
-  axes.grid(color=_GRID, linewidth=0.8)
-  axes.set_axisbelow(True)
-  axes.tick_params(
-    length=3, color=_MUTED, labelcolor=_INK, labelsize=_TEXT['fontsize'], labelfontfamily=_FONT
-  )
+  _styled(axes)
   axes.set_xlabel(x_title, labelpad=6, **_TITLE)
   if y_title:
     axes.set_ylabel(y_title, labelpad=6, **_TITLE)
   return figure, axes
 
 
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: ColorType, name: str, marker: str = 'o') -> None:
+def _styled(axes: Axes) -> None:
+  """Gives axes the lines and letters that all have."""
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.spines[['left', 'bottom']].set_color(MUTED.light)
+  axes.grid(color=GRID.light, linewidth=0.8)
+  axes.set_axisbelow(True)
+  axes.tick_params(
+    length=3, color=MUTED.light, labelcolor=INK.light, labelsize=_TEXT['fontsize'], labelfontfamily=_FONT
+  )
+
+
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, name: str, marker: str = 'o') -> None:
   axes.plot(x, y, color=color, linewidth=1.8, marker=marker, markersize=5, label=name, zorder=3)
 
 
-def _faint(axes: Axes, points: Sequence[Sequence[float]], color: ColorType) -> None:
+def _faint(axes: Axes, points: Sequence[Sequence[float]], color: str) -> None:
   """Draws what the paper measured, if anything; it is named once in a figure."""
   if not len(points):
     return
@@ -324,14 +368,20 @@ def _faint(axes: Axes, points: Sequence[Sequence[float]], color: ColorType) -> N
   axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 2)), marker='.', alpha=0.4, zorder=1)
   if not any(text.get_text() == _PAPER for text in axes.texts):
     axes.annotate(
-      _PAPER, (x[-1], y[-1]), xytext=(0, 5), textcoords='offset points', ha='right', color=_MUTED, **_TEXT
+      _PAPER,
+      (x[-1], y[-1]),
+      xytext=(0, 5),
+      textcoords='offset points',
+      ha='right',
+      color=MUTED.light,
+      **_TEXT,
     )
 
 
-def _styles(num: int) -> list[tuple[Any, str]]:
-  """Returns (colour, marker) for each value of an ordered setting, dark to light: grey print keeps it."""
-  colors = matplotlib.colormaps['viridis'](np.linspace(0.05, 0.75, num))
-  return [(color, _MARKERS[i % len(_MARKERS)]) for i, color in enumerate(colors)]
+def _styles(num: int) -> list[tuple[str, str]]:
+  """Returns (colour, marker) for each value of an ordered setting, from dark to light or round again."""
+  places = range(num) if num > len(ORDERED) else np.linspace(0, len(ORDERED) - 1, num).round().astype(int)
+  return [(ORDERED[i % len(ORDERED)].light, _MARKERS[n % len(_MARKERS)]) for n, i in enumerate(places)]
 
 
 def _guidance_axis(axes: Axes, guidance: np.ndarray) -> None:
@@ -342,6 +392,38 @@ def _guidance_axis(axes: Axes, guidance: np.ndarray) -> None:
   axes.xaxis.set_minor_locator(NullLocator())
   axes.xaxis.set_minor_formatter(NullFormatter())
   axes.set_xticks(guidance, [f'{w:g}' for w in guidance])
+
+
+def _headed_rows(x_title: str, heads: Sequence[tuple[str, str, str]]) -> tuple[Figure, Axes, list[float]]:
+  """Returns axes of rows with a head above each, and where the rows are.
+
+  Args:
+    x_title: names the axis.
+    heads: of each row, from the top: a text on the left, one on the right, and the colour of that one. The
+      left one is broken into lines that end before the right one.
+  """
+  lines = [textwrap.wrap(left, _CHARACTERS - len(right)) or [''] for left, right, _ in heads]
+  # in lines of text
+  heights = [len(of) + 1.6 for of in lines]
+  figure, axes = _axes(x_title, None, height=0.85 + 0.165 * sum(heights))
+  tops = [sum(heights[:i]) for i in range(len(heights))]
+  for (_, right, color), left, top in zip(heads, lines, tops):
+    # on the page's ground, so that no line of the grid runs through
+    shared: dict[str, Any] = {
+      'va': 'top',
+      'parse_math': False,
+      'bbox': {'facecolor': PAPER.light, 'edgecolor': 'none', 'pad': 1},
+      'transform': axes.get_yaxis_transform(),
+      **_TEXT,
+    }
+    axes.text(0, top, '\n'.join(left), color=INK.light, **shared)
+    minus = right.replace('-', '\N{MINUS SIGN}')
+    axes.text(1, top, minus, color=color, ha='right', **shared)
+  axes.set_yticks([])
+  axes.grid(axis='y', visible=False)
+  axes.set_ylim(sum(heights), -0.2)
+  axes.spines['left'].set_visible(False)
+  return figure, axes, [top + len(of) + 0.4 for top, of in zip(tops, lines)]
 
 
 def _named_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -356,9 +438,9 @@ def _named_rows(axes: Axes, names: Sequence[str]) -> None:
 def _reference(axes: Axes, real: MeanStd, name: str) -> None:
   """Draws a dotted line for real data, with its own band, and names it on the line."""
   mean, std = np.array(real, float)
-  axes.axhline(mean, color=_REAL, linewidth=1.6, linestyle=(0, (1, 1.5)), zorder=2)
+  axes.axhline(mean, color=REAL.light, linewidth=1.6, linestyle=(0, (1, 1.5)), zorder=2)
   if np.isfinite(std):
-    axes.axhspan(mean - std, mean + std, color=_REAL, alpha=0.12, linewidth=0)
+    axes.axhspan(mean - std, mean + std, color=REAL.light, alpha=0.12, linewidth=0)
   axes.annotate(
     f'{name}: {mean:.2f}',
     (1, mean),
@@ -367,7 +449,7 @@ def _reference(axes: Axes, real: MeanStd, name: str) -> None:
     textcoords='offset points',
     ha='right',
     va='bottom',
-    color=_REAL,
+    color=REAL.light,
     **_TEXT,
   )
 
@@ -375,7 +457,14 @@ def _reference(axes: Axes, real: MeanStd, name: str) -> None:
 def _ring(axes: Axes, x: float, y: float, text: str) -> None:
   """Draws a ring around a point, and a text below it."""
   axes.plot(
-    [x], [y], 'o', markersize=11, markerfacecolor='none', markeredgecolor=_INK, markeredgewidth=1, zorder=4
+    [x],
+    [y],
+    'o',
+    markersize=11,
+    markerfacecolor='none',
+    markeredgecolor=INK.light,
+    markeredgewidth=1,
+    zorder=4,
   )
   _label(axes, x, y, text, (0, -10), ha='center', va='top')
 
@@ -386,7 +475,7 @@ def _label(
   y: float,
   text: str,
   offset: tuple[float, float],
-  color: ColorType = _INK,
+  color: str = INK.light,
   **alignment: Any,
 ) -> None:
   """Writes a text beside a point; `offset` is in points, right and up."""
@@ -401,7 +490,7 @@ def _legend(axes: Axes, title: str | None, outside: bool = False) -> None:
   axes.legend(
     title=title,
     frameon=False,
-    labelcolor=_INK,
+    labelcolor=INK.light,
     alignment='left',
     **place,
     prop={'family': _FONT, 'size': _TEXT['fontsize']},
@@ -419,7 +508,7 @@ def _note(axes: Axes, text: str) -> None:
     textcoords='offset points',
     ha='right',
     va='bottom',
-    color=_MUTED,
+    color=MUTED.light,
     **_TEXT,
   )
 

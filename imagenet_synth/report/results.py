@@ -1,7 +1,7 @@
 """The finished jobs that the report is made from, and how their numbers are written."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from etils import epath
@@ -27,8 +27,20 @@ class FinishedJob:
   result: dict[str, Any]
   # what it was made from, as job.json has it
   origin: dict[str, Any]
-  # how long it took
+  # how long it took, from the last time that it was started
   seconds: float
+  # what has run it, as job.json has it; nothing where an earlier version of the program has
+  run: Mapping[str, Any]
+
+  @property
+  def device(self) -> str:
+    """Returns what has run it, such as '8 x TPU v4' or '2 CPU cores'; '' if that is not known."""
+    if not self.run:
+      return ''
+    if self.run['device'] == 'cpu' and self.run['num_processes'] == 1:
+      # its devices are virtual ones
+      return f'{self.run["num_cores"]} CPU cores'
+    return f'{self.run["num_devices"]} x {self.run["device"]}'
 
 
 class FinishedJobReference(Reference):
@@ -40,7 +52,8 @@ class FinishedJobReference(Reference):
     """Returns all that the job has left."""
     path, result = folder.input(self.name)
     record, config = read_json(path / 'job.json'), read_json(path / 'config.json')
-    return FinishedJob(self.name, record['job'], path, config, result, record['origin'], record['seconds'])
+    origin, seconds, run = record['origin'], record['seconds'], record.get('run', {})
+    return FinishedJob(self.name, record['job'], path, config, result, origin, seconds, run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +89,13 @@ def spread(value: MeanStd) -> str:
 def number(value: float) -> str:
   """Returns a number with three significant digits, or as a whole number from 100 on."""
   return f'{value:.3g}' if abs(value) < 100 else f'{value:.0f}'
+
+
+def duration(seconds: float) -> str:
+  """Returns a time as '12 s', '3.2 min', '1.5 h' or '3.5 days'."""
+  if seconds < 59.5:
+    return f'{seconds:.0f} s'
+  for size, unit, most in ((60, 'min', 60), (3600, 'h', 24)):
+    if round(seconds / size, 1) < most:
+      return f'{seconds / size:.1f} {unit}'
+  return f'{seconds / 86_400:.1f} days'

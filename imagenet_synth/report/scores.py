@@ -1,5 +1,6 @@
 """The report's section on score jobs: what a classifier of real images says of the synthetic ones."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,10 @@ def scores(results: Results) -> Section | None:
     'Copies (%)',
     'Among real images (%)',
   ]
-  blocks: list[Block] = [Table(header, [_row(job) for job in jobs], note=' '.join(map(_note, jobs)))]
+  rows, note = [_row(job) for job in jobs], ' '.join(map(_note, jobs))
+  blocks: list[Block] = [
+    Table('What it says of all images', header, rows, note=note, jobs=[job.name for job in jobs])
+  ]
   for job in jobs:
     blocks += [_classes(job), *_pictures(job)]
   return Section('What a classifier thinks of the synthetic images', blocks)
@@ -90,7 +94,7 @@ def _classes(job: FinishedJob) -> Table:
   else:
     what = 'class by class'
   header = ['Class', 'Number', 'Own class is the most likely (%)', 'Its probability (%)']
-  return Table(header, _class_rows(in_order), note=f'{job.name}: {what}.')
+  return Table(f'{job.name}: {what}', header, _class_rows(in_order), jobs=[job.name])
 
 
 def _class_rows(classes: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -107,14 +111,28 @@ def _class_rows(classes: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def _pictures(job: FinishedJob) -> list[Picture]:
   """Returns the pictures that a job has left."""
+  unlikely = job.result['least_likely']
   captions = {
-    'least_likely': f'the {len(job.result["least_likely"])} images whose own class is least likely.',
-    'closest_pairs': f'the {len(job.result["closest"])} images that are closest to a real one, which is on '
-    'the right of each.',
+    'least_likely': (
+      f'the {len(unlikely)} images whose own class is least likely.',
+      'Generated images in reading order; in brackets what the classifier takes them for: '
+      + ', '.join(f'{_class(of["class"])} ({_class(of["predicted"]) or "another class"})' for of in unlikely),
+    ),
+    'closest_pairs': (
+      f'the {len(job.result["closest"])} images that are closest to a real one, which is on the right of '
+      'each.',
+      'Pairs of a generated image and a real one in reading order, with their distance: '
+      + ', '.join(f'{_class(of["class"])} {number(of["distance"])}' for of in job.result['closest']),
+    ),
   }
   pictures = []
-  for name, caption in captions.items():
-    with Image.open(job.path / f'{name}.png') as image:
+  for name, (caption, alt) in captions.items():
+    with Image.open(io.BytesIO((job.path / f'{name}.png').read_bytes())) as image:
       image.load()
-    pictures.append(Picture(f'{job.name}_{name}', image, f'{job.name}: {caption}'))
+    pictures.append(Picture(f'{job.name}_{name}', image, f'{job.name}: {caption}', f'{alt}.', [job.name]))
   return pictures
+
+
+def _class(name: str | None) -> str:
+  """Returns a class as people call it; '' for None."""
+  return class_name_and_wnid(name)[0] if name else ''

@@ -9,16 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagenet_synth.data.class_names import class_name_and_wnid
-from imagenet_synth.report import figures, paper
+from imagenet_synth.report import figures
 from imagenet_synth.report.accuracy import FEW, Accuracy, Trio, accuracies, by_real_id, model_name, trios
 from imagenet_synth.report.gains import Gain, gains_note
-from imagenet_synth.report.generator import sample_grid
-from imagenet_synth.report.page import Block, Paragraph, Picture, Section, Table
+from imagenet_synth.report.page import Block, Heading, Picture, Points, Section, Table
+from imagenet_synth.report.paper_tables import figure_6, table_2, table_3, table_4
 from imagenet_synth.report.results import Results, percent, spread
+from imagenet_synth.report.samples import class_gallery
 
 _NUM_EXTREMES = 10
-# the rows of the paper's Table 3 that are shown where none of our models is in it
-_SHOWN_OF_THE_PAPER = ('ResNet-50', 'ViT-S/16')
 
 
 def classifiers(results: Results) -> Section | None:
@@ -26,8 +25,40 @@ def classifiers(results: Results) -> Section | None:
   rows = accuracies(results)
   if not rows:
     return None
-  blocks: list[Block] = [*_arrows(rows), _table(results, rows), *_further(rows), _of_the_paper(rows)]
+  worth = [_verdict(trio, rows) for trio in trios(rows)]
+  blocks: list[Block] = [Points(worth)] if worth else []
+  blocks += [*_arrows(rows), _table(results, rows), *_further(rows), *table_2(results, rows), table_3(rows)]
   return Section('Classifiers on real, synthetic and both', blocks)
+
+
+def _verdict(trio: Trio, rows: Sequence[Accuracy]) -> str:
+  """Returns what one classifier gets from real and from synthetic images alone, and what these are worth."""
+  real, synthetic = trio.real, trio.synthetic
+  text = (
+    f'{model_name(real, rows)}, tested on {real.num_test:,} real images that it has not seen, gets '
+    f'{spread(real.top_1)} % of them right when it is trained on {real.trained_on} images. Trained on '
+    f'{synthetic.trained_on} ones alone, it gets {spread(synthetic.top_1)} % (the Classification Accuracy '
+    f'Score), {_worth(trio)}'
+  )
+  if trio.not_finetuned:
+    text += f'. The cascade that was not fine-tuned scores {spread(trio.not_finetuned.top_1)} %'
+  num = real.summary['top_1']['num']
+  return f'{text}. Mean ± standard deviation over {num} seeds.' if num > 1 else f'{text}. One seed.'
+
+
+def _worth(trio: Trio) -> str:
+  """Returns what the synthetic images alone are worth, beside guessing and real ones."""
+  real, synthetic = trio.real, trio.synthetic
+  guessing = f'where guessing gives {real.chance:.3g} %'
+  if not real.beats_guessing:
+    return (
+      f'{guessing}: even real images hardly train this classifier, so nothing can be said of synthetic ones; '
+      'next: more real images, more steps, a larger network'
+    )
+  if not synthetic.beats_guessing:
+    return f'{guessing}: worthless so far; next: more steps of training, a larger network'
+  share = 100 * (synthetic.top_1[0] - real.chance) / (real.top_1[0] - real.chance)
+  return f'{guessing}: {share:.0f} % of what the real images give above that'
 
 
 def _arrows(rows: Sequence[Accuracy]) -> list[Picture]:
@@ -50,11 +81,13 @@ def _arrows(rows: Sequence[Accuracy]) -> list[Picture]:
       'real_vs_both',
       figures.real_vs_both(arrows),
       'As Figure 1, bottom, of the paper: an arrow from real to real + synthetic.',
-      '; '.join(
+      'Top-1 accuracy of each model. '
+      + '; '.join(
         f'{name}: {spread(real)} % on real, {spread(synthetic)} % on synthetic, {spread(both)} % on both, '
         f'{gain}'
         for name, real, synthetic, both, gain in arrows
       ),
+      _jobs(rows),
     )
   ]
 
@@ -94,12 +127,19 @@ def _table(results: Results, rows: Sequence[Accuracy]) -> Table:
   num_test = results.of_kind('classify')[0].result['num_test']
   about_gains = gains_note(gain for gain in gains if gain)
   return Table(
+    'Top-1 accuracy by training set',
     header,
     cells,
     note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
     'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
     + ' '.join(filter(None, (_lengths(results), about_gains))),
+    jobs=_jobs(rows),
   )
+
+
+def _jobs(rows: Sequence[Accuracy]) -> list[str]:
+  """Returns the jobs that have trained classifiers, in order."""
+  return list(dict.fromkeys(row.job for row in rows))
 
 
 def _further(rows: Sequence[Accuracy]) -> list[Table]:
@@ -118,28 +158,8 @@ def _further(rows: Sequence[Accuracy]) -> list[Table]:
   ]
   header = ['Further test', 'Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'Images']
   # tests stay together, classifiers in their order
-  return [Table(header, sorted(cells, key=lambda row: row[0]))] if cells else []
-
-
-def _of_the_paper(rows: Sequence[Accuracy]) -> Table:
-  """Returns the paper's rows of these classifiers, or of some where it has none of them."""
-  ours = {row.model for row in rows}
-  theirs = [
-    row
-    for row in paper.tables()['table_3'].select()
-    if row['model'] in (ours if 'ResNet-50' in ours else _SHOWN_OF_THE_PAPER)
-  ]
-  return Table(
-    ['The paper, ImageNet', 'Real', 'Generated', 'Real + generated'],
-    [
-      [
-        f'{row["model"]} at {row["image_size"]}',
-        *(f'{row[key]:.2f}' for key in ('real', 'generated', 'real_and_generated')),
-      ]
-      for row in theirs
-    ],
-    note='Table 3 of the paper: top-1 (%), 1.2M generated images.',
-  )
+  cells.sort(key=lambda row: row[0])
+  return [Table('Accuracy on further test images', header, cells, jobs=_jobs(rows))] if cells else []
 
 
 def _lengths(results: Results) -> str:
@@ -168,30 +188,7 @@ def scaling(results: Results) -> Section | None:
         blocks.append(_scaling_picture(real, points))
   if not blocks:
     return None
-  figure_6 = paper.tables()['figure_6'].select()
-  printed = ', '.join(
-    f'+{row["printed_gain"]} at {row["generated_millions"]}M'
-    for row in figure_6
-    if row['printed_gain'] is not None
-  )
-  table_4 = '; '.join(
-    f'at {size}x{size} '
-    + ', '.join(
-      f'{row["top_1"]} ± {row["top_1_std"]} of {row["total_millions"]}M'
-      for row in paper.tables()['table_4'].select(image_size=size)
-    )
-    for size in (256, 1024)
-  )
-  return Section(
-    'Accuracy as synthetic data grows',
-    blocks
-    + [
-      Paragraph(
-        f'The paper, ResNet-50 on ImageNet, 1.2M real images: at 64x64 {printed} generated images; real and '
-        f'generated images together, {table_4}.'
-      )
-    ],
-  )
+  return Section('Accuracy as synthetic data grows', [*blocks, table_4(results, rows)])
 
 
 def _scaling_picture(real: Accuracy, points: Sequence[Accuracy]) -> Picture:
@@ -199,22 +196,60 @@ def _scaling_picture(real: Accuracy, points: Sequence[Accuracy]) -> Picture:
   size, how_mixed = points[0].synthetic_size, points[0].how_mixed
   of = f'{size}x{size}' if size else ''
   mixed = re.sub('[^a-z0-9]+', '_', how_mixed.lower())
-  gains = '; '.join(f'{row.num_synthetic:,}: {row.gain_over(real)}' for row in points)
+  gains = '; '.join(f'{row.gain_over(real)} with {row.num_synthetic:,}' for row in points)
   return Picture(
     '_'.join(filter(None, ('scaling', real.slug, f'real_{real.num_real}', of, mixed))),
-    figures.scaling([(row.num_synthetic, *row.top_1) for row in points], real.top_1),
+    figures.scaling([(row.num_synthetic, *row.top_1) for row in points], real.top_1, figure_6(points[0])),
     f'As Figure 6 of the paper: {real.model}, {real.trained_on} images and synthetic ones'
-    f'{f" of {of}" if of else ""}{f" ({how_mixed})" if how_mixed else ""}. '
-    f'To real images alone, in points, with so many synthetic ones: {gains}.',
+    f'{f" of {of}" if of else ""}{f" ({how_mixed})" if how_mixed else ""}.',
+    f'Top-1 accuracy by the number of synthetic images: {real.top_1[0]:.2f} % with none; in points to that, '
+    f'{gains}.',
+    _jobs([real, *points]),
   )
 
 
-def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
+def per_class(results: Results) -> Section | None:
+  """Returns what the paper shows in Figure 5."""
+  rows = accuracies(results)
+  found = trios(rows)
+  if not found:
+    return None
+  blocks: list[Block] = []
+  for trio in found:
+    name = model_name(trio.real, rows)
+    real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
+    blocks += [Heading(name)] if len(found) > 1 else []
+    blocks += [
+      _per_class_picture(trio, name, real, synthetic),
+      *_extremes(results, trio, name, synthetic - real),
+    ]
+  return Section('Class by class', blocks)
+
+
+def _per_class_picture(trio: Trio, name: str, real: np.ndarray, synthetic: np.ndarray) -> Picture:
+  """Returns the accuracies of all classes: float [K], in percent."""
+  class_names = [class_name_and_wnid(of)[0] for of in trio.real.class_names]
+  gain = synthetic - real
+  seen = f'Top-1 accuracy of {len(gain)} classes: trained on synthetic images, {np.sum(gain > 0)} are better'
+  seen += f' and {np.sum(gain < 0)} worse than trained on real ones; the difference is '
+  seen += f'{np.nanmin(gain):+.1f} to {np.nanmax(gain):+.1f} points, in the middle {np.nanmedian(gain):+.1f}.'
+  return Picture(
+    f'per_class_{trio.real.slug}',
+    figures.per_class(class_names, real, synthetic),
+    f'As Figure 5 of the paper: {name} on {trio.real.trained_on} and on {trio.synthetic.trained_on} images, '
+    'means over seeds.',
+    seen,
+    _jobs([trio.real, trio.synthetic]),
+  )
+
+
+def _extremes(results: Results, trio: Trio, name: str, gain: np.ndarray) -> list[Block]:
   """Returns the classes that gain and lose most, up to ten, and what their images look like.
 
   Args:
     results: where the images are.
     trio: the classifier.
+    name: what it is called.
     gain: of each class, in percentage points, by training on synthetic instead of real images.
   """
   classes = trio.real.class_names
@@ -222,7 +257,6 @@ def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
   # a class that was not tested is NaN, and last
   order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
   shown = [*order[:num], *order[-num:]] if num else []
-  model = trio.real.model
   rows = [
     [
       class_name_and_wnid(classes[c])[0],
@@ -233,38 +267,18 @@ def _extremes(results: Results, trio: Trio, gain: np.ndarray) -> list[Block]:
   ]
   blocks: list[Block] = [
     Table(
+      f'The classes that gain and lose most when {name} is trained on synthetic images',
       ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
       rows,
-      note=f'{model}: the classes that gain and lose most when it is trained on synthetic images. In '
-      f'brackets: 95 % intervals, those of accuracies for classes with fewer than {FEW} test images. Each '
-      f'is of one class by itself; these are the extremes of {len(order)}, some of them by chance alone.',
+      note=f'In brackets: 95 % intervals, those of accuracies for classes with fewer than {FEW} test images. '
+      f'Each is of one class by itself; these are the extremes of {len(order)}, some of them by chance '
+      'alone.',
+      jobs=_jobs([trio.real, trio.synthetic]),
     )
   ]
   # synthetic images may come from elsewhere, without a generate job in this folder
   if shown and results.of_kind('generate'):
-    caption = f'Images of these classes, in the same order ({model}).'
-    blocks.append(
-      Picture(f'extremes_{trio.real.slug}', sample_grid(results, [classes[c] for c in shown]), caption)
-    )
+    caption = f'Images of these classes, in the same order ({name}).'
+    shown_names = [classes[c] for c in shown]
+    blocks.append(class_gallery(results, f'extremes_{trio.real.slug}', shown_names, caption))
   return blocks
-
-
-def per_class(results: Results) -> Section | None:
-  """Returns what the paper shows in Figure 5."""
-  found = trios(accuracies(results))
-  if not found:
-    return None
-  blocks: list[Block] = []
-  for trio in found:
-    names = [class_name_and_wnid(name)[0] for name in trio.real.class_names]
-    real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
-    blocks.append(
-      Picture(
-        f'per_class_{trio.real.slug}',
-        figures.per_class(names, real, synthetic),
-        f'As Figure 5 of the paper: {trio.real.model} on {trio.real.trained_on} and on '
-        f'{trio.synthetic.trained_on} images, means over seeds.',
-      )
-    )
-    blocks += _extremes(results, trio, synthetic - real)
-  return Section('Class by class', blocks)

@@ -22,10 +22,12 @@ def test_a_report_has_the_sections_that_its_jobs_tell_of_and_no_others(tmp_path)
   result = _run(tmp_path, ('embed',))
   assert result == {'sections': ['In short', 'Where it comes from']}
   text = (tmp_path / 'report/report.md').read_text()
-  assert text.startswith('# A <title>\n\n## In short\n\nText encoder: T5 encoder with RANDOM weights ')
+  assert text.startswith('# A <title>\n\n## In short\n\n**Whether synthetic images help was not measured')
+  assert '- Text encoder: T5 encoder with RANDOM weights ' in text
   assert re.findall(r'^\| (embed|train|real) \|', text, re.M) == ['embed']
   html = (tmp_path / 'report/report.html').read_text()
-  assert '<title>A &lt;title&gt;</title>' in html and re.findall('<h2>(.*?)</h2>', html) == result['sections']
+  assert '<title>A &lt;title&gt;</title>' in html
+  assert re.findall('<h2 id="[^"]*">(.*?)</h2>', html) == result['sections']
 
 
 def test_sections_come_in_their_own_order_and_those_without_content_are_left_out(tmp_path, monkeypatch):

@@ -12,13 +12,21 @@ RESNET = {'type': 'resnet', 'width': 8}
 VIT = {'type': 'vit', 'width': 48}
 IN_STEPS, IN_EPOCHS = {'num_steps': 400, 'batch_size': 64}, {'epochs': 90.0, 'batch_size': 64}
 CLASSES = ('crane', 'n01440764', 'robin')
+RUN = {
+  'command': 'python -m imagenet_synth.main --config mine.py',
+  'device': 'TPU v4',
+  'num_devices': 8,
+  'num_processes': 2,
+  'num_cores': 96,
+  'jax': '0.10.2',
+}
 
 
 def results(*jobs, folder=None):
   return Results(jobs, folder)
 
 
-def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), data=(), seconds=60.0):
+def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), data=(), seconds=60.0, run=RUN):
   origin = {
     'job': name,
     'config_hash': f'hash of {name}',
@@ -26,7 +34,7 @@ def job(kind, name, result, config, path=pathlib.Path('/nowhere'), inputs=(), da
     'data': {f'images of {of}': f'version of {of}' for of in data},
     'revision': 'abc123',
   }
-  return FinishedJob(name, kind, path, config, result, origin, seconds)
+  return FinishedJob(name, kind, path, config, result, origin, seconds, run)
 
 
 def spread(mean, std=None, num=3):
@@ -79,13 +87,14 @@ def classify(
   num_test=1234,
   real_split='train',
   test_split='test',
+  dataset='digits',
   path=pathlib.Path('/nowhere'),
   **mixtures,
 ):
-  """A classify job; `real_split` and `test_split` of digits are its real images."""
+  """A classify job; `real_split` and `test_split` of a data set are its real images."""
   config = {'job': 'classify', 'model': model, 'recipe': recipe, 'size': size}
   config |= {
-    key: {'name': 'digits', 'split': split} for key, split in (('real', real_split), ('test', test_split))
+    key: {'name': dataset, 'split': split} for key, split in (('real', real_split), ('test', test_split))
   }
   return job(
     'classify',
@@ -106,7 +115,7 @@ def classify(
     },
     config,
     path,
-    data=[f'digits {split}' for split in (real_split, test_split)],
+    data=[f'{dataset} {split}' for split in (real_split, test_split)],
   )
 
 
@@ -189,8 +198,8 @@ def score(path, name='score', classes=(), finetuned=True, **more):
     'extractor': 'classify_real at 16x16 (weights 0a)',
     'accuracy': 0.96875,
     'doubt': '',
-    'least_likely': [{}] * 32,
-    'closest': [{}] * 16,
+    'least_likely': [{'class': 'crane', 'predicted': of} for of in ('n01440764', None)] * 16,
+    'closest': [{'class': 'n01440764', 'distance': 0.25}] * 16,
     **more,
   }
   path.mkdir()

@@ -6,7 +6,14 @@ import pytest
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.report.results import FinishedJobReference, is_finetuned, number, percent, spread
+from imagenet_synth.report.results import (
+  FinishedJobReference,
+  duration,
+  is_finetuned,
+  number,
+  percent,
+  spread,
+)
 from tests.report import hand_made
 
 
@@ -21,7 +28,7 @@ def test_a_finished_job_is_all_that_its_folder_says(tmp_path):
   job = FinishedJobReference('generate').open(report)
   assert (job.name, job.kind, job.path) == ('generate', 'generate', tmp_path / 'generate')
   assert job.config == {'job': 'generate', 'seed': 3} and job.result == {'num_images': 7}
-  assert list(job.origin['inputs']) == ['embed'] and job.seconds >= 0
+  assert list(job.origin['inputs']) == ['embed'] and job.seconds >= 0 and job.run['num_devices'] == 8
   # what the report was made from is known, too
   assert list(report.origin['inputs']) == ['generate']
 
@@ -70,3 +77,19 @@ def test_shares_become_percent_with_or_without_a_deviation():
 )
 def test_numbers_have_three_significant_digits_or_are_whole(value, text):
   assert number(value) == text
+
+
+@pytest.mark.parametrize(
+  'seconds, text',
+  [
+    (0, '0 s'),
+    (59.4, '59 s'),
+    (59.6, '1.0 min'),
+    (3587, '59.8 min'),
+    (3599, '1.0 h'),
+    (84_600, '23.5 h'),
+    (86_399, '1.0 days'),
+  ],
+)
+def test_times_are_in_the_unit_that_people_use(seconds, text):
+  assert duration(seconds) == text

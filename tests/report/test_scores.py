@@ -61,7 +61,7 @@ def test_few_classes_are_all_shown_by_their_agreement(tmp_path):
   table = blocks(scores(results(hand_made.score(tmp_path / 'a', classes=_CLASSES))), Table)[1]
   assert [row[0] for row in table.rows] == ['tench', 'crane']
   assert (
-    table.rows[1] == ['crane', '200', '50 (43.1 to 56.9)', '25'] and table.note == 'score: class by class.'
+    table.rows[1] == ['crane', '200', '50 (43.1 to 56.9)', '25'] and table.caption == 'score: class by class'
   )
 
 
@@ -69,7 +69,7 @@ def test_of_many_classes_the_best_and_the_worst_are_shown(tmp_path):
   classes = [(f'class {i}', 100, i / 20, 0.5) for i in np.random.default_rng(0).permutation(20).tolist()]
   table = blocks(scores(results(hand_made.score(tmp_path / 'a', classes=classes))), Table)[1]
   assert [row[0] for row in table.rows] == [f'class {i}' for i in (19, 18, 17, 16, 15, 4, 3, 2, 1, 0)]
-  assert table.note == 'score: the classes with which the classifier agrees most and least often.'
+  assert table.caption == 'score: the classes with which the classifier agrees most and least often'
 
 
 def test_the_pictures_are_those_that_the_job_has_left(tmp_path):
@@ -78,3 +78,5 @@ def test_the_pictures_are_those_that_the_job_has_left(tmp_path):
   assert [np.asarray(picture.image).max() for picture in pictures] == [0, 1]
   assert 'the 32 images whose own class is least likely' in pictures[0].caption
   assert 'the 16 images that are closest to a real one' in pictures[1].caption
+  assert ': crane (tench), crane (another class), crane' in pictures[0].alt
+  assert ': tench 0.25, tench 0.25' in pictures[1].alt
