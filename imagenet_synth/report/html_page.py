@@ -196,5 +196,6 @@ def _class(name: str) -> str:
 
 
 def _text(text: str) -> str:
-  """Returns a text as HTML, with minus signs before numbers."""
-  return html.escape(re.sub(r'(?<![\w)-])-(?=\d)', '\N{MINUS SIGN}', text))
+  """Returns a text as HTML, with minus signs before numbers; no line ends between them and their units."""
+  text = re.sub(r'(?<![\w)-])-(?=\d)', '\N{MINUS SIGN}', text)
+  return html.escape(re.sub(r'(?<=\d) (?=%|(?:s|min|h|days)\b)', '\N{NO-BREAK SPACE}', text))

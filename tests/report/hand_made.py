@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from imagenet_synth.inputs.predictions import save_predictions
+from imagenet_synth.inputs.predictions import predictions_path, save_predictions
 from imagenet_synth.report.results import FinishedJob, Results
 
 RESNET = {'type': 'resnet', 'width': 8}
@@ -129,7 +129,7 @@ def keep_predictions(job):
   for run in job.result['runs']:
     num_right = round(num * job.result['mixtures'][run['mixture']]['top_1']['mean'])
     said = np.where(np.arange(num) < num_right, labels, (labels + 1) % num_classes)
-    save_predictions(job.path / run['path'], np.eye(num_classes)[said], labels)
+    save_predictions(predictions_path(job.path / run['path']), np.eye(num_classes)[said], labels)
   return job
 
 

@@ -28,7 +28,7 @@ _SECTIONS = [
     'Results <all>',
     [
       Lead('It helps: -1.5 points'),
-      Paragraph('5 < 6 & more'),
+      Paragraph('5 < 6 & more, 10 s of 20 %'),
       Heading('Numbers'),
       Points(['one', 'two']),
       Table(
@@ -64,10 +64,11 @@ def test_a_page_with_next_to_nothing_can_be_read(blocks):
   require_readable(to_html('Title', [Section('Empty', blocks)]))
 
 
-def test_text_is_escaped_and_a_minus_is_one():
+def test_text_is_escaped_and_numbers_are_set_as_such():
   page = to_html('Title <1>', _SECTIONS)
   assert '<title>Title &lt;1&gt;</title>' in page and '>Results &lt;all&gt;</h2>' in page
-  assert '<p>5 &lt; 6 &amp; more</p>' in page and 'alt="Five &lt; six"' in page
+  assert '<p>5 &lt; 6 &amp; more, 10\N{NO-BREAK SPACE}s of 20\N{NO-BREAK SPACE}%</p>' in page
+  assert 'alt="Five &lt; six"' in page
   assert '<p class="lead">It helps: −1.5 points</p>' in page
   assert '<td class="number">−1.25 (−2 to +1)</td>' in page
   # what a machine reads stays as it is
