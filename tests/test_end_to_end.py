@@ -99,7 +99,7 @@ def test_the_report_needs_no_other_file_and_no_network(workdir):
   assert 'RANDOM weights' in html and 'classify_real at 32x32' in html
   text = (workdir / 'report/report.md').read_text()
   pictures = re.findall(r'\]\((figures/[^)]*)\)', text)
-  assert len(pictures) == len(set(pictures)) == 11
+  assert len(pictures) == len(set(pictures)) == 14
   assert all((workdir / 'report' / name).read_bytes().startswith(b'\x89PNG') for name in pictures)
   assert re.findall(r'^## (.*)$', text, re.M) == _read(workdir / 'report/job.json')['result']['sections']
 
