@@ -311,3 +311,16 @@ def test_what_is_no_image_of_a_class_is_named(root, capsys):
   assert (
     '1 of 17 files that cannot be decoded (cat/broken.jpg (cannot be decoded: not an image file); all' in line
   )
+
+
+def test_a_class_with_too_few_images_is_named_before_anything_is_trained(root):
+  config = _config(few=dict(_config()['jobs']['real'], real_per_class=4))
+  (root / 'data/mine/train/cat/0.png').write_bytes(b'no image')
+  pipeline.redo(config, root / 'run', ['train', 'real'])
+  with pytest.raises(
+    InputError, match="jobs.few.real_per_class is 4, but real has 3 images of the class 'cat'"
+  ):
+    pipeline.run(config, root / 'run')
+  assert not (root / 'run/train').exists()
+  config['jobs']['few']['real_per_class'] = 5
+  assert "jobs.few.real_per_class is 5, but real has 4 images of the class 'bird'" in _refusal(root, config)

@@ -16,6 +16,11 @@ Interpolation = Literal['bilinear', 'bicubic']
 """How pixels are brought to another size, with antialiasing where they become fewer."""
 
 _RESAMPLING = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
+MAX_PIXELS = 100_000_000
+"""Images that have more are not decoded: they would take 300 MB each, in many threads at a time."""
+
+# checked here: Pillow would warn of images that are smaller, and refuse those of twice as many alone
+Image.MAX_IMAGE_PIXELS = None
 # by which libjpeg reduces an image while it decodes it, in a fraction of the time
 _REDUCTIONS = (8, 4, 2)
 
@@ -145,8 +150,8 @@ def _jpeg_size(data: bytes, num_channels: int) -> tuple[int, int] | None:
   except ValueError:
     return None
   has_channels = form == 'Gray' or (num_channels == 3 and form in ('YCbCr', 'RGB'))
-  # what claims to be larger than memory is left to Pillow, which refuses it
-  return (height, width) if has_channels and height * width <= (Image.MAX_IMAGE_PIXELS or 0) else None
+  # what is too large is left to the other way, which refuses it
+  return (height, width) if has_channels and height * width <= MAX_PIXELS else None
 
 
 def shorter_side(data: bytes, name: str) -> int:
@@ -168,9 +173,11 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
   """Opens an image file; raises InputError if it cannot be, or what is done with it fails."""
   try:
     with Image.open(io.BytesIO(data)) as image:
+      if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f'{image.width}x{image.height}, more than {MAX_PIXELS // 10**6} megapixels')
       yield image
-  # what Pillow raises for what is no image, is cut off, or claims to be larger than memory
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+  # what Pillow raises for what is no image, or is cut off
+  except (OSError, SyntaxError, ValueError) as error:
     raise InputError(f'{name}: cannot be decoded: {_reason(error)}') from error
 
 

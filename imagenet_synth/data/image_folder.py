@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 import time
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ from imagenet_synth.data.source import Contents, Sides, Source, parse_split
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 """The endings, in small letters, of files that are taken for images."""
 
+# categories of characters that no class has in its name: control characters, ends of lines and paragraphs,
+# and what stands for bytes that are no text
+_NOT_IN_NAMES = ('Cc', 'Zl', 'Zp', 'Cs')
 # seconds between saves while files are checked
 _SAVED_EVERY = 120
 
@@ -42,12 +46,17 @@ def folder_contents(directory: epath.Path) -> dict[str, Contents]:
   """Returns what is in each split of a directory, by its name, as far as the names of files tell.
 
   Raises:
-    InputError: the directory is not there, or no split with images is in it.
+    InputError: the directory is not there, no split with images is in it, or a class has a name that is no
+      line of text.
   """
   if not directory.is_dir():
     raise InputError(f'{directory}: no such folder; expected SPLIT/CLASS/FILE in it')
   splits = [path for path in matching(directory, '*') if path.is_dir() and not _is_hidden(path)]
-  contents = {split.name: Contents(None, tuple(_list(split).classes), (), 3) for split in splits}
+  contents = {}
+  for split in splits:
+    classes = _list(split).classes
+    counts = tuple(map(len, classes.values()))
+    contents[split.name] = Contents(None, tuple(classes), (), 3, class_counts=counts)
   if not any(of.class_names for of in contents.values()):
     raise InputError(f'{directory}: no images in it as SPLIT/CLASS/FILE ({", ".join(SUFFIXES)})')
   return contents
@@ -74,6 +83,11 @@ def _list(root: epath.Path) -> _Listing:
     if not entry.is_dir():
       loose.append(entry.name)
       continue
+    if any(unicodedata.category(character) in _NOT_IN_NAMES for character in entry.name):
+      raise InputError(
+        f'{root}: the class {entry.name!r} has a line break or another control character in its name; rename '
+        'the folder'
+      )
     files = {}
     for name, state in files_below(entry):
       # not as a path: there may be millions
@@ -121,7 +135,7 @@ class FolderSource(Source):
     keep: whether that is written there, and said; else nothing is left.
 
   Raises:
-    InputError: there is no such folder, or nothing in it that can be decoded.
+    InputError: there is no such folder, nothing in it that can be decoded, or nothing of a class.
   """
 
   def __init__(self, directory: epath.Path, split: str, cache_dir: epath.Path, keep: bool = True):
@@ -132,6 +146,10 @@ class FolderSource(Source):
     listing = _list(self._root)
     self.class_names: tuple[str, ...] = tuple(listing.classes)
     good = _good_files(self._root, listing, cache_dir, keep)
+    found = {file.partition('/')[0] for file in good}
+    for name in self.class_names:
+      if name not in found:
+        raise InputError(f'{self._root}: none of the images of the class {name!r} can be decoded')
     in_order = sorted(good, key=lambda file: hashlib.sha256(file.encode()).digest())
     try:
       # as an array, which worker processes share
@@ -185,7 +203,7 @@ def _class(file: bytes) -> str:
 class _Look(NamedTuple):
   """What a look at a file tells."""
 
-  # of what it holds
+  # of what it holds; empty if it cannot be read
   digest: str
   # why it cannot be decoded; None if it can
   fault: str | None
@@ -199,11 +217,11 @@ def _good_files(root: epath.Path, listing: _Listing, cache_dir: epath.Path, keep
   where = hashlib.sha256(str(absolute(root)).encode()).hexdigest()[:16]
   cache = cache_dir / f'folder-{root.name}-{where}.json'
   known = read_json(cache)['files'] if cache.exists() else {}
-  # a file that was changed is looked at again, and one of which an earlier version kept no size
+  # a file that was changed is looked at again, and one that could not be read, or of which no size was kept
   checked = {
     file: _Look(*known[file][2:])
     for file, status in files.items()
-    if known.get(file, [])[:2] == status and len(known[file]) == 2 + len(_Look._fields)
+    if known.get(file, [])[:2] == status and len(known[file]) == 2 + len(_Look._fields) and known[file][2]
   }
 
   def save() -> None:
@@ -239,7 +257,10 @@ def _good_files(root: epath.Path, listing: _Listing, cache_dir: epath.Path, keep
 
 def _look_at(path: epath.Path) -> _Look:
   """Reads and decodes a file."""
-  data = path.read_bytes()
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    return _Look('', f'cannot be read: {error.strerror}', 0)
   digest = hashlib.sha256(data).hexdigest()[:16]
   try:
     pixels = decode_image(data, 3, path.name)

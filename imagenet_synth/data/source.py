@@ -162,6 +162,8 @@ class Contents:
   channels: int | None = None
   # the shorter side of the images in pixels, where all have the same size
   side: int | None = None
+  # examples of each class at most, in label order, where a look at no example tells
+  class_counts: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

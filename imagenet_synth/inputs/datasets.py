@@ -82,7 +82,8 @@ class DatasetConfig:
     if self.per_class is not None:
       if known.class_names == ():
         raise Invalid(f'{key}.per_class', f'is {self.per_class}, but {self.name} has no classes')
-      known = dataclasses.replace(known, num_examples=None)
+      counts = known.class_counts and tuple(min(count, self.per_class) for count in known.class_counts)
+      known = dataclasses.replace(known, num_examples=None, class_counts=counts)
     return known
 
   def open(self, folder: JobFolder, uses: Literal['images', 'classes'] = 'images') -> Source:
@@ -109,6 +110,14 @@ class DatasetConfig:
     source = self._open(workdir)
     sides = source.sides(workdir / 'datasets').pixels
     return int(np.sum(sides < size)), len(sides)
+
+  def class_counts(self, workdir: epath.Path) -> np.ndarray:
+    """Returns how many images each class has, int [K]; of folders, only those count that can be decoded.
+
+    Raises:
+      InputError: the split is not there, or cannot be read.
+    """
+    return self._open(workdir).class_counts()
 
   def _open(self, workdir: epath.Path) -> Source:
     """Returns the split; what is found out about it once is kept in the workdir."""

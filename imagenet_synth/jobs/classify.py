@@ -6,7 +6,7 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
@@ -181,6 +181,13 @@ class Config:
         why = f'{said}, and own_statistics wants that on each of {num} devices'
         _require_multiple(self.recipe.batch_size, num * sum(mixture.groups), why)
 
+  def require_images(self, jobs: KnownJobs) -> None:
+    """Raises `Invalid` if a class of a folder has fewer images that can be decoded than are drawn of each."""
+    known = self.real.contents(jobs.workdir, 'real')
+    if self.real_per_class is not None and known.class_names and known.class_counts is not None:
+      counts = self.real.class_counts(jobs.workdir).tolist()
+      self._require_of_each(self.real_per_class, known.class_names, counts)
+
   def _tested_on(self) -> dict[str, DatasetConfig]:
     """Returns the real images that runs are tested on, by their dotted key."""
     return {'test': self.test, **{f'tests.{name}.dataset': of.dataset for name, of in self.tests.items()}}
@@ -196,7 +203,15 @@ class Config:
         f'is {self.real_per_class}, {wanted:,} images of {len(real.class_names)} classes; '
         f'real has {real.num_examples:,}',
       )
+    if real.class_counts is not None:
+      self._require_of_each(self.real_per_class, real.class_names, real.class_counts)
     return dataclasses.replace(real, num_examples=wanted)
+
+  def _require_of_each(self, num: int, class_names: Sequence[str], counts: Iterable[int]) -> None:
+    """Raises `Invalid` if a class has fewer real images than are drawn of each."""
+    for name, count in zip(class_names, counts, strict=True):
+      if count < num:
+        raise Invalid('real_per_class', f'is {num}, but real has {count} images of the class {name!r}')
 
   def _check_held_out(self, held_out: DatasetConfig, real: Contents, jobs: KnownJobs) -> None:
     """Raises `Invalid` if images do not suit those that are trained on, or are among them."""

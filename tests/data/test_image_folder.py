@@ -8,7 +8,7 @@ from PIL import Image
 
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data import image_folder
-from imagenet_synth.data.image_folder import FolderSource
+from imagenet_synth.data.image_folder import FolderSource, folder_contents
 
 
 def _make(root, per_class=10):
@@ -147,3 +147,55 @@ def test_wrong_folders_and_splits_are_refused(tmp_path):
     _open(tmp_path, 'train[40:]')
   with pytest.raises(InputError, match="split is 'train.a.', must be a name, or a part"):
     _open(tmp_path, 'train[a]')
+
+
+@pytest.mark.parametrize('name', ['line\nbreak', 'bell\a', 'end\u2028of line'])
+def test_a_class_whose_name_is_no_line_of_text_is_refused_at_the_start(name, tmp_path):
+  _make(tmp_path)
+  (tmp_path / 'train/cat').rename(tmp_path / 'train' / name)
+  with pytest.raises(InputError, match='has a line break or another control character in its name') as error:
+    folder_contents(tmp_path)
+  assert str(error.value).isprintable()
+
+
+def test_how_many_images_classes_have_at_most_is_known_at_the_start(tmp_path):
+  _make(tmp_path)
+  (tmp_path / 'train/bee/3.jpg').unlink()
+  assert folder_contents(tmp_path)['train'].class_counts == (10, 9, 10)
+
+
+def test_files_that_cannot_be_read_are_counted_with_the_broken_ones_until_they_can(
+  tmp_path, capsys, monkeypatch
+):
+  _make(tmp_path)
+  kind = type(tmp_path)
+  read = kind.read_bytes
+
+  def failing(path):
+    if path.name == '3.jpg' and path.parent.name == 'bee':
+      raise PermissionError(13, 'Permission denied')
+    return read(path)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(kind, 'read_bytes', failing)
+    assert len(_open(tmp_path)) == 29
+  assert '1 of 30 files that cannot be decoded (bee/3.jpg (cannot be read: Permission denied)' in (
+    capsys.readouterr().err
+  )
+  assert len(_open(tmp_path)) == 30
+
+
+def test_a_class_of_broken_files_alone_is_named(tmp_path):
+  _make(tmp_path, per_class=1)
+  (tmp_path / 'train/bee/0.jpg').write_bytes(b'nothing')
+  with pytest.raises(InputError, match="none of the images of the class 'bee' can be decoded"):
+    _open(tmp_path)
+
+
+def test_a_picture_of_over_100_megapixels_is_left_out_and_named(tmp_path, capsys):
+  _make(tmp_path)
+  # one colour: a few KB; the other is just small enough, without a warning
+  Image.new('1', (12_500, 8_001)).save(tmp_path / 'train/cat/poster.png')
+  Image.new('1', (12_500, 8_000)).save(tmp_path / 'train/cat/photo.png')
+  assert len(_open(tmp_path)) == 31
+  assert 'cat/poster.png (cannot be decoded: 12500x8001, more than 100 megapixels)' in capsys.readouterr().err
