@@ -4,6 +4,7 @@ Eight devices on the CPU, and an error where arrays of different rank are broadc
 networks are tiny: compiling is what takes the time, so the compiler is told not to optimize.
 """
 
+import atexit
 import os
 import tempfile
 
@@ -23,6 +24,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _programs = tempfile.TemporaryDirectory()
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _programs.name
+  atexit.register(_programs.cleanup)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
 # these take minutes: begun last, one process would work on them alone in the end
