@@ -26,7 +26,7 @@ from imagenet_synth.core.accelerators import ACCELERATORS, UTILISATION, accelera
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, full_disk, set_roots
-from imagenet_synth.core.stopping import Stopped, stop_when_told
+from imagenet_synth.core.stopping import Stopped, ignore_signals, stop_when_told
 from imagenet_synth.train.profiling import parse_steps, profiling
 
 # jobs are imported where they are needed: worker processes (data/workers.py) import this file, too, and would
@@ -153,6 +153,7 @@ def main(argv: list[str]) -> None:
   except Unfinished as unfinished:
     _tell(str(unfinished))
   except Stopped as stopped:
+    ignore_signals()
     _tell(str(stopped))
     # what a shell reports of a process that a signal has ended: schedulers start it again
     sys.exit(128 + stopped.signal)

@@ -158,6 +158,9 @@ def test_how_a_run_ends_is_its_exit_code(end, code, tmp_path, monkeypatch, capsy
 
   told = []
   monkeypatch.setattr(main, 'stop_when_told', told.append)
+  monkeypatch.setattr(main, 'ignore_signals', lambda: None)
+  # other tests may have started JAX
+  monkeypatch.setattr(main.jax.config, 'update', lambda *args: None)
   monkeypatch.setattr(pipeline, 'run', run)
   (tmp_path / 'ends.py').write_text(_GOOD)
   flags.FLAGS.unparse_flags()

@@ -45,6 +45,7 @@ def stop_when_told(after_minutes: float | None = None) -> None:
   """Lets SIGTERM and Ctrl-C raise `Stopped`, and SIGTERM come after so many minutes, if they are given."""
 
   def stop(number: int, frame: FrameType | None) -> None:
+    ignore_signals()
     raise Stopped('told to stop; the same command goes on from what is saved', number)
 
   for number in _SIGNALS:
@@ -53,6 +54,12 @@ def stop_when_told(after_minutes: float | None = None) -> None:
     timer = threading.Timer(60 * after_minutes, os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
     timer.start()
+
+
+def ignore_signals() -> None:
+  """Lets whoever has been told to stop end in peace: schedulers may tell several times."""
+  for number in _SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
 
 
 class StopSignal:
