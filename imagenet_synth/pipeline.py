@@ -148,10 +148,12 @@ def plan(config: Mapping[str, Any], workdir: epath.Path, worker: Worker = Worker
     folder = _folder(workdir, name, sections[name], configs[name], worker)
     jobs.append(PlannedJob(name, JOBS[kinds[name]], configs[name], folder))
   versions: dict[str, dict[str, str]] = {}
+  to_come: list[str] = []
   for job in jobs:
-    job.folder.check()
+    job.folder.check(to_come)
     job.folder.check_data(_data_versions(job, workdir, versions))
     if job.name in only and not job.folder.done:
+      to_come.append(job.name)
       _call(job.name, 'require_devices', job.config)
   return Plan([job for job in jobs if job.name in only], known)
 

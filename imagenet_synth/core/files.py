@@ -17,10 +17,12 @@ import pathlib
 import re
 import shutil
 import socket
+import struct
 import tempfile
 import time
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -44,6 +46,8 @@ for _protocol in ('gcs', 's3'):
 
 # bytes that are copied at a time
 _BLOCK = 2**24
+# what a zip file without a comment ends with: a mark, and how many members there are
+_ZIP_END = struct.Struct('<4s6xH10x')
 # of a journal in a bucket: an object may be written once a second
 _SECONDS_BETWEEN_VERSIONS = 30
 
@@ -409,8 +413,12 @@ def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
     InputError: the file is not there, or is no npz.
   """
   try:
-    with open_local(path) as opened, np.load(opened) as file:
-      return dict(file)
+    with open_local(path) as opened, zipfile.ZipFile(opened) as archive:
+      # zipfile takes what it finds: a flipped bit can make the next array's entry a comment of the one before
+      opened.seek(-_ZIP_END.size, os.SEEK_END)
+      if _ZIP_END.unpack(opened.read(_ZIP_END.size)) != (b'PK\5\6', len(archive.namelist())):
+        raise ValueError('it is no whole list of arrays')
+      return {name.removesuffix('.npy'): _read_member(archive, name) for name in archive.namelist()}
   except FileNotFoundError:
     raise InputError(f'{path} does not exist') from None
   # what numpy and zipfile raise for what is no npz, is cut off or has flipped bits
@@ -421,9 +429,22 @@ def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
     EOFError,
     RuntimeError,
     NotImplementedError,
+    MemoryError,
     zipfile.BadZipFile,
+    zlib.error,
   ) as error:
-    raise InputError(f'{path} cannot be read ({error}); delete it and run again') from None
+    reason = ' '.join(str(error).split())
+    raise InputError(f'{path} cannot be read ({reason}); delete it and run again') from None
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+  """Returns an array of an npz, all of whose bytes are checked by their CRC."""
+  with archive.open(name) as member:
+    array = np.lib.format.read_array(member, allow_pickle=False)
+    # numpy stops where the header says, and what is read in part is not checked
+    if member.read(1):
+      raise ValueError(f'{name} is longer than its header says')
+    return array
 
 
 def write_rows(path: epath.PathLike, num_rows: int, blocks: Iterable[np.ndarray]) -> None:
@@ -459,7 +480,7 @@ def open_rows(path: epath.PathLike) -> np.ndarray:
   except FileNotFoundError:
     raise InputError(f'{path} does not exist') from None
   except (ValueError, EOFError) as error:
-    raise InputError(f'{path} is no whole npy: {error}') from None
+    raise InputError(f'{path} is no whole npy: {error}; --redo the job of this folder') from None
 
 
 def map_array(file: BinaryIO) -> np.ndarray:

@@ -106,8 +106,11 @@ class JobFolder:
     """Returns whether the job has left work: its folder holds more than what is written before it begins."""
     return any(path.name not in _BEFORE_WORK for path in matching(self.path, '*'))
 
-  def check(self) -> None:
-    """Raises InputError if the folder holds work of another configuration, or of inputs that have changed."""
+  def check(self, to_come: Collection[str] = ()) -> None:
+    """Raises InputError if the folder holds work of another configuration, or of inputs that have changed.
+
+    Inputs `to_come`, which are made again, as after a repair, are not looked at: they may be the same then.
+    """
     if not self.started:
       return
     for key, (old, new) in self._changed_keys().items():
@@ -124,7 +127,7 @@ class JobFolder:
           'use another workdir, or the version that made it'
         )
       for name, recorded in self.record['origin']['inputs'].items():
-        if recorded != fingerprint(self.workdir / name):
+        if name not in to_come and recorded != fingerprint(self.workdir / name):
           raise InputError(
             f'{self.path} was made from another {name} than the one there now; '
             f'--redo {self.name} makes it anew'

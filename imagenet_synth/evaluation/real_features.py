@@ -10,7 +10,7 @@ from etils import epath
 
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, make_folder, read_arrays, write_arrays, write_atomic
+from imagenet_synth.core.files import json_hash, make_folder, read_arrays, write_arrays
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Ahead, Images
 from imagenet_synth.data.source import Examples
@@ -65,7 +65,7 @@ class RealFeatures:
 
   def name(self, row: int) -> str:
     """Returns what the image of a row is called, when the features have been made."""
-    return self._names_path(row // _BLOCK).read_text().splitlines()[row % _BLOCK]
+    return self._names(row // _BLOCK)[row % _BLOCK]
 
   def observe(self, worker: Worker, on_images: Callable[[int], Any]) -> None:
     """Makes the blocks that are missing: the worker's own first, then those that nobody has made meanwhile.
@@ -78,7 +78,7 @@ class RealFeatures:
     """
     mine = worker.part(self.blocks)
     for number in (*mine, *(number for number in self.blocks if number not in mine)):
-      if not self._block_path(number).exists():
+      if not (self._block_path(number).exists() and self._names_path(number).exists()):
         self._observe_block(number)
       on_images(len(self._rows(number)))
 
@@ -104,7 +104,7 @@ class RealFeatures:
 
   def names(self) -> str:
     """Returns a line for each image: its file's name, or where the data set has none, SPLIT[ROW]."""
-    return ''.join(self._names_path(number).read_text() for number in self.blocks)
+    return ''.join(f'{name}\n' for number in self.blocks for name in self._names(number))
 
   def _rows(self, number: int) -> np.ndarray:
     return np.arange(number * _BLOCK, min((number + 1) * _BLOCK, len(self)))
@@ -118,8 +118,8 @@ class RealFeatures:
     batches = (data.take(rows[start : start + self._batch_size])[0] for start in starts)
     features = [self._observed(pictures) for pictures in Ahead(batches)]
     make_folder(self._path)
-    lines = [f'{named.names[row]}\n' for row in rows.tolist()]
-    write_atomic(self._names_path(number), ''.join(lines))
+    names = np.array([named.names[row].encode() for row in rows.tolist()])
+    write_arrays(self._names_path(number), names=names)
     write_arrays(self._block_path(number), features=np.concatenate(features))
 
   def _observed(self, pictures: np.ndarray) -> np.ndarray:
@@ -138,11 +138,15 @@ class RealFeatures:
     fits = self._block(0).nbytes * len(self.blocks) <= _MAX_CACHED_BYTES
     return functools.cache(self._block) if fits else self._block
 
+  def _names(self, number: int) -> list[str]:
+    """Returns what the images of a block are called."""
+    return [name.decode() for name in read_arrays(self._names_path(number))['names'].tolist()]
+
   def _block_path(self, number: int) -> epath.Path:
     return self._path / f'features-{number:05d}.npz'
 
   def _names_path(self, number: int) -> epath.Path:
-    return self._path / f'names-{number:05d}.txt'
+    return self._path / f'names-{number:05d}.npz'
 
   def _others_path(self, number: int) -> epath.Path:
     return self._path / f'others-{number:05d}.npz'

@@ -159,6 +159,28 @@ def test_a_truncated_npz_is_named(share, tmp_path):
   gc.collect()
 
 
+@pytest.mark.parametrize('compressed', [False, True])
+def test_every_flipped_bit_of_an_npz_is_found_or_harmless(compressed, tmp_path):
+  path = tmp_path / 'a.npz'
+  arrays = dict(x=np.arange(10, dtype=np.int16), name=np.array([b'one', b'two']))
+  write_arrays(path, compressed=compressed, **arrays)
+  data, num_harmless = path.read_bytes(), 0
+  for place in range(len(data)):
+    for bit in {place % 8, (3 * place + 5) % 8}:
+      path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+      try:
+        found = read_arrays(path)
+      except InputError as error:
+        assert str(error).startswith(f'{path} cannot be read (') and '\n' not in str(error)
+        continue
+      # dates and attributes of a zip file's members
+      num_harmless += 1
+      assert found.keys() == arrays.keys()
+      for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+  assert num_harmless < len(data)
+
+
 def test_an_altered_array_and_one_of_objects_are_refused(tmp_path):
   path = tmp_path / 'a.npz'
   write_arrays(path, x=np.full(99, 7.0))

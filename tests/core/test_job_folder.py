@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from imagenet_synth.core.checksums import fault_of, read_sums
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json
 from imagenet_synth.core.job_folder import JobFolder, fingerprint, revision
@@ -242,3 +243,39 @@ def test_what_has_run_a_job_is_written_down_and_is_no_part_of_what_it_has_made(t
   monkeypatch.setattr(sys, 'argv', ['a_notebook.py'])
   assert _finished(tmp_path).record['run']['command'] is None
   assert fingerprint(tmp_path / 'base') == before
+
+
+@pytest.mark.parametrize('text', ['', '{', 'null', '{}', '[1]', '{"result": 1}'])
+def test_a_job_json_that_is_cut_off_is_named_in_one_line(text, tmp_path):
+  folder = _finished(tmp_path)
+  (folder.path / 'job.json').write_text(text)
+  for look in (
+    folder.check,
+    lambda: fingerprint(folder.path),
+    lambda: JobFolder(tmp_path, 'sr', {}).input('base'),
+  ):
+    with pytest.raises(
+      InputError, match=f'^{folder.path}/job.json is not .*; delete it and run again$'
+    ) as error:
+      look()
+    assert '\n' not in str(error.value)
+
+
+def test_a_folder_has_the_hashes_of_all_its_files(tmp_path):
+  folder = _finished(tmp_path)
+  sums = read_sums(folder.path)
+  assert list(sums) == ['config.json', 'job.json']
+  assert all(fault_of(folder.path / name, digest) is None for name, digest in sums.items())
+
+
+def test_an_input_that_is_made_again_is_looked_at_when_it_is_there(tmp_path):
+  base = _finished(tmp_path)
+  folder = JobFolder(tmp_path, 'sr', _CONFIG)
+  folder.start()
+  folder.input('base')
+  folder.finish({})
+  (base.path / 'job.json').unlink()
+  folder.check(to_come=['base'])
+  _finished(tmp_path, result={'loss': 2.0})
+  with pytest.raises(InputError, match='was made from another base than the one there now'):
+    folder.check()

@@ -77,6 +77,18 @@ def test_workers_share_the_shards_and_what_is_faulty_is_made_again(generated, wo
   assert pipeline.verify(_config(), workdir)[0] == []
 
 
+def test_what_was_made_from_repaired_images_stays(workdir, monkeypatch):
+  monkeypatch.setattr('imagenet_synth.cascade.Cascade.sample', small_pipeline._noise)
+  shutil.rmtree(workdir / 'generate')
+  pipeline.run(_config(), workdir)
+  done = (workdir / 'reduce/job.json').stat().st_mtime_ns
+  (workdir / 'generate/8/train-00001-of-00003.tfrecord').write_bytes(b'')
+  assert len(pipeline.verify(_config(), workdir, repair=True)[0]) == 1
+  pipeline.run(_config(), workdir)
+  assert pipeline.verify(_config(), workdir)[0] == []
+  assert (workdir / 'reduce/job.json').stat().st_mtime_ns == done
+
+
 def test_a_classifier_is_trained_on_reduced_images_chosen_by_scores_of_the_large_ones(tmp_path):
   """The plan knows their sizes, their number and whose scores are theirs."""
   mixture = dict(real=False, synthetic='reduce', keep=dict(scores='score', agrees=True))
