@@ -15,7 +15,7 @@ from imagenet_synth.data.batches import share_of_batch
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.metrics.uncertainty import beats_guessing, share_interval
-from imagenet_synth.report import figures
+from imagenet_synth.report.drawing import MeanStd
 from imagenet_synth.report.gains import Gain
 from imagenet_synth.report.results import FinishedJob, Results, percent
 
@@ -141,7 +141,7 @@ class Accuracy:
     return re.sub('[^a-z0-9]+', '_', f'{self.model}_{self.size}'.lower())
 
   @property
-  def top_1(self) -> figures.MeanStd:
+  def top_1(self) -> MeanStd:
     """Returns mean and standard deviation of the top-1 accuracy over seeds, in percent."""
     return percent(self.summary['top_1'])
 

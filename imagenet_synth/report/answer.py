@@ -22,7 +22,7 @@ def in_short(results: Results) -> Section:
   """Returns the answer, what it cost, one picture, and the same as a table; then what else is to be known."""
   rows = accuracies(results)
   answers = pairs(rows)
-  blocks: list[Block] = [Lead(_headline(answers, rows)), Paragraph(_cost(results))]
+  blocks: list[Block] = [Lead(_headline(answers, rows)), *_controls(answers, rows), Paragraph(_cost(results))]
   if answers:
     compared = _compared(answers, rows)
     jobs = list(dict.fromkeys(row.job for before, after in compared for row in (before, after)))
@@ -55,12 +55,33 @@ def _headline(answers: Sequence[Pair], rows: Sequence[Accuracy]) -> str:
     'not known': 'has an effect that is not known in {}',
   }
   parts = [said[verdict].format(counts[verdict]) for verdict in said if verdict in counts]
-  listed = f'{", ".join(parts[:-1])} and {parts[-1]}' if len(parts) > 1 else parts[0]
   low, high = min(gain.points for gain in gains), max(gain.points for gain in gains)
   return (
-    f'Synthetic data {listed} of {len(answers)} comparisons: between {low:+.1f} and {high:+.1f} points of '
-    'top-1 accuracy on real test images, beside the same real images alone.'
+    f'Synthetic data {_listed(parts)} of {len(answers)} comparisons: between {low:+.1f} and {high:+.1f} '
+    'points of top-1 accuracy on real test images, beside the same real images alone.'
   )
+
+
+def _controls(answers: Sequence[Pair], rows: Sequence[Accuracy]) -> list[Paragraph]:
+  """Returns how synthetic images compare with other labelled images in their place, if there are such."""
+  gains = [control.gain_over(pair.both) for pair in answers for control in controls_of(pair.real, rows)]
+  if not gains:
+    return []
+  said = {
+    'helps': 'help more than synthetic images in {}',
+    'hurts': 'help less in {}',
+    'within the noise': 'cannot be told from them in {}',
+    'not known': 'compare in a way that is not known in {}',
+  }
+  verdicts = [_help(gain) for gain in gains]
+  listed = _listed([said[of].format(verdicts.count(of)) for of in said if of in verdicts])
+  what = 'Controls, other labelled images in the place of synthetic ones,'
+  return [Paragraph(f'{what} {listed} of {len(gains)}.')]
+
+
+def _listed(parts: Sequence[str]) -> str:
+  """Returns 'a, b and c'."""
+  return f'{", ".join(parts[:-1])} and {parts[-1]}' if len(parts) > 1 else parts[0]
 
 
 def _help(gain: Gain) -> str:

@@ -6,31 +6,40 @@ NaN where there was one seed, and then nothing is drawn for it. What the paper m
 too (`paper`); it is drawn faintly.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from imagenet_synth.report.colors import BOTH, GRID, INK, MUTED, ORDERED, PAPER, REAL, SYNTHETIC
+from imagenet_synth.report.colors import BOTH, INK, MUTED, REAL, SYNTHETIC
+from imagenet_synth.report.drawing import (
+  FONT,
+  TEXT,
+  TITLE,
+  WIDTH,
+  MeanStd,
+  Number,
+  draw_faint,
+  draw_line,
+  draw_reference,
+  draw_ring,
+  guidance_axis,
+  headed_rows,
+  name_rows,
+  new_axes,
+  ordered_styles,
+  short_count,
+  spread_note,
+  style_axes,
+  write_label,
+  write_legend,
+  write_note,
+)
 
-Number = float | None
-"""A number, or None where it is not known."""
-MeanStd = tuple[float, Number]
-"""A mean and its standard deviation."""
-
-_FONT = 'DejaVu Sans'  # the one that matplotlib brings along
-_TITLE: dict[str, Any] = {'fontsize': 9.5, 'family': _FONT, 'color': INK.light}
-_TEXT: dict[str, Any] = {'fontsize': 9, 'family': _FONT}
-_MARKERS = 'osD^vP'
-_WIDTH, _HEIGHT = 5.0, 3.4  # inches: so that text is 9 pixels high on a phone of 390, and 15 on a wide page
-_CHARACTERS = 60  # of a line of text across a figure
 _MAX_NAMED_CLASSES = 40
-_PAPER = 'faint: the paper'
 
 
 def guidance_fid(
@@ -45,17 +54,17 @@ def guidance_fid(
     paper: the same of the paper; only the coefficients of `lines` are drawn.
     ring: mark the lowest value as the best one.
   """
-  figure, axes = _axes('Guidance weight', 'Validation FID (lower is better)')
+  figure, axes = new_axes('Guidance weight', 'Validation FID (lower is better)')
   arrays = {logvar: np.array(sorted(lines[logvar]), float) for logvar in sorted(lines)}
-  for (logvar, points), (color, marker) in zip(arrays.items(), _styles(len(arrays))):
-    _line(axes, points[:, 0], points[:, 1], color, f'{logvar:g}', marker)
-    _faint(axes, (paper or {}).get(logvar, ()), color)
-  _guidance_axis(axes, np.concatenate([points[:, 0] for points in arrays.values()]))
+  for (logvar, points), (color, marker) in zip(arrays.items(), ordered_styles(len(arrays))):
+    draw_line(axes, points[:, 0], points[:, 1], color, f'{logvar:g}', marker)
+    draw_faint(axes, (paper or {}).get(logvar, ()), color)
+  guidance_axis(axes, np.concatenate([points[:, 0] for points in arrays.values()]))
   axes.margins(y=0.12)
   if ring:
     best = min((point for points in arrays.values() for point in points), key=lambda point: point[1])
-    _ring(axes, best[0], best[1], f'{best[1]:.3g} at {best[0]:g}')
-  _legend(axes, 'Log-variance coefficient')
+    draw_ring(axes, best[0], best[1], f'{best[1]:.3g} at {best[0]:g}')
+  write_legend(axes, 'Log-variance coefficient')
   return figure
 
 
@@ -68,15 +77,15 @@ def fid_is(
     points: [(guidance weight, train FID, Inception Score)].
     paper: the same of the paper.
   """
-  figure, axes = _axes('Train FID (lower is better)', 'Inception Score (higher is better)')
+  figure, axes = new_axes('Train FID (lower is better)', 'Inception Score (higher is better)')
   guidance, fid, score = np.array(sorted(points), float).T
   axes.plot(fid, score, color=MUTED.light, linewidth=1, alpha=0.6, zorder=2)
   axes.plot(fid, score, 'o', color=SYNTHETIC.light, markersize=6, zorder=3)
   for w, x, y in zip(guidance, fid, score):
-    _label(axes, x, y, f'{w:g}', (7, -9))
-  _faint(axes, [point[1:] for point in sorted(paper)], SYNTHETIC.light)
+    write_label(axes, x, y, f'{w:g}', (7, -9))
+  draw_faint(axes, [point[1:] for point in sorted(paper)], SYNTHETIC.light)
   axes.margins(0.1, 0.12)
-  _note(axes, 'Labels: guidance weight')
+  write_note(axes, 'Labels: guidance weight')
   return figure
 
 
@@ -92,16 +101,16 @@ def guidance_cas(
     real: of the same classifier trained on real data.
     paper: [(guidance weight, top-1 %)] of the paper.
   """
-  figure, axes = _axes('Guidance weight', 'Classification accuracy score (%)')
+  figure, axes = new_axes('Guidance weight', 'Classification accuracy score (%)')
   guidance, mean, std = np.array(sorted(top_1, key=lambda point: point[0]), float).T
-  _line(axes, guidance, mean, SYNTHETIC.light, 'Top-1')
+  draw_line(axes, guidance, mean, SYNTHETIC.light, 'Top-1')
   axes.fill_between(guidance, mean - std, mean + std, color=SYNTHETIC.light, alpha=0.2, linewidth=0)
-  _faint(axes, paper, SYNTHETIC.light)
-  _guidance_axis(axes, guidance)
+  draw_faint(axes, paper, SYNTHETIC.light)
+  guidance_axis(axes, guidance)
   axes.margins(y=0.12)
   if real is not None:
-    _reference(axes, real, 'Real data, top-1')
-  _note(axes, _spread_note([point[2] for point in top_1]))
+    draw_reference(axes, real, 'Real data, top-1')
+  write_note(axes, spread_note([point[2] for point in top_1]))
   return figure
 
 
@@ -117,16 +126,16 @@ def cas_fid(
     lines: {log-variance coefficient: [(noise augmentation level, train FID, CAS %)]}.
     paper: the same of the paper; only the coefficients of `lines` are drawn.
   """
-  figure, axes = _axes('Train FID (lower is better)', 'Classification accuracy score, top-1 (%)')
-  for logvar, (color, marker) in zip(sorted(lines), _styles(len(lines))):
+  figure, axes = new_axes('Train FID (lower is better)', 'Classification accuracy score, top-1 (%)')
+  for logvar, (color, marker) in zip(sorted(lines), ordered_styles(len(lines))):
     level, fid, cas = np.array(sorted(lines[logvar]), float).T
-    _line(axes, fid, cas, color, f'{logvar:g}', marker)
+    draw_line(axes, fid, cas, color, f'{logvar:g}', marker)
     for s, x, y in zip(level, fid, cas):
-      _label(axes, x, y, f'{s:g}', (4, 6), color)
-    _faint(axes, [point[1:] for point in sorted((paper or {}).get(logvar, ()))], color)
+      write_label(axes, x, y, f'{s:g}', (4, 6), color)
+    draw_faint(axes, [point[1:] for point in sorted((paper or {}).get(logvar, ()))], color)
   axes.margins(0.08, 0.12)
-  _legend(axes, 'Log-variance coefficient')
-  _note(axes, 'Labels: noise augmentation level')
+  write_legend(axes, 'Log-variance coefficient')
+  write_note(axes, 'Labels: noise augmentation level')
   return figure
 
 
@@ -148,18 +157,18 @@ def per_class(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> 
 
 
 def _named_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> Figure:
-  figure, axes = _axes('Top-1 accuracy (%)', None, height=1.2 + 0.22 * len(names))
+  figure, axes = new_axes('Top-1 accuracy (%)', None, height=1.2 + 0.22 * len(names))
   rows = np.arange(len(names))
   axes.hlines(rows, real, synthetic, color=MUTED.light, alpha=0.45, linewidth=1.5, zorder=2)
   axes.plot(real, rows, 'o', color=REAL.light, markersize=5.5, label='Trained on real')
   axes.plot(synthetic, rows, 's', color=SYNTHETIC.light, markersize=5, label='Trained on synthetic')
-  _named_rows(axes, names)
-  _legend(axes, None, outside=True)
+  name_rows(axes, names)
+  write_legend(axes, None, outside=True)
   return figure
 
 
 def _ranked_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> Figure:
-  figure, axes = _axes('Class, by accuracy when trained on real data', 'Top-1 accuracy (%)')
+  figure, axes = new_axes('Class, by accuracy when trained on real data', 'Top-1 accuracy (%)')
   ranks = np.arange(1, len(names) + 1)
   size = 4.5 if len(names) < 200 else 2.8
   axes.plot(ranks, real, color=REAL.light, linewidth=2.2, label='Trained on real', zorder=3)
@@ -174,7 +183,7 @@ def _ranked_classes(names: Sequence[str], real: np.ndarray, synthetic: np.ndarra
     label='Trained on synthetic',
   )
   axes.margins(x=0.02)
-  _legend(axes, None, outside=True)
+  write_legend(axes, None, outside=True)
   return figure
 
 
@@ -190,20 +199,20 @@ def scaling(
     real: of training on the real images alone.
     paper: [(number of synthetic images, %)] of the paper.
   """
-  figure, axes = _axes('Synthetic images added to the real ones', 'Top-1 accuracy (%)')
+  figure, axes = new_axes('Synthetic images added to the real ones', 'Top-1 accuracy (%)')
   num_synthetic, mean, std = np.array(sorted(points, key=lambda point: point[0]), float).T
   if real is not None:
     axes.plot([0, num_synthetic[0]], [real[0], mean[0]], color=BOTH.light, linewidth=1.8, alpha=0.45)
     axes.errorbar([0], [real[0]], [np.array(real[1], float)], fmt='o', color=REAL.light, capsize=3)
-  _line(axes, num_synthetic, mean, BOTH.light, 'Real + synthetic')
+  draw_line(axes, num_synthetic, mean, BOTH.light, 'Real + synthetic')
   axes.fill_between(num_synthetic, mean - std, mean + std, color=BOTH.light, alpha=0.2, linewidth=0)
-  _faint(axes, paper, BOTH.light)
+  draw_faint(axes, paper, BOTH.light)
   axes.margins(0.05, 0.15)
   if real is not None:
-    _reference(axes, real, 'Real data alone')
+    draw_reference(axes, real, 'Real data alone')
   axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True))
-  axes.xaxis.set_major_formatter(FuncFormatter(lambda num, _: _count(num)))
-  _note(axes, _spread_note([point[2] for point in points]))
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda num, _: short_count(num)))
+  write_note(axes, spread_note([point[2] for point in points]))
   return figure
 
 
@@ -214,9 +223,9 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd, str]]) -> 
     rows: [(model, real, synthetic, real + synthetic, text of the gain)], the middle three each a (mean %,
       standard deviation); the first row is drawn on top.
   """
-  spread = _spread_note([cell[1] for row in rows for cell in row[1:4]], 'Bars')
+  spread = spread_note([cell[1] for row in rows for cell in row[1:4]], 'Bars')
   heads = [(name, gain, BOTH.light) for name, _, _, _, gain in rows]
-  figure, axes, places = _headed_rows(f'Top-1 accuracy (%). {spread}', heads)
+  figure, axes, places = headed_rows(f'Top-1 accuracy (%). {spread}', heads)
   series = (
     ('Real', 1, REAL.light, 'o'),
     ('Synthetic', 2, SYNTHETIC.light, 's'),
@@ -245,7 +254,7 @@ def real_vs_both(rows: Sequence[tuple[str, MeanStd, MeanStd, MeanStd, str]]) -> 
       arrowprops={'arrowstyle': '-|>', 'color': MUTED.light, 'shrinkA': 4, 'shrinkB': 5},
     )
   axes.margins(x=0.08)
-  _legend(axes, None, outside=True)
+  write_legend(axes, None, outside=True)
   return figure
 
 
@@ -268,7 +277,7 @@ def gains(rows: Sequence[Interval]) -> Figure:
   """Returns differences to real images alone with their intervals, a row each, beside a line at 0."""
   colors = [MUTED.light if row.is_control else BOTH.light for row in rows]
   heads = [(row.name, row.text, color) for row, color in zip(rows, colors)]
-  figure, axes, places = _headed_rows('Points of top-1 accuracy, to real images alone', heads)
+  figure, axes, places = headed_rows('Points of top-1 accuracy, to real images alone', heads)
   axes.axvline(0, color=MUTED.light, linewidth=1.2, zorder=1)
   for place, row, color in zip(places, rows, colors):
     if row.ends:
@@ -304,21 +313,21 @@ def losses(panels: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
   num_columns = min(2, len(panels))
   num_rows = -(-len(panels) // num_columns)
   layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, hspace=0.04, wspace=0.04)
-  figure = Figure(figsize=(_WIDTH, 0.5 + 1.75 * num_rows), layout=layout)
+  figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * num_rows), layout=layout)
   named: dict[str, Any] = {}
   for place, (title, curves) in enumerate(panels):
     axes = figure.add_subplot(num_rows, num_columns, place + 1)
-    _styled(axes)
+    style_axes(axes)
     for curve in curves:
       is_point = 'o' if len(curve.steps) == 1 else ''
       (line,) = axes.plot(curve.steps, curve.losses, color=curve.color, linewidth=1.5, marker=is_point)
       named.setdefault(curve.name, line)
-    axes.set_title(title, loc='left', parse_math=False, **_TITLE)
+    axes.set_title(title, loc='left', parse_math=False, **TITLE)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda num, _: _count(num)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda num, _: short_count(num)))
     axes.yaxis.set_major_locator(MaxNLocator(4))
-  figure.supxlabel('Step', **_TITLE)
-  figure.supylabel('Loss', **_TITLE)
+  figure.supxlabel('Step', **TITLE)
+  figure.supylabel('Loss', **TITLE)
   named.pop('', None)
   if named:
     figure.legend(
@@ -328,200 +337,6 @@ def losses(panels: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
       ncols=2,
       frameon=False,
       labelcolor=INK.light,
-      prop={'family': _FONT, 'size': _TEXT['fontsize']},
+      prop={'family': FONT, 'size': TEXT['fontsize']},
     )
   return figure
-
-
-def _axes(x_title: str, y_title: str | None, height: float = _HEIGHT) -> tuple[Figure, Axes]:
-  """Returns an empty figure and its axes, styled as all figures are."""
-  layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-  figure = Figure(figsize=(_WIDTH, height), layout=layout)
-  axes = figure.add_subplot()
-  _styled(axes)
-  axes.set_xlabel(x_title, labelpad=6, **_TITLE)
-  if y_title:
-    axes.set_ylabel(y_title, labelpad=6, **_TITLE)
-  return figure, axes
-
-
-def _styled(axes: Axes) -> None:
-  """Gives axes the lines and letters that all have."""
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.spines[['left', 'bottom']].set_color(MUTED.light)
-  axes.grid(color=GRID.light, linewidth=0.8)
-  axes.set_axisbelow(True)
-  axes.tick_params(
-    length=3, color=MUTED.light, labelcolor=INK.light, labelsize=_TEXT['fontsize'], labelfontfamily=_FONT
-  )
-
-
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, name: str, marker: str = 'o') -> None:
-  axes.plot(x, y, color=color, linewidth=1.8, marker=marker, markersize=5, label=name, zorder=3)
-
-
-def _faint(axes: Axes, points: Sequence[Sequence[float]], color: str) -> None:
-  """Draws what the paper measured, if anything; it is named once in a figure."""
-  if not len(points):
-    return
-  x, y = np.array(points, float).T
-  axes.plot(x, y, color=color, linewidth=1.2, linestyle=(0, (4, 2)), marker='.', alpha=0.4, zorder=1)
-  if not any(text.get_text() == _PAPER for text in axes.texts):
-    axes.annotate(
-      _PAPER,
-      (x[-1], y[-1]),
-      xytext=(0, 5),
-      textcoords='offset points',
-      ha='right',
-      color=MUTED.light,
-      **_TEXT,
-    )
-
-
-def _styles(num: int) -> list[tuple[str, str]]:
-  """Returns (colour, marker) for each value of an ordered setting, from dark to light or round again."""
-  places = range(num) if num > len(ORDERED) else np.linspace(0, len(ORDERED) - 1, num).round().astype(int)
-  return [(ORDERED[i % len(ORDERED)].light, _MARKERS[n % len(_MARKERS)]) for n, i in enumerate(places)]
-
-
-def _guidance_axis(axes: Axes, guidance: np.ndarray) -> None:
-  """Makes the axis logarithmic, as sweeps are dense near 1, with ticks at the weights that were tried."""
-  guidance = np.unique(guidance)
-  if guidance[0] > 0:
-    axes.set_xscale('log', base=2)
-  axes.xaxis.set_minor_locator(NullLocator())
-  axes.xaxis.set_minor_formatter(NullFormatter())
-  axes.set_xticks(guidance, [f'{w:g}' for w in guidance])
-
-
-def _headed_rows(x_title: str, heads: Sequence[tuple[str, str, str]]) -> tuple[Figure, Axes, list[float]]:
-  """Returns axes of rows with a head above each, and where the rows are.
-
-  Args:
-    x_title: names the axis.
-    heads: of each row, from the top: a text on the left, one on the right, and the colour of that one. The
-      left one is broken into lines that end before the right one.
-  """
-  lines = [textwrap.wrap(left, _CHARACTERS - len(right)) or [''] for left, right, _ in heads]
-  # in lines of text
-  heights = [len(of) + 1.6 for of in lines]
-  figure, axes = _axes(x_title, None, height=0.85 + 0.165 * sum(heights))
-  tops = [sum(heights[:i]) for i in range(len(heights))]
-  for (_, right, color), left, top in zip(heads, lines, tops):
-    # on the page's ground, so that no line of the grid runs through
-    shared: dict[str, Any] = {
-      'va': 'top',
-      'parse_math': False,
-      'bbox': {'facecolor': PAPER.light, 'edgecolor': 'none', 'pad': 1},
-      'transform': axes.get_yaxis_transform(),
-      **_TEXT,
-    }
-    axes.text(0, top, '\n'.join(left), color=INK.light, **shared)
-    minus = right.replace('-', '\N{MINUS SIGN}')
-    axes.text(1, top, minus, color=color, ha='right', **shared)
-  axes.set_yticks([])
-  axes.grid(axis='y', visible=False)
-  axes.set_ylim(sum(heights), -0.2)
-  axes.spines['left'].set_visible(False)
-  return figure, axes, [top + len(of) + 0.4 for top, of in zip(tops, lines)]
-
-
-def _named_rows(axes: Axes, names: Sequence[str]) -> None:
-  """Names the rows 0, 1, ... of a figure, from the top."""
-  axes.set_yticks(range(len(names)), names, parse_math=False)
-  axes.tick_params(axis='y', length=0)
-  axes.grid(axis='y', visible=False)
-  axes.set_ylim(len(names) - 0.4, -0.6)
-  axes.spines['left'].set_visible(False)
-
-
-def _reference(axes: Axes, real: MeanStd, name: str) -> None:
-  """Draws a dotted line for real data, with its own band, and names it on the line."""
-  mean, std = np.array(real, float)
-  axes.axhline(mean, color=REAL.light, linewidth=1.6, linestyle=(0, (1, 1.5)), zorder=2)
-  if np.isfinite(std):
-    axes.axhspan(mean - std, mean + std, color=REAL.light, alpha=0.12, linewidth=0)
-  axes.annotate(
-    f'{name}: {mean:.2f}',
-    (1, mean),
-    xycoords=('axes fraction', 'data'),
-    xytext=(-2, 4),
-    textcoords='offset points',
-    ha='right',
-    va='bottom',
-    color=REAL.light,
-    **_TEXT,
-  )
-
-
-def _ring(axes: Axes, x: float, y: float, text: str) -> None:
-  """Draws a ring around a point, and a text below it."""
-  axes.plot(
-    [x],
-    [y],
-    'o',
-    markersize=11,
-    markerfacecolor='none',
-    markeredgecolor=INK.light,
-    markeredgewidth=1,
-    zorder=4,
-  )
-  _label(axes, x, y, text, (0, -10), ha='center', va='top')
-
-
-def _label(
-  axes: Axes,
-  x: float,
-  y: float,
-  text: str,
-  offset: tuple[float, float],
-  color: str = INK.light,
-  **alignment: Any,
-) -> None:
-  """Writes a text beside a point; `offset` is in points, right and up."""
-  axes.annotate(
-    text, (x, y), xytext=offset, textcoords='offset points', color=color, zorder=5, **alignment, **_TEXT
-  )
-
-
-def _legend(axes: Axes, title: str | None, outside: bool = False) -> None:
-  """Draws a legend; `outside` puts it in a row above the axes, where these are full."""
-  place: dict[str, Any] = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), 'ncols': 3} if outside else {}
-  axes.legend(
-    title=title,
-    frameon=False,
-    labelcolor=INK.light,
-    alignment='left',
-    **place,
-    prop={'family': _FONT, 'size': _TEXT['fontsize']},
-    title_fontproperties={'family': _FONT, 'size': _TEXT['fontsize']},
-  )
-
-
-def _note(axes: Axes, text: str) -> None:
-  """Writes a text above the axes, on the right."""
-  axes.annotate(
-    text,
-    (1, 1),
-    xycoords='axes fraction',
-    xytext=(0, 4),
-    textcoords='offset points',
-    ha='right',
-    va='bottom',
-    color=MUTED.light,
-    **_TEXT,
-  )
-
-
-def _spread_note(stds: Sequence[Number], shape: str = 'Bands') -> str:
-  """Returns what the bands or bars show, or that there was one seed, where none are drawn."""
-  known = np.isfinite(np.array(stds, float)).any()
-  return f'{shape}: ± 1 standard deviation over seeds' if known else 'One seed'
-
-
-def _count(num: float) -> str:
-  """Returns a number in few characters: '1.2M' of 1200000."""
-  for size, suffix in ((1e6, 'M'), (1e3, 'K')):
-    if abs(num) >= size:
-      return f'{num / size:g}{suffix}'
-  return f'{num:g}'

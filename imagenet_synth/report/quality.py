@@ -48,7 +48,7 @@ def _table(jobs: Sequence[FinishedJob]) -> Table:
     f'As Table 1 of the paper, by the features of {jobs[0].result["extractor"]}',
     ['Size', 'Images', *map(fid_title, names), *titles, 'Inception Score', 'Number'],
     rows,
-    [i for i, row in enumerate(rows) if row[1] == 'fine-tuned'],
+    [i for i, row in enumerate(rows) if row[1] == 'fine-tuned' and NO_RUN not in row],
     f'{", ".join(titles)}: against {names[0].removeprefix("fid_")}, of as many images each; k = 3 for '
     'precision and recall, 5 for density and coverage. IS: mean ± standard deviation over '
     f'{jobs[0].config.get("num_splits", 10)} splits. {how_measured(jobs[0], first)} The paper measures '

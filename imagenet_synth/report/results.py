@@ -9,7 +9,7 @@ from etils import epath
 from imagenet_synth.core.config import Reference
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.report.figures import MeanStd
+from imagenet_synth.report.drawing import MeanStd
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,6 +102,15 @@ def test_of_several_comparisons_none_is_picked(tmp_path):
   )
 
 
+def test_controls_are_held_against_synthetic_images(tmp_path):
+  section = in_short(results(*_many(tmp_path)))
+  assert blocks(section, Paragraph)[0].text == (
+    'Controls, other labelled images in the place of synthetic ones, help more than synthetic images in 1 of '
+    '1.'
+  )
+  assert len(blocks(in_short(results(classify(real=_REAL, both=mixture(600, 1200)))), Paragraph)) == 1
+
+
 def test_the_picture_and_the_table_have_all_comparisons_and_controls(tmp_path):
   section = in_short(results(*_many(tmp_path)))
   (picture,), (table,) = blocks(section, Picture), blocks(section, Table)
