@@ -42,6 +42,9 @@ class _NoWriter:
   def write_scalars(self, step, scalars):
     """Nothing is kept."""
 
+  def write_speed(self, step, speed):
+    """Nor is this."""
+
   def flush(self):
     """Nothing was kept."""
 

@@ -70,6 +70,9 @@ class _Log:
   def write_scalars(self, step, scalars):
     self.scalars[step] = scalars
 
+  def write_speed(self, step, speed):
+    pass
+
   def flush(self):
     pass
 

@@ -125,6 +125,9 @@ class _Log:
   def write_scalars(self, step, scalars):
     self.written.append((step, scalars))
 
+  def write_speed(self, step, speed):
+    pass
+
   def flush(self):
     pass
 
