@@ -130,8 +130,10 @@ def cas_fid(
   for logvar, (color, marker) in zip(sorted(lines), ordered_styles(len(lines))):
     level, fid, cas = np.array(sorted(lines[logvar]), float).T
     draw_line(axes, fid, cas, color, f'{logvar:g}', marker)
+    # two lines may run close to each other
+    below = -12 if logvar == max(lines) and len(lines) > 1 else 6
     for s, x, y in zip(level, fid, cas):
-      write_label(axes, x, y, f'{s:g}', (4, 6), color)
+      write_label(axes, x, y, f'{s:g}', (4, below), color)
     draw_faint(axes, [point[1:] for point in sorted((paper or {}).get(logvar, ()))], color)
   axes.margins(0.08, 0.12)
   write_legend(axes, 'Log-variance coefficient')

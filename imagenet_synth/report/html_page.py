@@ -172,7 +172,7 @@ def _is_of_numbers(column: Sequence[str | None]) -> bool:
 
 def _scrolling(content: str, name: str) -> str:
   """Returns what scrolls by itself where it is wider than the page, by keys, too."""
-  return f'<div class="wide" role="region" aria-label="{html.escape(name)}" tabindex="0">\n{content}\n</div>'
+  return f'<div class="wide" role="group" aria-label="{html.escape(name)}" tabindex="0">\n{content}\n</div>'
 
 
 def _source(jobs: Sequence[str]) -> str:

@@ -156,4 +156,4 @@ def selection(results: Results) -> Section | None:
 
 def _checkpoint(of: Mapping[str, Any], run: str) -> str:
   """Returns a checkpoint's step, with the run that it is of if that is another one than `run`."""
-  return f'{of["step"]}' if of['run'] == run else f'{of["step"]} of {of["run"]}'
+  return f'{of["step"]:,}' if of['run'] == run else f'{of["step"]:,} of {of["run"]}'
