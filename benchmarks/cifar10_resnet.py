@@ -53,7 +53,11 @@ class _NoWriter:
 
 
 def _batches(data, seed):
-  return batches(data, 'label', seed, _BATCH_SIZE, 0, _NUM_STEPS, augment=_RECIPE.augmentation(32))
+  return batches(data, 'label', seed, _BATCH_SIZE, 0, _NUM_STEPS, augment=_RECIPE.augmentation(32), flip=True)
+
+
+def _pictures(batch):
+  return np.where(batch['mirrored'][:, None, None, None], batch['image'][:, :, ::-1], batch['image'])
 
 
 def _ours(train, test, seed):
@@ -118,7 +122,7 @@ def _theirs(train, test, seed, initialize=lambda model: None):
   for batch in Ahead(_batches(train, seed)):
     optimizer.zero_grad()
     torch.nn.functional.cross_entropy(
-      model(_to_torch(batch['image'])), torch.from_numpy(batch['label']).long()
+      model(_to_torch(_pictures(batch))), torch.from_numpy(batch['label']).long()
     ).backward()
     optimizer.step()
     schedule.step()

@@ -201,13 +201,13 @@ class DiffusionObjective:
 
     Args:
       variables: of the network.
-      batch: `image` uint8 [B, S, S, C], where S is the stage's size or `crop`, and `text` float32 [B, L, D],
-        the states of each image's prompt.
+      batch: `image` uint8 [B, S, S, C], where S is the stage's size or `crop`, perhaps `mirrored` (see
+        `images.of_batch`), and `text` float32 [B, L, D], the states of each image's prompt.
       context: `null` float32 [L, D], what stands for "no text".
       key: for times, noise, and what is dropped.
     """
     aug_key, drop_key, dropout_key, loss_key = jax.random.split(key, 4)
-    x_0 = images.to_float(batch['image'])
+    x_0 = images.of_batch(batch)
     dropped = jax.random.bernoulli(drop_key, self.text_dropout, x_0.shape[:1])
     text = jnp.where(dropped[:, None, None], context['null'], batch['text'])
     low_res, aug_logsnr = None, None

@@ -3,6 +3,8 @@
 They are uint8 in [0, 255] on disk and float32 in [-1, 1] in networks; the two are converted here alone.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,18 @@ import numpy as np
 def to_float(images: np.ndarray | jax.Array) -> jax.Array:
   """Returns uint8 images [..., C] in [0, 255] as float32 in [-1, 1]."""
   return jnp.asarray(images, jnp.float32) / 127.5 - 1
+
+
+def of_batch(batch: Mapping[str, jax.Array]) -> jax.Array:
+  """Returns the images of a training batch as float32 [B, H, W, C] in [-1, 1].
+
+  Args:
+    batch: `image` uint8 [B, H, W, C] and, where some are to be mirrored left to right, `mirrored` bool [B].
+  """
+  pixels = batch['image']
+  if 'mirrored' in batch:
+    pixels = jnp.where(batch['mirrored'][:, None, None, None], pixels[:, :, ::-1], pixels)
+  return to_float(pixels)
 
 
 def to_uint8(images: np.ndarray | jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Random crops, mirroring and erasing of training images; RandAugment is in randaugment.py."""
+"""Random crops and erasing of training images; RandAugment is in randaugment.py."""
 
 import dataclasses
 import functools
@@ -62,12 +62,6 @@ def random_crop(images: np.ndarray, padding: int, draws: Draws) -> np.ndarray:
   rows = shifts[:, :1] + np.arange(height)
   columns = shifts[:, 1:] + np.arange(width)
   return padded[np.arange(num)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def random_flip(images: np.ndarray, draws: Draws) -> np.ndarray:
-  """Returns the images, each mirrored left to right with probability 1/2: uint8 [B, H, W, C]."""
-  flips = draws.random() < 0.5
-  return np.where(flips[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_part(images: np.ndarray, draws: Draws, size: int) -> np.ndarray:

@@ -1,17 +1,10 @@
-"""All that is done to the images that a classifier is trained on, but for the mixing of two."""
+"""All that is done to training images on the host: not the mixing of two, nor mirroring, which devices do."""
 
 import dataclasses
 
 import numpy as np
 
-from imagenet_synth.data.augment import (
-  Draws,
-  RandomResizedCrop,
-  random_crop,
-  random_erasing,
-  random_flip,
-  random_part,
-)
+from imagenet_synth.data.augment import Draws, RandomResizedCrop, random_crop, random_erasing, random_part
 from imagenet_synth.data.randaugment import RandAugment, randaugment
 
 
@@ -25,8 +18,6 @@ class Augmentation:
   crop: RandomResizedCrop | None = None
   # pixels by which an image is shifted at most
   padding: int = 0
-  # whether images are mirrored left to right
-  flip: bool = False
   # random operations; none if not given
   randaugment: RandAugment | None = None
   # the probability that a part is replaced by noise
@@ -37,8 +28,6 @@ class Augmentation:
     images = random_crop(images, self.padding, draws)
     if images.shape[1] > self.size:
       images = random_part(images, draws, self.size)
-    if self.flip:
-      images = random_flip(images, draws)
     if self.randaugment is not None:
       images = randaugment(images, self.randaugment, draws)
     return random_erasing(images, self.erasing, draws)

@@ -84,6 +84,10 @@ class Drawable(abc.ABC):
   def in_memory(self) -> bool:
     """Returns whether images are read and decoded once only."""
 
+  @abc.abstractmethod
+  def load(self) -> None:
+    """Reads what is kept in memory now: what cannot be read is found before anything else is done."""
+
   def batch_indices(self, seed: int, step: int, batch_size: int) -> np.ndarray:
     """Returns the images of the batch of `step`, which counts from 0: int [batch_size]."""
     return batch_indices((seed,), step, batch_size, len(self))
@@ -129,8 +133,8 @@ class Images(Drawable):
     source: its examples hold `image` uint8 [H, W, C].
     size: height and width wanted, in pixels.
     number: returns an example's number, such as its label or the row of its caption's embedding.
-    cache: keep decoded images in memory, from when the first is wanted, so that each is decoded once; not
-      done where all sets of the process would take more than 8 GiB.
+    cache: keep decoded images in memory, from `load` on or when the first is wanted, so that each is decoded
+      once; not done where all sets of the process would take more than 8 GiB.
     rows: use only these examples, in this order; all if not given.
     interpolation: how they are brought to their size.
   """
@@ -160,11 +164,14 @@ class Images(Drawable):
     if cuts is not None:
       cut = functools.partial(self._cut, cuts.crop)
       return _stacked(_pool().map(cut, indices, cuts.generators), len(indices))
-    if not self._is_kept:
-      return _stacked(_pool().map(self._whole, indices), len(indices))
+    self.load()
     if self._kept is None:
-      self._kept = _stacked(_pool().map(self._whole, range(len(self))), len(self))
+      return _stacked(_pool().map(self._whole, indices), len(indices))
     return self._kept[0][indices], self._kept[1][indices]
+
+  def load(self) -> None:
+    if self._is_kept and self._kept is None:
+      self._kept = _stacked(_pool().map(self._whole, range(len(self))), len(self))
 
   def __getstate__(self) -> dict[str, Any]:
     # a worker process decodes what it needs
@@ -227,6 +234,10 @@ class Joined(Drawable):
   @property
   def in_memory(self) -> bool:
     return all(part.in_memory for part in self._parts)
+
+  def load(self) -> None:
+    for part in self._parts:
+      part.load()
 
   def take(self, indices: np.ndarray, cuts: Cuts | None = None) -> tuple[np.ndarray, np.ndarray]:
     which = self._which(indices)
@@ -292,6 +303,7 @@ def batches(
   augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None,
   repeats: int = 1,
   crop: RandomResizedCrop | None = None,
+  flip: bool = False,
 ) -> Iterator[Batch]:
   """Yields the batches of the steps from `start` to `stop` - 1.
 
@@ -311,12 +323,14 @@ def batches(
       random numbers for their rows.
     repeats: how often each image is in a batch, the last ones perhaps less often.
     crop: what is cut out of whole images before they are augmented, if it is given.
+    flip: whether half of the images are to be mirrored, by those who train on them.
 
   Yields:
-    {'image': [b, h, w, C], number_name: int32 [b]}, and 'weight' float32 [b] where images have weights.
+    {'image': [b, h, w, C], number_name: int32 [b]}, with 'weight' float32 [b] where images have weights, and
+    'mirrored' bool [b], drawn last, with `flip`.
   """
   rows, steps = np.arange(batch_size) if rows is None else rows, range(start, stop)
-  make = BatchMaker(images, number_name, seed, batch_size, augment, repeats, crop)
+  make = BatchMaker(images, number_name, seed, batch_size, augment, repeats, crop, flip)
   is_decoded = images.in_memory and crop is None
   if is_decoded or len(steps) * len(rows) < _WORTH_WORKERS:
     yield from (make(step, rows) for step in steps)
@@ -334,7 +348,8 @@ class BatchMaker:
   batch_size: int
   augment: Callable[[np.ndarray, Draws], np.ndarray] | None
   repeats: int
-  crop: RandomResizedCrop | None
+  crop: RandomResizedCrop | None = None
+  flip: bool = False
 
   def __call__(self, step: int, rows: np.ndarray) -> Batch:
     """Returns rows of the batch of a step."""
@@ -345,8 +360,13 @@ class BatchMaker:
     taken, numbers = self.images.take(drawn, cuts)
     if self.augment is not None:
       taken = self.augment(taken, draws)
+    batch = {'image': taken, self.number_name: numbers}
     weights = self.images.weights(drawn)
-    return {'image': taken, self.number_name: numbers} | ({} if weights is None else {'weight': weights})
+    if weights is not None:
+      batch['weight'] = weights
+    if self.flip:
+      batch['mirrored'] = draws.random() < 0.5
+    return batch
 
 
 class Ahead(Generic[T]):

@@ -59,12 +59,12 @@ class ClassifierObjective:
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Any]]]:
     """Returns (scalar loss, ({'loss', 'accuracy'}, updated batch statistics)).
 
-    Batches hold `image` uint8 [B, S, S, C], `label` int32 [B] and, where images don't count the same,
-    `weight` float32 [B]; the context is not used. The loss is the weighted mean over images. Of a part of a
-    larger batch, `mean_weight` float32 [B] is the mean weight of that, so that parts add up. A mixed image
-    has a mixture of both weights, as it has of both labels; images are mixed within their group. The
-    accuracy is that of the images' own labels, also where images are mixed, and heeds no weights. The batch
-    statistics are updated by the first group alone.
+    Batches hold `image` uint8 [B, S, S, C], perhaps `mirrored` (see `images.of_batch`), `label` int32 [B]
+    and, where images don't count the same, `weight` float32 [B]; the context is not used. The loss is the
+    weighted mean over images. Of a part of a larger batch, `mean_weight` float32 [B] is the mean weight of
+    that, so that parts add up. A mixed image has a mixture of both weights, as it has of both labels; images
+    are mixed within their group. The accuracy is that of the images' own labels, also where images are mixed,
+    and heeds no weights. The batch statistics are updated by the first group alone.
     """
     del context
     share = None
@@ -86,7 +86,7 @@ class ClassifierObjective:
 
     The sums are of the weighted losses, the weights, and the images whose own label is found.
     """
-    x, weights = images.to_float(batch['image']), batch.get('weight')
+    x, weights = images.of_batch(batch), batch.get('weight')
     if share is not None:
       x = mix(x, share)
     outputs, extra = self.model.apply(
@@ -173,6 +173,7 @@ def train(
     InputError: the loss is not finite, or the checkpoint does not fit the network.
     Stopped: a process was told to stop; the step that was reached is saved.
   """
+  data.load()
   sample, _ = data.take(np.arange(1))
   objective = ClassifierObjective(
     model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha, groups
@@ -190,7 +191,17 @@ def train(
 
   def batches_of(first: int, stop: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     for batch in batches(
-      data, 'label', seed, recipe.batch_size, first, stop, rows, augment, recipe.repeats, augment.crop
+      data,
+      'label',
+      seed,
+      recipe.batch_size,
+      first,
+      stop,
+      rows,
+      augment,
+      recipe.repeats,
+      augment.crop,
+      recipe.flip,
     ):
       yield _with_mean_weight(batch) if recipe.accumulate > 1 else batch
 

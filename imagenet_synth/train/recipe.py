@@ -107,6 +107,6 @@ class Recipe:
     return math.ceil(self.real_exposures * drawn.numerator / (self.batch_size * drawn.denominator))
 
   def augmentation(self, size: int) -> Augmentation:
-    """Returns what is done to images for a network that sees them at `size` pixels, but for mixing."""
+    """Returns what is done on the host to images for a network that sees them at `size` pixels."""
     crop = RandomResizedCrop(size, self.least_area, self.interpolation) if self.random_resized_crop else None
-    return Augmentation(size, crop, self.crop_padding, self.flip, self.randaugment, self.erasing)
+    return Augmentation(size, crop, self.crop_padding, self.randaugment, self.erasing)

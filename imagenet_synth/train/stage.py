@@ -283,6 +283,7 @@ def train_stage(
     Stopped: a process was told to stop; the step that was reached is saved.
   """
   inputs = _open_inputs(config, stage.size, folder)
+  inputs.data.load()
   text_size = inputs.text.shape[1]
   objective = DiffusionObjective(stage, text_size, config.text_dropout, config.crop)
   mesh = make_mesh(config.fsdp, config.tensor)
@@ -290,13 +291,22 @@ def train_stage(
     objective, config.optimizer, config.num_steps, config.ema_decay, mesh, config.accumulate
   )
   checkpoints = Checkpoints(folder.path, config.snapshot_dtype)
-  augment = Augmentation(config.crop or stage.size, flip=config.flip)
   variables = fit(
     trainer,
     lambda: fresh(trainer),
     lambda start, stop, rows: (
       _with_text(batch, inputs.prompts)
-      for batch in batches(inputs.data, 'prompt', config.seed, config.batch_size, start, stop, rows, augment)
+      for batch in batches(
+        inputs.data,
+        'prompt',
+        config.seed,
+        config.batch_size,
+        start,
+        stop,
+        rows,
+        Augmentation(config.crop or stage.size),
+        flip=config.flip,
+      )
     ),
     {'null': inputs.prompts.null},
     config.num_steps,
@@ -323,7 +333,10 @@ def _with_text(batch: Batch, prompts: JoinedText) -> Batch:
 
   They are looked up on the host: a device has those of its own rows, where the prompts may be millions.
   """
-  return {'image': batch['image'], 'text': prompts.states(batch['prompt'])}
+  numbers = batch['prompt']
+  return {name: array for name, array in batch.items() if name != 'prompt'} | {
+    'text': prompts.states(numbers)
+  }
 
 
 class _Inputs(NamedTuple):

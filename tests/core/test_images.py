@@ -47,6 +47,14 @@ def test_downsample_is_antialiased_as_in_pil(size, small):
   np.testing.assert_allclose(out, _pil_resize(batch, small), atol=1e-5)
 
 
+def test_images_of_a_batch_are_mirrored_on_the_device_where_it_says_so():
+  pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 2), np.uint8)
+  plain = images.to_float(pixels)
+  np.testing.assert_array_equal(images.of_batch({'image': pixels}), plain)
+  out = images.of_batch({'image': jnp.asarray(pixels), 'mirrored': jnp.array([False, True, False])})
+  np.testing.assert_array_equal(out, np.stack([plain[0], plain[1][:, ::-1], plain[2]]))
+
+
 def test_downsample_to_the_same_size_is_the_identity():
   batch = jnp.asarray(_random(2, 8, 8, 1))
   np.testing.assert_array_equal(images.downsample(batch, 8), batch)

@@ -9,7 +9,6 @@ from imagenet_synth.data.augment import (
   center_part,
   random_crop,
   random_erasing,
-  random_flip,
   random_part,
 )
 from imagenet_synth.data.decode import Picture
@@ -33,7 +32,6 @@ def _draws(seed, batch_size, rows=None):
   'fn',
   [
     functools.partial(random_crop, padding=2),
-    random_flip,
     functools.partial(random_part, size=3),
     functools.partial(random_erasing, probability=0.5),
   ],
@@ -101,17 +99,6 @@ def test_every_shift_up_to_the_padding_occurs():
 def test_no_padding_changes_nothing():
   images = _images()
   np.testing.assert_array_equal(random_crop(images, 0, _draws(0, len(images))), images)
-
-
-def test_random_flip_mirrors_half_of_the_images_and_does_nothing_else():
-  images = _images(num=400)
-  before = images.copy()
-  out = random_flip(images, _draws(0, len(images)))
-  same, mirrored = ((out == other).all(axis=(1, 2, 3)) for other in (images, images[:, :, ::-1]))
-  np.testing.assert_array_equal(same, ~mirrored)
-  # five standard deviations
-  assert abs(mirrored.sum() - 200) < 50
-  np.testing.assert_array_equal(images, before)
 
 
 def _slopes(size, num):

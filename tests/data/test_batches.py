@@ -191,6 +191,21 @@ def test_a_later_start_gives_the_tail(start, stop):
       np.testing.assert_array_equal(batch[name], expected[name])
 
 
+def test_half_of_the_images_are_to_be_mirrored_and_nothing_else_is_different():
+  data = Images(_Source(7), 8, _label)
+  plain, flipped = (
+    list(batches(data, 'label', 1, 20, 0, 20, augment=_noise, flip=flip)) for flip in (False, True)
+  )
+  for batch, expected in zip(flipped, plain):
+    assert set(batch) == {'image', 'label', 'mirrored'} and batch['mirrored'].shape == (20,)
+    np.testing.assert_array_equal(batch['image'], expected['image'])
+  mirrored = np.stack([batch['mirrored'] for batch in flipped])
+  # five standard deviations
+  assert mirrored.dtype == bool and abs(mirrored.sum() - 200) < 50
+  (part,) = batches(data, 'label', 1, 20, 4, 5, np.array([3, 17]), augment=_noise, flip=True)
+  np.testing.assert_array_equal(part['mirrored'], mirrored[4, [3, 17]])
+
+
 @pytest.mark.parametrize('batch_size, repeats', [(12, 3), (8, 3), (5, 1)])
 def test_images_are_repeated_in_a_batch_each_time_augmented_anew(batch_size, repeats):
   data = Images(_Source(40), 8, _label)

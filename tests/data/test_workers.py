@@ -23,7 +23,7 @@ from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.data.records import Record, ShardSource, write_shard
 
 _CROP = RandomResizedCrop(12, 0.08, 'bilinear')
-_AUGMENT = Augmentation(12, _CROP, flip=True, randaugment=RandAugment(1, 5.0), erasing=0.3)
+_AUGMENT = Augmentation(12, _CROP, randaugment=RandAugment(1, 5.0), erasing=0.3)
 
 
 def _noise(number, height=24, width=32):
@@ -45,11 +45,11 @@ def blend(tmp_path):
 
 
 def _batches(images, start, stop, rows=None):
-  return batches(images, 'label', 3, 20, start, stop, rows, _AUGMENT, crop=_CROP)
+  return batches(images, 'label', 3, 20, start, stop, rows, _AUGMENT, crop=_CROP, flip=True)
 
 
 def _assert_same(batch, expected, rows=slice(None)):
-  assert batch.keys() == expected.keys() == {'image', 'label', 'weight'}
+  assert batch.keys() == expected.keys() == {'image', 'label', 'weight', 'mirrored'}
   for name, array in expected.items():
     np.testing.assert_array_equal(batch[name], array[rows])
     assert batch[name].dtype == array.dtype and type(batch[name]) is np.ndarray

@@ -14,6 +14,7 @@ from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import tree_hash
+from imagenet_synth.core.images import of_batch
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import batch_indices
 from imagenet_synth.inputs.known_jobs import KnownJobs
@@ -296,13 +297,14 @@ def test_half_of_the_images_are_mirrored_where_that_is_wanted(flip, share, fitte
   source = _Source([dict(image=image, caption=b'a cat')])
   batches, _ = fitted(source, num_steps=64, flip=flip)
   seen = list(batches(0, 64, np.arange(8)))
-  flipped = np.stack([batch['image'][:, 0, -1, 0] == 255 for batch in seen])
-  assert all((batch['image'].sum((1, 2, 3)) == 4 * 255).all() for batch in seen)
+  pictures = [np.asarray(of_batch(batch)) for batch in seen]
+  flipped = np.stack([of_step[:, 0, -1, 0] == 1 for of_step in pictures])
+  assert all((of_step.sum((1, 2, 3)) == 4 - 12).all() for of_step in pictures)
   # 512 draws; 4 standard errors
   assert flipped.mean() == pytest.approx(share, abs=0.09 if flip else 0)
   # a process that has some of the rows sees them alike
   (part,) = batches(2, 3, np.array([4, 7]))
-  np.testing.assert_array_equal(part['image'], seen[2]['image'][[4, 7]])
+  np.testing.assert_array_equal(of_batch(part), pictures[2][[4, 7]])
 
 
 def test_without_a_blend_the_text_and_the_batches_are_those_of_the_data_set(fitted):
