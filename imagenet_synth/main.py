@@ -40,7 +40,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Folder that holds a folder for each job, local or in a bucket: gs://BUCKET/... or s3://BUCKET/...; '
+  'Folder that holds a folder for each job, local or gs://BUCKET/...; '
   'runs/NAME_OF_THE_CONFIG_FILE if not given.',
 )
 _DATA_DIR = flags.DEFINE_string(
@@ -307,7 +307,13 @@ def _config() -> dict[str, Any]:
 
 def _workdir() -> epath.Path:
   name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
-  return as_path(_WORKDIR.value or f'runs/{name}')
+  text = _WORKDIR.value or f'runs/{name}'
+  if text.startswith('s3://'):
+    raise InputError(
+      f'--workdir is {text}: checkpoints are kept in folders and in gs:// alone, as Orbax writes no s3://; '
+      'mount the bucket and name its folder'
+    )
+  return as_path(text)
 
 
 def _worker() -> Worker:

@@ -22,8 +22,10 @@ _KILLS = [f'pretrain_base/checkpoints/{step}/commit_success.txt' for step in (10
 
 def _run(workdir, env):
   command = [sys.executable, '-m', 'imagenet_synth.main', '--config', 'tests/configs/tiny_base.py']
-  flags = ['--workdir', str(workdir), '--config.jobs.pretrain_base.save_minutes=0.05']
-  return subprocess.Popen([*command, *flags], cwd=_ROOT, env=env, stderr=subprocess.PIPE, text=True)
+  small = ('pretrain_base.save_minutes=0.05', 'generate.per_class=4', 'generate.shard_size=2')
+  flags = [f'--config.jobs.{setting}' for setting in small]
+  command += ['--workdir', str(workdir), *flags]
+  return subprocess.Popen(command, cwd=_ROOT, env=env, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow

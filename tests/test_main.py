@@ -38,6 +38,7 @@ def refusal(tmp_path, monkeypatch, capsys):
     flags.FLAGS.unparse_flags()
     for flag in (
       'workdir',
+      'data_dir',
       'worker',
       'verify',
       'repair',
@@ -64,6 +65,12 @@ def refusal(tmp_path, monkeypatch, capsys):
   'arguments, message',
   [
     (['--repair'], '--repair goes with --verify'),
+    (['--workdir=ftp://host/run'], "'ftp://host/run' is no path: it must be local, gs://BUCKET/... or s3://"),
+    (
+      ['--workdir=s3://bucket/run'],
+      '--workdir is s3://bucket/run: checkpoints are kept in folders and in gs://',
+    ),
+    (['--data_dir=gs:/bucket'], "'gs:/bucket' is no path"),
     (['--verify', '--dry_run'], '--verify and --dry_run exclude each other'),
     (['--accelerator=h100', '--verify'], '--accelerator tells what runs cost'),
     (['--dry_run', '--accelerator=h1000'], "--accelerator is 'h1000'; known: v4, v5e, "),

@@ -10,17 +10,19 @@ A folder below that has a SHA256SUMS of its own, as each checkpoint does, stands
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import matching, write_atomic
+from imagenet_synth.core.files import files_below, is_remote, write_atomic
 
 SUMS = 'SHA256SUMS'
 """The name of the file in a folder."""
 
+# of the file that a file's hash is kept in
+_SUFFIX = '.sha256'
 # of a file that is read at a time
 _BLOCK = 2**22
 
@@ -36,7 +38,7 @@ def file_hash(path: epath.Path) -> str:
 
 def hash_path(path: epath.Path) -> epath.Path:
   """Returns where a file's hash is kept, in the form that `sha256sum --check` reads."""
-  return path.with_name(f'{path.name}.sha256')
+  return path.with_name(f'{path.name}{_SUFFIX}')
 
 
 def keep_hash(path: epath.Path, digest: str) -> None:
@@ -70,29 +72,39 @@ def write_sums(
     to_come: the hashes of files of the folder that are written afterwards, by name.
     left_out: folders below it whose files are not listed.
   """
-  paths = [path for path in _files(folder, left_out) if path.name not in to_come or path.parent != folder]
-  with ThreadPoolExecutor((os.cpu_count() or 1) + 4) as pool:
-    found = zip((path.relative_to(folder).as_posix() for path in paths), pool.map(_known_hash, paths))
+  names = [name for name, _ in files_below(folder)]
+  kept = {name for name in names if name.endswith(_SUFFIX)}
+  listed = [name for name in _listed(names, left_out, folder) if name not in to_come]
+
+  def known_hash(name: str) -> str:
+    path = folder / name
+    return kept_hash(path) if f'{name}{_SUFFIX}' in kept else file_hash(path)
+
+  with ThreadPoolExecutor(_num_readers(folder)) as pool:
+    found = zip(listed, pool.map(known_hash, listed))
     lines = [f'{digest}  {name}\n' for name, digest in (*found, *to_come.items())]
   text = ''.join(lines)
   write_atomic(folder / SUMS, f'{text}# {hashlib.sha256(text.encode()).hexdigest()}\n')
 
 
-def _files(folder: epath.Path, left_out: Collection[epath.Path], is_top: bool = True) -> Iterator[epath.Path]:
-  """Yields the files of a folder and of those below; of one with a SHA256SUMS of its own, that alone."""
-  if not is_top and (folder / SUMS).exists():
-    yield folder / SUMS
-    return
-  for path in matching(folder, '*'):
-    if path.is_dir():
-      if path not in left_out:
-        yield from _files(path, left_out, is_top=False)
-    elif path.name != SUMS and not re.fullmatch(r'\..*\.tmp', path.name):
-      yield path
+def _listed(names: Sequence[str], left_out: Collection[epath.Path], folder: epath.Path) -> Iterator[str]:
+  """Yields those of the files below a folder that its SHA256SUMS lists."""
+  with_sums = {name.rpartition('/')[0] for name in names if name.endswith(f'/{SUMS}')}
+  not_listed = {path.relative_to(folder).as_posix() for path in left_out}
+  for name in names:
+    # outermost first
+    parents = [name[:place] for place, character in enumerate(name) if character == '/']
+    own = next((parent for parent in parents if parent in with_sums), None)
+    is_temporary = re.fullmatch(r'\..*\.tmp', name.rpartition('/')[2])
+    if name == SUMS or is_temporary or not not_listed.isdisjoint(parents):
+      continue
+    if own is None or name == f'{own}/{SUMS}':
+      yield name
 
 
-def _known_hash(path: epath.Path) -> str:
-  return kept_hash(path) if hash_path(path).exists() else file_hash(path)
+def _num_readers(folder: epath.Path) -> int:
+  """Returns how many threads read files: on a disk, for the cores that hash; in a bucket, for its answers."""
+  return 32 if is_remote(folder) else (os.cpu_count() or 1) + 4
 
 
 def read_sums(folder: epath.Path) -> dict[str, str]:
@@ -139,7 +151,7 @@ def require_whole(folder: epath.Path, remedy: str) -> None:
   except InputError as error:
     raise InputError(f'{error}; {remedy}') from None
   paths = [folder / name for name in sums]
-  with ThreadPoolExecutor((os.cpu_count() or 1) + 4) as pool:
+  with ThreadPoolExecutor(_num_readers(folder)) as pool:
     for path, fault in zip(paths, pool.map(fault_of, paths, sums.values())):
       if fault:
         raise InputError(f'{path} {fault}; {remedy}')

@@ -10,7 +10,15 @@ from typing import NamedTuple
 import jax
 from etils import epath
 
-from imagenet_synth.core.files import as_path, is_remote, users_cache
+from imagenet_synth.core.files import (
+  as_path,
+  is_remote,
+  make_folder,
+  matching,
+  modified,
+  size_of,
+  users_cache,
+)
 from imagenet_synth.core.progress import say
 
 # JAX sets no limit; the oldest programs go first
@@ -52,7 +60,7 @@ def keep_programs(folder: str | None) -> None:
 def _is_usable(folder: epath.Path) -> bool:
   """Returns whether files can be written to a folder, which is made; old ones go where they are too many."""
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     probe = folder / f'.{os.getpid()}'
     probe.write_bytes(b'.')
     probe.unlink()
@@ -66,13 +74,14 @@ def _is_usable(folder: epath.Path) -> bool:
 
 def _delete_oldest(folder: epath.Path, max_bytes: int = _MAX_BYTES) -> None:
   """Deletes the oldest programs of a folder, until the others take no more than `max_bytes`."""
-  files = sorted(((path, path.stat()) for path in folder.glob('*-cache')), key=lambda file: file[1].mtime)
-  excess = sum(of.length for _, of in files) - max_bytes
-  for path, of in files:
+  # not by epath's own `stat`, which asks for the name of the owner: in a container there may be none
+  files = sorted((modified(path), size_of(path), path) for path in matching(folder, '*-cache'))
+  excess = sum(size for _, size, _ in files) - max_bytes
+  for _, size, path in files:
     if excess <= 0:
       return
     path.unlink(missing_ok=True)
-    excess -= of.length
+    excess -= size
 
 
 class _Compiled(NamedTuple):

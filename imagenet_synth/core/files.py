@@ -173,16 +173,26 @@ class FileState(NamedTuple):
 def files_below(folder: epath.PathLike) -> Iterator[tuple[str, FileState]]:
   """Yields the path below the folder of each file at any depth, in order, and its state."""
   if not is_remote(folder):
-    root = pathlib.Path(folder)
-    for path in sorted(root.rglob('*')):
-      if path.is_file():
-        status = path.stat()
-        yield path.relative_to(root).as_posix(), FileState(status.st_size, status.st_mtime_ns)
+    yield from _files_below(os.fspath(folder), '')
   else:
     start = len(os.fspath(folder).partition('://')[2].rstrip('/')) + 1
     # a listing of a bucket has all this, a thousand objects an answer
     for name, about in sorted(_bucket(folder).find(os.fspath(folder), detail=True).items()):
       yield name[start:], FileState(about['size'], about.get('generation') or about['ETag'])
+
+
+def _files_below(folder: str, prefix: str) -> Iterator[tuple[str, FileState]]:
+  """Yields the files below a local folder as `files_below` does, their paths behind a prefix."""
+  if not os.path.isdir(folder):
+    return
+  with os.scandir(folder) as entries:
+    in_order = sorted(entries, key=lambda entry: entry.name)
+  for entry in in_order:
+    if entry.is_dir(follow_symlinks=False):
+      yield from _files_below(entry.path, f'{prefix}{entry.name}/')
+    elif entry.is_file():
+      status = entry.stat()
+      yield f'{prefix}{entry.name}', FileState(status.st_size, status.st_mtime_ns)
 
 
 def size_of(path: epath.PathLike) -> int:

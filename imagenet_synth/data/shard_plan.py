@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from imagenet_synth.core.files import are_there
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.data.records import shard_name
 
@@ -24,10 +25,11 @@ class Shard:
   def __len__(self) -> int:
     return len(self.labels)
 
-  @property
-  def is_there(self) -> bool:
-    """Returns whether the images of all sizes have been written."""
-    return all(path.exists() for path in self.files.values())
+
+def are_written(shards: Sequence[Shard]) -> list[bool]:
+  """Returns of each shard whether the images of all sizes have been written."""
+  found = iter(are_there([path for shard in shards for path in shard.files.values()]))
+  return [all([next(found) for _ in shard.files]) for shard in shards]
 
 
 def plan_shards(

@@ -26,7 +26,7 @@ from imagenet_synth.data import licenses, sample_folder
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
 from imagenet_synth.data.records import Record, open_shard
-from imagenet_synth.data.shard_plan import Shard, plan_shards
+from imagenet_synth.data.shard_plan import Shard, are_written, plan_shards
 from imagenet_synth.data.source import Source
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
@@ -158,7 +158,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   partial_dir = folder.path / 'partial' / json_hash(plan)
   _make_missing(config, folder, cascade, text, origins, shards, kept, partial_dir)
   wait_for_all(folder.name)
-  folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
+  folder.worker.require_all(folder.name, are_written(shards), bool, 'shards')
   manifest = {
     'origin': folder.origin,
     'license': config.license,
@@ -213,8 +213,8 @@ def _make_missing(
 
   mine = folder.worker.part(shards)
   with progress(sum(map(len, mine)), folder.name) as bar:
-    for shard in mine:
-      if shard.is_there:
+    for shard, is_written in zip(mine, are_written(mine)):
+      if is_written:
         bar.update(len(shard))
         continue
       wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]

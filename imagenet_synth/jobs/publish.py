@@ -25,7 +25,15 @@ from etils import epath
 
 from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.config import Count, Invalid
-from imagenet_synth.core.files import json_hash, make_folder, matching, open_atomic, write_atomic, write_json
+from imagenet_synth.core.files import (
+  are_there,
+  json_hash,
+  make_folder,
+  matching,
+  open_atomic,
+  write_atomic,
+  write_json,
+)
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import croissant, dataset_card, licenses, tfds_metadata
@@ -97,18 +105,18 @@ def _publish(config: Config, folder: JobFolder, samples: SampleSet) -> None:
   form, shards = FORMS[config.form], samples.shards(config.size)
   lengths = _lengths(shards)
   starts = np.cumsum([0, *lengths]).tolist()
+  targets = [form.target(folder.path, shard.stem) for shard in shards]
   mine = folder.worker.part(range(len(shards)))
   with progress(sum(lengths[number] for number in mine), folder.name) as bar:
-    for number in mine:
-      target = form.target(folder.path, shards[number].stem)
-      if not target.exists():
+    for number, is_written in zip(mine, are_there([targets[number] for number in mine])):
+      target = targets[number]
+      if not is_written:
         make_folder(target.parent)
         form.write(target, _images(shards[number], starts[number]), samples.class_names)
         # now that all of it is in memory: in the end one worker would read the whole data set again
         kept_hash(target)
       bar.update(lengths[number])
-  targets = [form.target(folder.path, shard.stem) for shard in shards]
-  folder.worker.require_all(folder.name, targets, lambda path: path.exists(), 'shards')
+  folder.worker.require_all(folder.name, are_there(targets), bool, 'shards')
   _complete(config, folder, samples, lengths)
 
 

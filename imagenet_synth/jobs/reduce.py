@@ -21,7 +21,7 @@ from imagenet_synth.core.progress import progress
 from imagenet_synth.data import licenses, sample_folder
 from imagenet_synth.data.batches import resize
 from imagenet_synth.data.records import FIELDS, Record, ShardSource, open_shard
-from imagenet_synth.data.shard_plan import Shard, plan_shards
+from imagenet_synth.data.shard_plan import Shard, are_written, plan_shards
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples
 
@@ -94,13 +94,13 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     # more threads than cores, as some wait for the disk
     ThreadPoolExecutor((os.cpu_count() or 1) + 4) as pool,
   ):
-    for path, shard in mine:
-      if shard.is_there:
+    for (path, shard), is_written in zip(mine, are_written([shard for _, shard in mine])):
+      if is_written:
         bar.update(len(shard))
         continue
       for _ in _reduced(path, shard, config, pool):
         bar.update()
-  folder.worker.require_all(folder.name, shards, lambda shard: shard.is_there, 'shards')
+  folder.worker.require_all(folder.name, are_written(shards), bool, 'shards')
   manifest = {
     **before,
     'origin': folder.origin,

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 from imagenet_synth.core.config import Count, Execution, Invalid
-from imagenet_synth.core.files import write_arrays, write_atomic
+from imagenet_synth.core.files import are_there, write_arrays, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Ahead, Images, resize
@@ -98,9 +98,9 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   scorer = _Scorer(config, samples, classifier, real, folder)
   mine = worker.part(shards)
   with progress(len(mine), folder.name, unit='shard') as bar:
-    for shard in mine:
-      path = table_path(folder.path, shard)
-      if not path.exists():
+    paths = [table_path(folder.path, shard) for shard in mine]
+    for shard, path, is_written in zip(mine, paths, are_there(paths)):
+      if not is_written:
         write_arrays(path, **scorer.table(shard)._asdict())
       bar.update()
   blocks = worker.part(real.blocks)
@@ -108,7 +108,8 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     for block in blocks:
       real.measure_others(block)
       bar.update()
-  worker.require_all(folder.name, shards, lambda shard: table_path(folder.path, shard).exists(), 'shards')
+  tables = [table_path(folder.path, shard) for shard in shards]
+  worker.require_all(folder.name, are_there(tables), bool, 'shards')
   worker.require_all(folder.name, real.blocks, real.has_others, 'blocks of real images')
   return _result(config, folder, samples, classifier, real)
 

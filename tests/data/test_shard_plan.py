@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth.data.class_plan import class_plan
-from imagenet_synth.data.shard_plan import plan_shards
+from imagenet_synth.data.shard_plan import are_written, plan_shards
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_planning_writes_nothing(tmp_path):
 def test_a_shard_is_there_when_all_its_sizes_are(tmp_path):
   first, second = plan_shards(tmp_path, [4], [8, 16], 2)
   for path in (first.files[8], second.files[16], first.files[16]):
-    assert not first.is_there and not second.is_there
+    assert are_written([first, second]) == [False, False]
     path.parent.mkdir(exist_ok=True)
     path.touch()
-  assert first.is_there and not second.is_there
+  assert are_written([first, second]) == [True, False]
