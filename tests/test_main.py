@@ -1,5 +1,6 @@
 """The command line: what is wrong with it ends in one line and exit code 2, before anything is made."""
 
+import errno
 import pathlib
 import signal
 import subprocess
@@ -149,16 +150,21 @@ def test_what_a_wheel_needs_is_what_is_known_to_work():
 
 
 @pytest.mark.parametrize(
-  'end, code',
+  'end, code, said',
   [
-    (None, None),
-    (Unfinished('worker 0 of 2 has made its part'), None),
-    (InputError('jobs.generate is not there'), 2),
-    (Stopped('told to stop'), 143),
-    (Stopped('told to stop', signal.SIGINT), 130),
+    (None, None, []),
+    (Unfinished('worker 0 of 2 has made its part'), None, ['worker 0 of 2 has made its part']),
+    (InputError('jobs.generate is not there'), 2, ['error: jobs.generate is not there']),
+    (
+      OSError(errno.ENOSPC, 'No space left on device', 'run/a'),
+      2,
+      ['error: run/a: the disk is full; nothing is lost: make room, and run the same command again'],
+    ),
+    (Stopped('told to stop'), 143, ['told to stop']),
+    (Stopped('told to stop', signal.SIGINT), 130, ['told to stop']),
   ],
 )
-def test_how_a_run_ends_is_its_exit_code(end, code, tmp_path, monkeypatch, capsys):
+def test_how_a_run_ends_is_its_exit_code(end, code, said, tmp_path, monkeypatch, capsys):
   def run(*args):
     if end is not None:
       raise end
@@ -179,8 +185,7 @@ def test_how_a_run_ends_is_its_exit_code(end, code, tmp_path, monkeypatch, capsy
       main.main(rest)
     assert exited.value.code == code
   assert told == [1.5]
-  lines = capsys.readouterr().err.splitlines()
-  assert lines == ([] if end is None else [f'error: {end}' if code == 2 else str(end)])
+  assert capsys.readouterr().err.splitlines() == said
 
 
 def test_a_config_that_is_not_there(refusal):

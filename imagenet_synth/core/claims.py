@@ -150,7 +150,9 @@ def _born(pid: int) -> int | None:
   """Returns when a process of this machine began, in ticks since the machine did; None if there is none."""
   try:
     # behind the name, which may hold blanks, come the state and numbers
-    return int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19])
+    state, *numbers = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    # one that has ended may stay in the table until its parent asks
+    return None if state in 'ZX' else int(numbers[18])
   except OSError:
     return None
 

@@ -73,6 +73,17 @@ def test_workers_work_side_by_side(mine, theirs, may, tmp_path, other):
         pass
 
 
+def test_a_process_that_has_ended_and_was_not_asked_for_is_dead(tmp_path):
+  process = subprocess.Popen([sys.executable, '-c', ''], stdout=subprocess.PIPE)
+  born = claims._born(process.pid)
+  assert born is not None
+  process.stdout.read()
+  while claims._born(process.pid) is not None:
+    pass
+  assert process.wait() == 0
+  process.stdout.close()
+
+
 @pytest.mark.parametrize('born', [None, 1])
 def test_a_dead_process_claims_nothing(born, tmp_path, other):
   """Also where another process has its number by now."""
