@@ -228,3 +228,13 @@ def test_a_snapshot_that_a_kill_has_left_without_sums_gets_them(tmp_path):
   (tmp_path / 'checkpoints/1/SHA256SUMS').unlink()
   _save(tmp_path, 2)
   assert all((tmp_path / f'checkpoints/{step}/SHA256SUMS').exists() for step in (1, 2))
+
+
+@pytest.mark.parametrize('kind', ['checkpoints', 'resume'])
+def test_what_a_full_disk_or_a_kill_has_left_half_written_is_deleted(kind, tmp_path):
+  _save(tmp_path, 1)
+  left = tmp_path / kind / '2.orbax-checkpoint-tmp'
+  (left / 'state.orbax-checkpoint-tmp').mkdir(parents=True)
+  (left / '_CHECKPOINT_METADATA').write_text('{}')
+  _save(tmp_path, 3)
+  assert not left.exists() and (tmp_path / 'checkpoints/3').exists()
