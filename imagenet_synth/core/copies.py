@@ -37,16 +37,16 @@ def local_copy(path: epath.PathLike) -> epath.Path:
     raise InputError(f'{path} does not exist')
   version = hashlib.sha256(repr([os.fspath(path), *sorted(states.items())]).encode()).hexdigest()[:16]
   copy = users_cache() / 'copies' / version / epath.Path(path).name
-  missing = {name: state.size for name, state in states.items() if not (copy / name).exists()}
+  missing = [name for name in states if not (copy / name).exists()]
   if missing:
     for name, _ in files_below(copy.parent):
       left = epath.Path(copy.parent, name)
       if name.endswith('.tmp') and time.time() - modified(left) > _ABANDONED_AFTER:
         left.unlink(missing_ok=True)
-    total = sum(missing.values()) // 2**20
-    with progress(total, f'copying {path}', unit='MB') as bar, ThreadPoolExecutor(_NUM_COPIERS) as pool:
-      for _, size in zip(
-        pool.map(lambda name: copy_file(epath.Path(path, name), copy / name), missing), missing.values()
-      ):
-        bar.update(size / 2**20)
+    with (
+      progress(len(missing), f'copying {path}', unit='file') as bar,
+      ThreadPoolExecutor(_NUM_COPIERS) as pool,
+    ):
+      for _ in pool.map(lambda name: copy_file(epath.Path(path, name), copy / name), missing):
+        bar.update()
   return epath.Path(copy)
