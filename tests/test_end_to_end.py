@@ -167,3 +167,39 @@ def test_killed_twice_it_ends_with_the_same_shards(tmp_path):
   assert logs[0] == logs[1]
   results = [_read(folder / 'pretrain_base/job.json')['result'] for folder in (whole, killed)]
   assert results[0] == results[1]
+
+
+def _stop_in(job, log, *args):
+  """Starts the command, sends SIGTERM soon after a job has begun; returns exit code and seconds."""
+  with open(log, 'w') as stderr:
+    process = subprocess.Popen(_command(*args), cwd=_ROOT, env=_ENV, stderr=stderr)
+  deadline = time.monotonic() + 300
+  while f'] {job}\n' not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.02)
+  time.sleep(0.2)
+  assert process.poll() is None, f'ended before {job}: {log.read_text()[-2000:]}'
+  start = time.monotonic()
+  process.send_signal(signal.SIGTERM)
+  return process.wait(timeout=120), time.monotonic() - start
+
+
+@pytest.mark.slow
+def test_told_to_stop_in_each_kind_of_job_it_goes_on_to_the_same_results(tmp_path):
+  whole, stopped, log = tmp_path / 'whole', tmp_path / 'stopped', tmp_path / 'log'
+  done = _run('tiny_kinds', whole)
+  assert done.returncode == 0, done.stderr[-3000:]
+  jobs = [
+    path.parent.name for path in sorted(whole.glob('*/job.json'), key=lambda path: path.stat().st_mtime)
+  ]
+  seconds = {}
+  for job in jobs:
+    code, seconds[job] = _stop_in(job, log, 'tiny_kinds', stopped)
+    # the last one may be done by then
+    stopped_there = code == 143 and 'told to stop' in log.read_text()
+    assert stopped_there or (job == jobs[-1] and code == 0), log.read_text()[-3000:]
+  assert len(seconds) == 14 and max(seconds.values()) < 10, seconds
+  done = _run('tiny_kinds', stopped)
+  assert done.returncode == 0, done.stderr[-3000:]
+  results = [{job: _read(folder / job / 'job.json')['result'] for job in jobs} for folder in (whole, stopped)]
+  assert results[0] == results[1]
+  assert not list(stopped.glob('*/**/*.partial')) and not (stopped / 'generate/partial').exists()
