@@ -140,6 +140,18 @@ def matching(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
   return sorted(epath.Path(f'{scheme}://{path}') for path in found)
 
 
+def entries(folder: epath.PathLike) -> list[tuple[epath.Path, bool]]:
+  """Returns what is in a folder, sorted by name, each with whether it is a folder; one listing tells."""
+  if not is_remote(folder):
+    with os.scandir(folder) as found:
+      return sorted((epath.Path(entry.path), entry.is_dir()) for entry in found)
+  scheme = os.fspath(folder).partition('://')[0]
+  listed = _bucket(folder).ls(os.fspath(folder), detail=True)
+  both = ((epath.Path(f'{scheme}://{about["name"]}'), about['type'] == 'directory') for about in listed)
+  # a marker that others have made may have the name of the folder
+  return sorted((path, is_folder) for path, is_folder in both if path != epath.Path(folder))
+
+
 def move_folder(folder: epath.PathLike, target: epath.PathLike) -> None:
   """Moves a folder to where there is none, beside others that are there.
 

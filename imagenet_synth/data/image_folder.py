@@ -21,10 +21,10 @@ from etils import epath
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import (
   absolute,
+  entries,
   files_below,
   json_hash,
   make_folder,
-  matching,
   read_json,
   write_json,
 )
@@ -51,7 +51,7 @@ def folder_contents(directory: epath.Path) -> dict[str, Contents]:
   """
   if not directory.is_dir():
     raise InputError(f'{directory}: no such folder; expected SPLIT/CLASS/FILE in it')
-  splits = [path for path in matching(directory, '*') if path.is_dir() and not _is_hidden(path)]
+  splits = [path for path, is_folder in entries(directory) if is_folder and not _is_hidden(path)]
   contents = {}
   for split in splits:
     classes = _list(split).classes
@@ -77,10 +77,10 @@ def _list(root: epath.Path) -> _Listing:
   classes: dict[str, dict[str, list[int | str]]] = {}
   unread: collections.Counter[str] = collections.Counter()
   loose, empty = [], []
-  for entry in matching(root, '*'):
+  for entry, is_folder in entries(root):
     if _is_hidden(entry):
       continue
-    if not entry.is_dir():
+    if not is_folder:
       loose.append(entry.name)
       continue
     if any(unicodedata.category(character) in _NOT_IN_NAMES for character in entry.name):

@@ -355,6 +355,7 @@ def test_files_are_listed_and_their_state_changes_with_them(place):
     _write((place / name).parent, (place / name).name, name.encode())
   assert files.matching(place, '*') == [place / 'a', place / 'b']
   assert files.matching(place, '*/*.txt') == [place / 'b/c.txt']
+  assert files.entries(place) == [(place / 'a', False), (place / 'b', True)]
   before = dict(files.files_below(place))
   assert list(before) == ['a', 'b/.d', 'b/c.txt', 'b/e/f.txt'] and before['a'].size == 1
   write_atomic(place / 'a', b'A')
