@@ -1,11 +1,13 @@
 import threading
 import time
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imagenet_synth.data import batches as batches_module
 from imagenet_synth.data.batches import Ahead, Blend, Images, Joined, batch_indices, batches, resize
 
 
@@ -108,8 +110,11 @@ def test_joined_is_the_concatenation():
       assert out.dtype == column.dtype
 
 
+@pytest.mark.parametrize('most_permuted', [100, 0])
 @pytest.mark.parametrize('num_examples, batch_size', [(12, 4), (10, 4), (3, 8), (7, 7), (1, 2)])
-def test_every_epoch_is_a_permutation(num_examples, batch_size):
+def test_every_epoch_is_a_permutation(num_examples, batch_size, most_permuted, monkeypatch):
+  # of many examples it is computed place by place
+  monkeypatch.setattr(batches_module, '_MOST_PERMUTED', most_permuted)
   num_epochs = 4
   steps = -(-num_epochs * num_examples // batch_size)
   draw = lambda seed: np.concatenate(
@@ -121,6 +126,20 @@ def test_every_epoch_is_a_permutation(num_examples, batch_size):
   if num_examples >= 7:
     assert len(np.unique(epochs, axis=0)) == num_epochs
     assert np.any(drawn != draw(6))
+  some = np.array([batch_size - 1, 0])
+  for step in range(steps):
+    whole = batch_indices((5,), step, batch_size, num_examples)
+    np.testing.assert_array_equal(batch_indices((5,), step, batch_size, num_examples, some), whole[some])
+
+
+def test_indices_of_many_examples_take_no_memory():
+  tracemalloc.start()
+  indices = batch_indices((1, 2), 10**6, 4096, 12_000_000, np.arange(64))
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert len(set(indices)) == 64 and 0 <= indices.min() < 10**6 and 11 * 10**6 < indices.max() < 12 * 10**6
+  # but for Grain itself, of which there is one
+  assert peak < 40e6
 
 
 def test_every_batch_of_a_blend_has_the_shares_and_every_part_its_own_epochs():
