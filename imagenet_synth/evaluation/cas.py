@@ -170,12 +170,15 @@ def trained_on(
   return Images(source, size, lambda example: int(label_map[example['label']]), cache, rows)
 
 
-def tested_on(source: Examples, label_map: np.ndarray, size: int, recipe: Recipe) -> Images:
+def tested_on(
+  source: Examples, label_map: np.ndarray, size: int, recipe: Recipe, often: bool = False
+) -> Images:
   """Returns the images of a source for a test, with their labels: see `trained_on`.
 
-  They are in memory between tests only if they are few. They are resized as the recipe resizes.
+  They are resized as the recipe resizes. Between tests they are in memory if they are few, or if they are read
+  `often`.
   """
-  cache = 3 * size**2 * len(source) <= _MOST_TEST_BYTES
+  cache = often or 3 * size**2 * len(source) <= _MOST_TEST_BYTES
   number = lambda example: int(label_map[example['label']])
   return Images(source, size, number, cache, interpolation=recipe.interpolation)
 

@@ -301,11 +301,16 @@ class _Runs:
     self._start = None if config.init is None else config.init.open(folder)
     self.test = config.test.open(folder)
     self._real = config.real.open(folder)
-    self._held_out = None if config.held_out is None else config.held_out.open(folder)
     self.class_names = self._real.class_names
     self.model = for_classes(config.model, len(self.class_names), 'model')
     test_map = self._map(self.test.class_names, str(config.test))
     self._tested_on = tested_on(self.test, test_map, config.images_size, config.recipe)
+    self._held_out: HeldOut | None = None
+    if config.held_out is not None and config.evaluate_every is not None:
+      held_out = config.held_out.open(folder)
+      held_out_map = self._map(held_out.class_names, str(config.held_out))
+      images = tested_on(held_out, held_out_map, config.images_size, config.recipe, often=True)
+      self._held_out = HeldOut(images, config.evaluate_every)
     self._real_parts = self._parts_of_seeds()
     # of the generate job of this name, at this size: mixtures of the same images share what is open
     self._opened: dict[tuple[str, int], ShardSource] = {}
@@ -335,19 +340,17 @@ class _Runs:
     if not seeds:
       return
     of, recipe, size = config.mixtures[mixture], config.recipe, config.images_size
-    held_out = None
-    if self._held_out is not None and config.evaluate_every is not None:
-      names = self._map(self._held_out.class_names, str(config.held_out))
-      held_out = HeldOut(tested_on(self._held_out, names, size, recipe), config.evaluate_every)
     further = {
       name: of.open(folder, self.class_names, size, recipe.interpolation) for name, of in config.tests.items()
     }
     experiment = Experiment(
-      self.model, recipe, config.size, self._tested_on, config.writers, of.groups, held_out, further
+      self.model, recipe, config.size, self._tested_on, config.writers, of.groups, self._held_out, further
     )
     added = self._added[mixture]
-    # only now: they may be all images, in memory; real ones are those of the next mixture, too
-    kept = [*self._real_parts.values(), *added]
+    # they may be all images, in memory: what no mixture that is left has is let go
+    mixtures = list(config.mixtures)
+    left = [part for name in mixtures[mixtures.index(mixture) :] for part in self._added[name]]
+    kept = [*self._real_parts.values(), *left]
     self._loaded = [(part, images) for part, images in self._loaded if any(part is other for other in kept)]
     for seed in seeds:
       parts = [self._real_parts[seed], *added] if of.real else added

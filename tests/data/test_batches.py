@@ -80,6 +80,27 @@ def test_a_cache_changes_the_number_of_reads_alone(size):
   np.testing.assert_array_equal(lazy_source.reads, [3, 1, 2, 2, 1, 2])
 
 
+def test_all_sets_of_the_process_share_what_may_be_in_memory(monkeypatch):
+  # three bytes a pixel: a set of four takes 768
+  monkeypatch.setattr(batches_module, '_memory', batches_module._Memory(1700))
+  first, second, third = (Images(_Source(4), 8, _label) for _ in range(3))
+  assert (first.in_memory, second.in_memory, third.in_memory) == (True, True, False)
+  assert not Joined([first, third]).in_memory and Joined([first, second]).in_memory
+  np.testing.assert_array_equal(third.all()[0], first.all()[0])
+  # what is no longer used makes room
+  del first
+  assert Images(_Source(4), 8, _label).in_memory
+
+
+def test_nothing_is_read_before_it_is_wanted():
+  source = _Source(4)
+  images = Images(source, 8, _label)
+  assert not source.reads.any()
+  Joined([images]).load()
+  images.take(np.array([2]))
+  np.testing.assert_array_equal(source.reads, 1)
+
+
 def test_all_is_every_image_in_order():
   source = _Source(5, first=10)
   images, numbers = Images(source, 8, _label).all()

@@ -1,5 +1,6 @@
 """Runs of classifiers and their figures over seeds, without training any."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -41,6 +42,16 @@ class _Pictures:
 
   def __getitem__(self, index):
     return {'image': np.full((8, 8, 1), index, np.uint8), 'label': index % 7}
+
+
+def test_images_are_in_memory_only_where_they_are_used_again():
+  cropped = dataclasses.replace(_RECIPE, random_resized_crop=True, interpolation='bicubic')
+  assert cas.trained_on(_Pictures(9), _SAME, 8, _RECIPE).in_memory
+  # parts are cut out of whole images, others each time
+  assert not cas.trained_on(_Pictures(9), _SAME, 8, cropped).in_memory
+  assert cas.tested_on(_Pictures(9), _SAME, 8, cropped).in_memory
+  # would stay in memory through the next training
+  assert not cas.tested_on(_Pictures(50_000), _SAME, 256, _RECIPE).in_memory
 
 
 @pytest.fixture

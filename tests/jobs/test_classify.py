@@ -404,14 +404,22 @@ def test_synthetic_images_of_weight_0_change_nothing_and_others_do(with_samples)
 
 
 def test_mixtures_of_the_same_images_share_what_is_open(with_samples, monkeypatch):
-  opened = []
-  images = SampleSet.images
+  opened, loaded = [], []
+  images, trained_on = SampleSet.images, classify.trained_on
   monkeypatch.setattr(SampleSet, 'images', lambda self, size: opened.append(size) or images(self, size))
+
+  def loads(*args):
+    loaded.append(trained_on(*args))
+    return loaded[-1]
+
+  monkeypatch.setattr(classify, 'trained_on', loads)
   synthetic = dict(real=False, synthetic='generate')
   _mixed(
     with_samples, all=synthetic, some=synthetic | dict(synthetic_num=20), both=synthetic | dict(real=True)
   )
   assert opened == [8]
+  # all, some and real ones: `both` has two that are there
+  assert [len(part) for part in loaded] == [50, 20, 64]
 
 
 def test_more_images_than_were_made_are_refused(with_samples):
