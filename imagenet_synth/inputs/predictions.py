@@ -20,6 +20,7 @@ import numpy as np
 from etils import epath
 
 from imagenet_synth.core.files import read_arrays, write_arrays
+from imagenet_synth.metrics.class_differences import ClassDifferences, class_differences
 from imagenet_synth.metrics.logits import likeliest
 from imagenet_synth.metrics.uncertainty import Difference, accuracy_difference
 
@@ -45,6 +46,11 @@ class Predictions(NamedTuple):
     images = slice(None) if label is None else self.labels == label
     same_seeds = sorted(self.seeds) == sorted(other.seeds)
     return accuracy_difference(self._correct()[:, images], other._correct()[:, images], same_seeds)
+
+  def class_differences(self, other: 'Predictions', num_classes: int) -> ClassDifferences:
+    """Returns how much more is right of each class than of `other`, of the same images."""
+    same_seeds = sorted(self.seeds) == sorted(other.seeds)
+    return class_differences(self._correct(), other._correct(), self.labels, num_classes, same_seeds)
 
   def _correct(self) -> np.ndarray:
     """Returns bool [S, N], whether an image is taken for what it is; in the order of the seeds' numbers."""

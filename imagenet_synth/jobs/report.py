@@ -8,13 +8,14 @@ from imagenet_synth.core.config import Distinct, NotEmpty
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import say
 from imagenet_synth.report.answer import in_short
+from imagenet_synth.report.classes import per_class
 from imagenet_synth.report.origins import origins
 from imagenet_synth.report.page import Section
 from imagenet_synth.report.quality import quality
 from imagenet_synth.report.results import FinishedJobReference, Results
 from imagenet_synth.report.samples import samples
 from imagenet_synth.report.scores import scores
-from imagenet_synth.report.studies import classifiers, per_class, scaling
+from imagenet_synth.report.studies import classifiers, scaling
 from imagenet_synth.report.sweeps import sweeps
 from imagenet_synth.report.training import selection, training
 from imagenet_synth.report.writing import write_page

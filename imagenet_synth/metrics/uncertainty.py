@@ -67,22 +67,33 @@ def accuracy_difference(correct: np.ndarray, other: np.ndarray, same_seeds: bool
     other: bool [T, N] of the other classifier, on the same images.
     same_seeds: whether row s of both has the same seed; then S = T, and rows are paired.
   """
+  varying = varying_over_seeds(correct, other, same_seeds)
   if same_seeds:
-    varying = [correct.astype(np.float32) - other]
     of_images = varying[0].mean(axis=0, dtype=np.float64)
   else:
-    varying = [correct.astype(np.float32), other.astype(np.float32)]
     of_images = correct.mean(axis=0) - other.mean(axis=0)
   rng = np.random.default_rng(_SEED)
   of_draws, of_seeds = _image_noise(of_images, rng), np.zeros(_NUM_RESAMPLES)
   for right in varying:
     if len(right) > 1:
-      of_seeds += math.sqrt(_seed_variance(right)) * rng.standard_t(len(right) - 1, _NUM_RESAMPLES)
+      deviation = math.sqrt(max(variance_of_seeds(right), 0.0))
+      of_seeds += deviation * rng.standard_t(len(right) - 1, _NUM_RESAMPLES)
   # each draw of seeds with either sign: with two seeds the tails are so long that chance would show
   noise = np.concatenate([of_draws + of_seeds, of_draws - of_seeds])
   mean = float(of_images.mean())
   low, high = np.clip(mean + np.quantile(noise, (0.025, 0.975)), -1, 1)
   return Difference(mean, float(low), float(high), min(len(correct), len(other)) > 1)
+
+
+def varying_over_seeds(correct: np.ndarray, other: np.ndarray, same_seeds: bool) -> list[np.ndarray]:
+  """Returns what varies independently with the seed: float32 [S, N] each.
+
+  It is the difference of two classifiers where they have the same seeds, and each of them otherwise; the
+  arguments are those of `accuracy_difference`.
+  """
+  if same_seeds:
+    return [correct.astype(np.float32) - other]
+  return [correct.astype(np.float32), other.astype(np.float32)]
 
 
 def _image_noise(of_images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -95,16 +106,21 @@ def _image_noise(of_images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return rng.multinomial(num, shares, _NUM_RESAMPLES) @ values / num - shares @ values
 
 
-def _seed_variance(right: np.ndarray) -> float:
-  """Returns the variance of the mean of float [S, N] that is due to seeds alone, var_a / S."""
+def variance_of_seeds(right: np.ndarray) -> float:
+  """Returns the variance of the mean of float [S, N] that is due to seeds alone, var_a / S; 0 of one seed.
+
+  The estimate is unbiased, so it may be below 0.
+  """
   num_seeds, num_images = right.shape
+  if num_seeds == 1:
+    return 0.0
   of_seeds = right.mean(axis=1, dtype=np.float64)
   of_images = right.mean(axis=0, dtype=np.float64)
   # sum of the squares of what rows and columns don't explain, without an array of it
   squares = sum(float(np.square(row - of_images).sum()) for row in right)
   squares -= num_images * float(np.square(of_seeds - of_seeds.mean()).sum())
   of_both = squares / ((num_seeds - 1) * max(num_images - 1, 1))
-  return max(float(of_seeds.var(ddof=1)) - of_both / num_images, 0.0) / num_seeds
+  return (float(of_seeds.var(ddof=1)) - of_both / num_images) / num_seeds
 
 
 def beats_guessing(mean: float, std: float | None, num_classes: int, num_test: int) -> bool:

@@ -14,6 +14,7 @@ from imagenet_synth.core.files import json_hash
 from imagenet_synth.data.batches import share_of_batch
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.predictions import Predictions, load_predictions
+from imagenet_synth.metrics.class_differences import ClassDifferences
 from imagenet_synth.metrics.uncertainty import beats_guessing, share_interval
 from imagenet_synth.report.drawing import MeanStd
 from imagenet_synth.report.gains import Gain
@@ -117,6 +118,12 @@ class Accuracy:
     if self.test_data != other.test_data:
       return Gain(points, None, 'the two were tested on different images')
     return Gain(points, self.predictions.difference(other.predictions, label))
+
+  def class_differences(self, other: 'Accuracy') -> ClassDifferences | None:
+    """Returns which classes it tells better or worse than another one; None where gains have no interval."""
+    if self.predictions is None or other.predictions is None or self.test_data != other.test_data:
+      return None
+    return self.predictions.class_differences(other.predictions, len(self.class_names))
 
   @functools.cached_property
   def predictions(self) -> Predictions | None:
@@ -274,3 +281,8 @@ def model_name(row: Accuracy, rows: Sequence[Accuracy]) -> str:
   """Returns the model, with the size of its input where that is needed to tell it from another."""
   sizes = {other.size for other in rows if other.model == row.model}
   return row.model if len(sizes) == 1 else f'{row.model} at {row.size}'
+
+
+def jobs_of(rows: Sequence[Accuracy]) -> list[str]:
+  """Returns the names of the jobs that have trained classifiers, in order."""
+  return list(dict.fromkeys(row.job for row in rows))

@@ -1,4 +1,4 @@
-"""The report's sections on classifiers: accuracy on real, synthetic and both, scaling, class by class.
+"""The report's sections on classifiers: accuracy on real, synthetic and both, and as synthetic data grows.
 
 Instead of a section, None is returned where no job was run that it could be about.
 """
@@ -6,18 +6,12 @@ Instead of a section, None is returned where no job was run that it could be abo
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
-from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.report import figures
-from imagenet_synth.report.accuracy import FEW, Accuracy, Trio, accuracies, by_real_id, model_name, trios
+from imagenet_synth.report.accuracy import Accuracy, Trio, accuracies, by_real_id, jobs_of, model_name, trios
 from imagenet_synth.report.gains import Gain, gains_note
-from imagenet_synth.report.page import Block, Heading, Picture, Points, Section, Table
+from imagenet_synth.report.page import Block, Picture, Points, Section, Table
 from imagenet_synth.report.paper_tables import figure_6, table_2, table_3, table_4
 from imagenet_synth.report.results import Results, percent, spread
-from imagenet_synth.report.samples import class_gallery
-
-_NUM_EXTREMES = 10
 
 
 def classifiers(results: Results) -> Section | None:
@@ -87,7 +81,7 @@ def _arrows(rows: Sequence[Accuracy]) -> list[Picture]:
         f'{gain}'
         for name, real, synthetic, both, gain in arrows
       ),
-      _jobs(rows),
+      jobs_of(rows),
     )
   ]
 
@@ -133,13 +127,8 @@ def _table(results: Results, rows: Sequence[Accuracy]) -> Table:
     note=f'Tested on {num_test:,} real images; mean ± standard deviation over seeds. '
     'Trained on synthetic images alone, top-1 is the CAS. ECE: expected calibration error. '
     + ' '.join(filter(None, (_lengths(results), about_gains))),
-    jobs=_jobs(rows),
+    jobs=jobs_of(rows),
   )
-
-
-def _jobs(rows: Sequence[Accuracy]) -> list[str]:
-  """Returns the jobs that have trained classifiers, in order."""
-  return list(dict.fromkeys(row.job for row in rows))
 
 
 def _further(rows: Sequence[Accuracy]) -> list[Table]:
@@ -159,7 +148,7 @@ def _further(rows: Sequence[Accuracy]) -> list[Table]:
   header = ['Further test', 'Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'Images']
   # tests stay together, classifiers in their order
   cells.sort(key=lambda row: row[0])
-  return [Table('Accuracy on further test images', header, cells, jobs=_jobs(rows))] if cells else []
+  return [Table('Accuracy on further test images', header, cells, jobs=jobs_of(rows))] if cells else []
 
 
 def _lengths(results: Results) -> str:
@@ -204,81 +193,5 @@ def _scaling_picture(real: Accuracy, points: Sequence[Accuracy]) -> Picture:
     f'{f" of {of}" if of else ""}{f" ({how_mixed})" if how_mixed else ""}.',
     f'Top-1 accuracy by the number of synthetic images: {real.top_1[0]:.2f} % with none; in points to that, '
     f'{gains}.',
-    _jobs([real, *points]),
+    jobs_of([real, *points]),
   )
-
-
-def per_class(results: Results) -> Section | None:
-  """Returns what the paper shows in Figure 5."""
-  rows = accuracies(results)
-  found = trios(rows)
-  if not found:
-    return None
-  blocks: list[Block] = []
-  for trio in found:
-    name = model_name(trio.real, rows)
-    real, synthetic = (100 * np.array(row.summary['per_class']) for row in (trio.real, trio.synthetic))
-    blocks += [Heading(name)] if len(found) > 1 else []
-    blocks += [
-      _per_class_picture(trio, name, real, synthetic),
-      *_extremes(results, trio, name, synthetic - real),
-    ]
-  return Section('Class by class', blocks)
-
-
-def _per_class_picture(trio: Trio, name: str, real: np.ndarray, synthetic: np.ndarray) -> Picture:
-  """Returns the accuracies of all classes: float [K], in percent."""
-  class_names = [class_name_and_wnid(of)[0] for of in trio.real.class_names]
-  gain = synthetic - real
-  seen = f'Top-1 accuracy of {len(gain)} classes: trained on synthetic images, {np.sum(gain > 0)} are better'
-  seen += f' and {np.sum(gain < 0)} worse than trained on real ones; the difference is '
-  seen += f'{np.nanmin(gain):+.1f} to {np.nanmax(gain):+.1f} points, in the middle {np.nanmedian(gain):+.1f}.'
-  return Picture(
-    f'per_class_{trio.real.slug}',
-    figures.per_class(class_names, real, synthetic),
-    f'As Figure 5 of the paper: {name} on {trio.real.trained_on} and on {trio.synthetic.trained_on} images, '
-    'means over seeds.',
-    seen,
-    _jobs([trio.real, trio.synthetic]),
-  )
-
-
-def _extremes(results: Results, trio: Trio, name: str, gain: np.ndarray) -> list[Block]:
-  """Returns the classes that gain and lose most, up to ten, and what their images look like.
-
-  Args:
-    results: where the images are.
-    trio: the classifier.
-    name: what it is called.
-    gain: of each class, in percentage points, by training on synthetic instead of real images.
-  """
-  classes = trio.real.class_names
-  num = min(_NUM_EXTREMES // 2, len(classes) // 2)
-  # a class that was not tested is NaN, and last
-  order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
-  shown = [*order[:num], *order[-num:]] if num else []
-  rows = [
-    [
-      class_name_and_wnid(classes[c])[0],
-      *(row.of_class(c) for row in (trio.real, trio.synthetic)),
-      str(trio.synthetic.gain_over(trio.real, int(c))),
-    ]
-    for c in shown
-  ]
-  blocks: list[Block] = [
-    Table(
-      f'The classes that gain and lose most when {name} is trained on synthetic images',
-      ['Class', 'Real (%)', 'Synthetic (%)', 'Difference'],
-      rows,
-      note=f'In brackets: 95 % intervals, those of accuracies for classes with fewer than {FEW} test images. '
-      f'Each is of one class by itself; these are the extremes of {len(order)}, some of them by chance '
-      'alone.',
-      jobs=_jobs([trio.real, trio.synthetic]),
-    )
-  ]
-  # synthetic images may come from elsewhere, without a generate job in this folder
-  if shown and results.of_kind('generate'):
-    caption = f'Images of these classes, in the same order ({name}).'
-    shown_names = [classes[c] for c in shown]
-    blocks.append(class_gallery(results, f'extremes_{trio.real.slug}', shown_names, caption))
-  return blocks

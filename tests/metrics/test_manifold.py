@@ -1,5 +1,7 @@
 """Precision, recall, density, coverage against their definitions, one distance at a time, and where known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,13 @@ def test_blocks_do_not_matter(monkeypatch):
 def test_too_few_samples_are_refused():
   with pytest.raises(InputError, match='up to the 5th need more than 5 generated samples, got 5'):
     similarity(np.zeros((9, 2)), np.zeros((5, 2)))
+
+
+def test_memory_is_that_of_a_block_of_distances():
+  """All distances of 6,000 samples would be 288 MB."""
+  real, generated = np.random.default_rng(0).normal(size=(2, 6000, 8))
+  tracemalloc.start()
+  similarity(real, generated)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 8 * 256 * 6000 * 8
