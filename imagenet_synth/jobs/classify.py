@@ -7,13 +7,13 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 
-from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Reference, Seed
+from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Seed
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
@@ -24,6 +24,7 @@ from imagenet_synth.data.source import Contents, Examples, Relabelled, Source
 from imagenet_synth.data.subsets import drawn_of_each_class, in_class_plan
 from imagenet_synth.evaluation.cas import Experiment, require_image_size, summary, tested_on, trained_on
 from imagenet_synth.evaluation.further_tests import FurtherTest
+from imagenet_synth.evaluation.initial_weights import InitialWeightsReference
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
@@ -31,35 +32,9 @@ from imagenet_synth.inputs.mixture import Mixture, require_known
 from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.models.registry import Classifier, for_classes
-from imagenet_synth.train import classifier
 from imagenet_synth.train.classifier import HeldOut, has_batch_statistics
 from imagenet_synth.train.metric_writers import WriterName
 from imagenet_synth.train.recipe import Recipe
-
-
-class TrainedClassifiers(NamedTuple):
-  """The runs of another classify job."""
-
-  # height and width of the images that the networks see
-  size: int
-  # the folder of each run, by its name 'MIXTURE-seedSEED'
-  runs: dict[str, epath.Path]
-
-
-class TrainedClassifiersReference(Reference):
-  """A reference to the classifiers that another classify job has trained."""
-
-  kinds: ClassVar[tuple[str, ...]] = ('classify',)
-
-  def open(self, folder: JobFolder) -> TrainedClassifiers:
-    """Returns the runs of the job.
-
-    Raises:
-      InputError: the job has not been run to its end.
-    """
-    path, result = folder.input(self.name)
-    runs = {epath.Path(run['path']).name: path / run['path'] for run in result['runs']}
-    return TrainedClassifiers(result['size'], runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +70,9 @@ class Config:
   held_out: DatasetConfig | None = None
   # steps between these accuracies; given with `held_out` alone
   evaluate_every: Count | None = None
-  # a classify job with the same mixtures and seeds, whose weights training starts from; it may be of another
-  # size
-  init: TrainedClassifiersReference | None = None
+  # what training starts from: a classify job with the same mixtures and seeds, or an import_extractor job of
+  # a public network. The network is the same, maybe for another size; the last layer is new for other classes
+  init: InitialWeightsReference | None = None
   # where metrics go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
@@ -155,7 +130,7 @@ class Config:
     if self.held_out is not None:
       self._check_held_out(self.held_out, real, jobs)
     if self.init is not None:
-      self._check_init(jobs.of(self.init))
+      self.init.check(self.model, self.mixtures, self.seeds, real.channels, jobs)
 
   def files(self) -> dict[str, str]:
     """Returns the files that must be there, by their dotted key."""
@@ -231,17 +206,6 @@ class Config:
     used = {'real': self.real} if any(mixture.real for mixture in self.mixtures.values()) else {}
     stand_ins = {f'mixtures.{name}.stand_in': of.stand_in for name, of in self.mixtures.items()}
     return used | {key: dataset for key, dataset in stand_ins.items() if dataset is not None}
-
-  def _check_init(self, start: 'Config') -> None:
-    """Raises `Invalid` if the job whose weights training starts from lacks a run, or has another network."""
-    for name in self.mixtures:
-      if name not in start.mixtures:
-        raise Invalid(f'mixtures.{name}', f'is not among those of {self.init}, whose weights it starts from')
-    for seed in self.seeds:
-      if seed not in start.seeds:
-        raise Invalid('seeds', f'has {seed}, which {self.init}, whose weights it starts from, has not')
-    if type(start.model) is not type(self.model):
-      raise Invalid('model.type', f'is not that of {self.init}, whose weights it starts from')
 
   @property
   def images_size(self) -> int:
@@ -394,8 +358,9 @@ class _Runs:
     }
 
   def _to_real(self, mixture: str) -> dict[str, Any] | None:
-    """Returns how much better a mixture is than the real images alone, as `Difference` has it.
+    """Returns how much better a mixture is than the real images alone, as `Difference` has it; and at what.
 
+    `better` and `worse` are the classes where it is so beyond chance: see `class_differences`.
     None if it has no synthetic images, the job does not have exactly one mixture of real images alone, or
     an earlier version of the program has tested runs, without keeping predictions.
     """
@@ -406,7 +371,21 @@ class _Runs:
     if mine is None or theirs is None:
       return None
     difference = mine.difference(theirs)
-    return {'mixture': real[0], **difference._asdict(), 'excludes_zero': difference.excludes_zero}
+    of_classes = mine.class_differences(theirs, len(self.class_names))
+    better, worse = (
+      [
+        self.class_names[c]
+        for c in np.flatnonzero(of_classes.is_beyond_chance & (sign * of_classes.mean > 0))
+      ]
+      for sign in (1, -1)
+    )
+    return {
+      'mixture': real[0],
+      **difference._asdict(),
+      'excludes_zero': difference.excludes_zero,
+      'better': better,
+      'worse': worse,
+    }
 
   def _predictions(self, mixture: str) -> Predictions | None:
     """Returns what the runs of a mixture take the test images for."""
@@ -418,8 +397,7 @@ class _Runs:
     """Returns the variables that training starts from; None for random ones."""
     if self._start is None:
       return None
-    path = self._start.runs[self.path(mixture, seed).name]
-    return classifier.load(self.model, self._start.size, self.channels(), path)
+    return self._start.of_run(self.path(mixture, seed).name, self.class_names)
 
   @property
   def _num_real(self) -> int:

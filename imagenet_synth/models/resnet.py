@@ -21,15 +21,33 @@ from imagenet_synth.core.gathering import named
 from imagenet_synth.models.convolution import convolve
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
+from imagenet_synth.models.pixels import Pixels, seen
 
 _BOTTLENECK_EXPANSION = 4
 
-# He initialization by fan-out; the last layer starts near zero (Goyal et al., 2017, section 5.1).
-_conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-_head_init = nn.initializers.normal(stddev=0.01)
+_fan_in_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: str) -> nn.Conv:
+class _Start(NamedTuple):
+  """What weights start from."""
+
+  # of convolutions
+  conv: nn.initializers.Initializer
+  # of the last layer
+  head: nn.initializers.Initializer
+  # whether the last norm of each block scales by 0, so that blocks start as their shortcut
+  zero_branches: bool
+
+
+_STARTS = {
+  'goyal': _Start(
+    nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'), nn.initializers.normal(stddev=0.01), True
+  ),
+  'fan_in': _Start(_fan_in_init, _fan_in_init, False),
+}
+
+
+def conv(features: int, kernel_size: int, stride: int = 1, *, start: str, dtype: str, name: str) -> nn.Conv:
   """Returns a convolution without bias.
 
   Its padding is the same on all sides: 'SAME' would, at stride 2 and even sizes, pad only the far
@@ -44,7 +62,7 @@ def conv(features: int, kernel_size: int, stride: int = 1, *, dtype: str, name: 
     dtype=dtype,
     name=name,
     conv_general_dilated=convolve,
-    kernel_init=named(_conv_init, (None, None, 'conv_in', 'conv_out'), dtype),
+    kernel_init=named(_STARTS[start].conv, (None, None, 'conv_in', 'conv_out'), dtype),
   )
 
 
@@ -80,6 +98,8 @@ class Branch(NamedTuple):
   pooled_shortcut: bool
   # as in `ResNet`
   activation: str
+  # as in `ResNet`
+  start: str
 
 
 class BasicBlock(nn.Module):
@@ -93,10 +113,11 @@ class BasicBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
-    h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_1')(x)
+    layer = functools.partial(conv, start=self.branch.start, dtype=self.dtype)
+    h = layer(self.features, 3, self.stride, name='conv_1')(x)
     h = _ACTIVATIONS[self.branch.activation](norm(h, name='norm_1'))
-    h = conv(self.features, 3, dtype=self.dtype, name='conv_2')(h)
-    h = norm(h, name='norm_2', zero=True)
+    h = layer(self.features, 3, name='conv_2')(h)
+    h = norm(h, name='norm_2', zero=_STARTS[self.branch.start].zero_branches)
     return _joined(self, x, h, norm, train)
 
 
@@ -111,13 +132,14 @@ class BottleneckBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     norm = functools.partial(batch_norm, train=train, dtype=self.dtype)
+    layer = functools.partial(conv, start=self.branch.start, dtype=self.dtype)
     out_features = self.features * _BOTTLENECK_EXPANSION
-    h = conv(self.features, 1, dtype=self.dtype, name='conv_1')(x)
+    h = layer(self.features, 1, name='conv_1')(x)
     h = _ACTIVATIONS[self.branch.activation](norm(h, name='norm_1'))
-    h = conv(self.features, 3, self.stride, dtype=self.dtype, name='conv_2')(h)
+    h = layer(self.features, 3, self.stride, name='conv_2')(h)
     h = _ACTIVATIONS[self.branch.activation](norm(h, name='norm_2'))
-    h = conv(out_features, 1, dtype=self.dtype, name='conv_3')(h)
-    h = norm(h, name='norm_3', zero=True)
+    h = layer(out_features, 1, name='conv_3')(h)
+    h = norm(h, name='norm_3', zero=_STARTS[self.branch.start].zero_branches)
     return _joined(self, x, h, norm, train)
 
 
@@ -125,12 +147,12 @@ def _joined(
   block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, norm: Callable[..., jax.Array], train: bool
 ) -> jax.Array:
   """Returns branch h and input x, added: the end of both kinds of blocks. Makes submodules of the block."""
-  squeeze_ratio, drop_path_rate, _, activation = block.branch
-  if squeeze_ratio:
-    h = h * _excitation(h, squeeze_ratio)
+  branch = block.branch
+  if branch.squeeze_ratio:
+    h = h * _excitation(h, branch.squeeze_ratio)
   # One draw an image: a dropped branch is 0 for it, a kept one is scaled up (Huang et al., 2016).
-  h = nn.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3), deterministic=not train)(h)
-  return _ACTIVATIONS[activation](h + _shortcut(block, x, h.shape[-1], norm))
+  h = nn.Dropout(branch.drop_path_rate, broadcast_dims=(1, 2, 3), deterministic=not train)(h)
+  return _ACTIVATIONS[branch.activation](h + _shortcut(block, x, h.shape[-1], norm))
 
 
 def _shortcut(
@@ -143,7 +165,8 @@ def _shortcut(
   if block.branch.pooled_shortcut and stride > 1:
     # at uneven sizes a window reaches over the edge; what is outside does not count
     x, stride = nn.avg_pool(x, (2, 2), (2, 2), padding='SAME', count_include_pad=False), 1
-  return norm(conv(features, 1, stride, dtype=block.dtype, name='shortcut')(x), name='shortcut_norm')
+  project = conv(features, 1, stride, start=block.branch.start, dtype=block.dtype, name='shortcut')
+  return norm(project(x), name='shortcut_norm')
 
 
 def _excitation(h: jax.Array, squeeze_ratio: float) -> jax.Array:
@@ -193,6 +216,8 @@ class ResNet(nn.Module):
   pooled_shortcut: bool = False
   # what follows each norm and each sum, but not the squeeze
   activation: Literal['relu', 'swish'] = 'relu'
+  # how pixels are normalised: 'symmetric' for [-1, 1], 'imagenet' by the mean and deviation of ImageNet's
+  pixels: Pixels = 'symmetric'
   # probability that the last block's branch is dropped, rising linearly from 0 at the first (stochastic
   # depth)
   drop_path_rate: Rate = 0.0
@@ -200,13 +225,17 @@ class ResNet(nn.Module):
   dropout_rate: Rate = 0.0
   # recompute blocks for the gradient instead of keeping what they computed: less memory, a third more time
   remat: bool = False
+  # what weights start from: 'goyal', He's rule by fan-out, blocks that are their shortcut, and a last layer
+  # near 0, for long training in large batches (Goyal et al., 2017, section 5.1); 'fan_in', uniform up to
+  # 1 / sqrt(fan-in) as PyTorch's layers, from which a short training gets further
+  start: Literal['goyal', 'fan_in'] = 'goyal'
   # what layers compute in; parameters, statistics and the head are float32
   dtype: DType = 'float32'
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
     """Returns logits and features, the pooled vector, of images x float32 [B, H, W, C] in [-1, 1]."""
-    x = self._stem(x, train)
+    x = self._stem(seen(x, self.pixels), train)
     block_class = _BLOCKS[self.block]
     if self.remat:
       block_class = nn.remat(block_class, static_argnums=(2,))
@@ -214,14 +243,14 @@ class ResNet(nn.Module):
     for number, (stage, i) in enumerate(blocks):
       stride = 2 if stage > 0 and i == 0 else 1
       rate = self.drop_path_rate * number / max(len(blocks) - 1, 1)
-      branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut, self.activation)
+      branch = Branch(self.squeeze_ratio, rate, self.pooled_shortcut, self.activation, self.start)
       block = block_class(self.width * 2**stage, stride, branch, self.dtype, name=f'stage_{stage}_block_{i}')
       x = block(x, train)
     features = x.astype(jnp.float32).mean(axis=(1, 2))
     head = nn.Dense(
       self.num_classes,
       name='head',
-      kernel_init=named(_head_init, ('embed', 'classes')),
+      kernel_init=named(_STARTS[self.start].head, ('embed', 'classes')),
       bias_init=named(nn.initializers.zeros_init(), ('classes',)),
     )
     dropped = nn.Dropout(self.dropout_rate, deterministic=not train)(features)
@@ -229,7 +258,8 @@ class ResNet(nn.Module):
 
   def _stem(self, x: jax.Array, train: bool) -> jax.Array:
     def layer(x: jax.Array, features: int, kernel_size: int, stride: int, suffix: str = '') -> jax.Array:
-      x = conv(features, kernel_size, stride, dtype=self.dtype, name=f'stem{suffix}')(x)
+      project = conv(features, kernel_size, stride, start=self.start, dtype=self.dtype, name=f'stem{suffix}')
+      x = project(x)
       x = batch_norm(x, train=train, dtype=self.dtype, name=f'stem_norm{suffix}')
       return _ACTIVATIONS[self.activation](x)
 

@@ -21,6 +21,7 @@ from imagenet_synth.core.gathering import named
 from imagenet_synth.models.layers import layer_norm
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
+from imagenet_synth.models.pixels import Pixels, seen
 
 # Glorot's rule, as the ViT paper's own code has it: DeiT's constant 0.02 is near it at a width of
 # 768 and far below it at 64, where a network would hardly start to learn.
@@ -105,6 +106,8 @@ class ViT(nn.Module):
   pooling: Literal['class_token', 'average'] = 'class_token'
   # what tells patches apart: parameters, or fixed waves, see `waves`
   positions: Literal['learned', 'waves'] = 'learned'
+  # how pixels are normalised: 'symmetric' for [-1, 1], 'imagenet' by the mean and deviation of ImageNet's
+  pixels: Pixels = 'symmetric'
   # probability that the last block's branches are dropped, rising linearly from 0 at the first (stochastic
   # depth)
   drop_path_rate: Rate = 0.0
@@ -130,7 +133,7 @@ class ViT(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> Outputs:
     """Returns logits and features [B, width] of images x float32 [B, H, W, C] in [-1, 1]."""
-    x = self._with_class_and_positions(self._patches(x))
+    x = self._with_class_and_positions(self._patches(seen(x, self.pixels)))
     block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
     for i in range(self.depth):
       rate = self.drop_path_rate * i / max(self.depth - 1, 1)

@@ -164,7 +164,8 @@ def train(
     origin: where the weights come from, kept with each checkpoint.
     make_writer: makes what the metrics are written with, from `path` and the step that training goes on from.
     what: names the run in the progress bar and in errors.
-    start: variables to begin with, also of another image size; random ones if not given.
+    start: variables to begin with, also of another image size, or without the last layer, which is random
+      then; all are if not given.
     groups: of images that have batch statistics of their own: see `ClassifierObjective`; not with parts of
       batches.
     held_out: images whose accuracy goes to the writer on the way.
@@ -185,7 +186,7 @@ def train(
   def fresh() -> TrainState:
     if start is None:
       return trainer.init(seed)
-    return trainer.start_from(_of_size(start, objective), seed)
+    return trainer.start_from(_fitted(start, objective, seed), seed)
 
   augment = recipe.augmentation(size)
 
@@ -237,14 +238,20 @@ def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return batch | {'mean_weight': np.full_like(batch['weight'], batch['weight'].mean())}
 
 
-def _of_size(variables: Any, objective: ClassifierObjective) -> Any:
-  """Returns the variables for images of the objective's size: a transformer's positions are resized."""
-  params = variables['params']
-  if 'positions' not in params:
-    return variables
-  wanted = nn.unbox(jax.eval_shape(objective.init, jax.random.key(0)))['params']['positions']
-  positions = resize_positions(params['positions'], math.isqrt(wanted.shape[1]) ** 2)
-  return {**variables, 'params': {**params, 'positions': positions}}
+def _fitted(variables: Any, objective: ClassifierObjective, seed: int) -> Any:
+  """Returns the variables for the objective's images and classes.
+
+  A transformer's positions are resized. A last layer that is missing is that of the seed's random weights.
+  """
+  params = dict(variables['params'])
+  if 'positions' in params:
+    wanted = nn.unbox(jax.eval_shape(objective.init, jax.random.key(0)))['params']['positions']
+    params['positions'] = resize_positions(params['positions'], math.isqrt(wanted.shape[1]) ** 2)
+  if 'head' not in params:
+    params['head'] = jax.jit(lambda key: nn.unbox(objective.init(key))['params']['head'])(
+      jax.random.key(seed)
+    )
+  return {**variables, 'params': params}
 
 
 def load(model: nn.Module, size: int, channels: int, path: epath.Path) -> Any:

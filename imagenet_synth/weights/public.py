@@ -11,13 +11,12 @@ from etils import epath
 
 from imagenet_synth.data.class_names import imagenet_names
 from imagenet_synth.models.outputs import Outputs
+from imagenet_synth.models.pixels import Pixels
 from imagenet_synth.models.resnet import ResNet, ResNet50, ResNet101, ResNet152
 from imagenet_synth.models.vit import ViT, ViT_B16, ViT_L16, ViT_S16
 from imagenet_synth.weights import resnet, vit
 
 _CLASSES = 1000
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 class PublicNetwork(NamedTuple):
@@ -29,8 +28,6 @@ class PublicNetwork(NamedTuple):
   model: ResNet | ViT
   # reads its variables from a file, given the model
   read: Callable[[str | epath.Path, Any], dict[str, Any]]
-  # mean and deviation of red, green and blue in [0, 1] by which it sees pixels normalised
-  normalised_by: tuple[tuple[float, ...], tuple[float, ...]]
   # height and width of the images that it sees
   size: int = 224
 
@@ -68,45 +65,43 @@ class PublicNetwork(NamedTuple):
     They are resized bicubically, with antialiasing, neither clipped nor rounded, as EDM2's program does
     (Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024).
     """
-    mean, std = (jnp.asarray(of, jnp.float32)[None, None, None] for of in self.normalised_by)
     shape = (len(pictures), self.size, self.size, 3)
     resized = jax.image.resize(pictures.astype(jnp.float32), shape, 'bicubic', antialias=True)
     params = variables['params']
     if not self.model.num_classes:
       num_features = params['norm']['scale'].size
       params = {**params, 'head': {'kernel': jnp.zeros((num_features, 1)), 'bias': jnp.zeros(1)}}
-    seen = (resized / 255 - mean) / std
-    outputs = cast(Outputs, self._headed.apply({**variables, 'params': params}, seen, train=False))
+    x = resized / 127.5 - 1
+    outputs = cast(Outputs, self._headed.apply({**variables, 'params': params}, x, train=False))
     return outputs._replace(logits=outputs.logits[:, : self.model.num_classes])
 
 
-def _dinov2(title: str, model: ViT) -> PublicNetwork:
-  read = functools.partial(vit.load_dinov2, size=224)
-  return PublicNetwork(f'DINOv2 {title}', model, read, _IMAGENET)
+def _dinov2(title: str, width: int, depth: int) -> PublicNetwork:
+  # heads of 64 channels
+  model = ViT(patch_size=14, width=width, depth=depth, num_heads=width // 64, pixels='imagenet')
+  return PublicNetwork(f'DINOv2 {title}', model, functools.partial(vit.load_dinov2, size=224))
 
 
-def _vit(
-  title: str, make: Callable[..., ViT], normalised_by: tuple[tuple[float, ...], tuple[float, ...]]
-) -> PublicNetwork:
-  read = functools.partial(vit.load, size=224)
-  return PublicNetwork(f'{title} of timm', make(num_classes=_CLASSES), read, normalised_by)
+def _vit(title: str, make: Callable[..., ViT], pixels: Pixels) -> PublicNetwork:
+  model = make(num_classes=_CLASSES, pixels=pixels)
+  return PublicNetwork(f'{title} of timm', model, functools.partial(vit.load, size=224))
 
 
 def _resnet(title: str, make: Callable[..., ResNet]) -> PublicNetwork:
-  return PublicNetwork(f'{title} of timm', make(num_classes=_CLASSES), resnet.load, _IMAGENET)
+  return PublicNetwork(f'{title} of timm', make(num_classes=_CLASSES, pixels='imagenet'), resnet.load)
 
 
 PUBLIC_NETWORKS: dict[str, PublicNetwork] = {
-  'dinov2_vits14': _dinov2('ViT-S/14', ViT(patch_size=14, width=384, depth=12, num_heads=6)),
-  'dinov2_vitb14': _dinov2('ViT-B/14', ViT(patch_size=14, width=768, depth=12, num_heads=12)),
-  'dinov2_vitl14': _dinov2('ViT-L/14', ViT(patch_size=14, width=1024, depth=24, num_heads=16)),
+  'dinov2_vits14': _dinov2('ViT-S/14', 384, 12),
+  'dinov2_vitb14': _dinov2('ViT-B/14', 768, 12),
+  'dinov2_vitl14': _dinov2('ViT-L/14', 1024, 24),
   'resnet50': _resnet('ResNet-50', ResNet50),
   'resnet101': _resnet('ResNet-101', ResNet101),
   'resnet152': _resnet('ResNet-152', ResNet152),
-  'vit_s16': _vit('ViT-S/16', ViT_S16, _HALVES),
-  'vit_b16': _vit('ViT-B/16', ViT_B16, _HALVES),
-  'vit_l16': _vit('ViT-L/16', ViT_L16, _HALVES),
-  'deit_s16': _vit('DeiT-S', ViT_S16, _IMAGENET),
-  'deit_b16': _vit('DeiT-B', ViT_B16, _IMAGENET),
+  'vit_s16': _vit('ViT-S/16', ViT_S16, 'symmetric'),
+  'vit_b16': _vit('ViT-B/16', ViT_B16, 'symmetric'),
+  'vit_l16': _vit('ViT-L/16', ViT_L16, 'symmetric'),
+  'deit_s16': _vit('DeiT-S', ViT_S16, 'imagenet'),
+  'deit_b16': _vit('DeiT-B', ViT_B16, 'imagenet'),
 }
 """By the names that a config has for them."""

@@ -250,6 +250,8 @@ def test_the_difference_to_real_images_alone_has_an_interval(with_samples, monke
     'high': pytest.approx(-0.5 + 1.96 * 0.5 / 50**0.5, abs=0.025),
     'seeds_vary': True,
     'excludes_zero': True,
+    'better': [],
+    'worse': [],
   }
   assert result['mixtures']['real']['to_real'] is None
 

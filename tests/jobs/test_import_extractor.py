@@ -93,7 +93,7 @@ def _import_tiny(network, model, tensors, tmp_path, monkeypatch):
 
 
 def test_a_network_without_classes_is_an_extractor_of_features(tmp_path, monkeypatch):
-  model = ViT(patch_size=14, width=32, depth=2, num_heads=2)
+  model = ViT(patch_size=14, width=32, depth=2, num_heads=2, pixels='imagenet')
   folder = _import_tiny('dinov2_vitl14', model, reference.tensors('dinov2'), tmp_path, monkeypatch)
   extractor = ExtractorReference('one').open(folder)
   pictures = np.random.default_rng(5).integers(0, 256, (2, 64, 64, 3), np.uint8)

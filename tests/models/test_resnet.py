@@ -72,6 +72,17 @@ def test_a_gradient_step_decreases_the_loss(stem_stride, size):
   np.testing.assert_allclose(mean, 0.1 * stem.mean((0, 2, 3)), atol=1e-6)
 
 
+def test_weights_start_as_those_of_pytorch_s_layers():
+  """Uniform up to 1 / sqrt(fan-in): a 3x3 convolution of 64 channels to 1/24; the last layer; norms at 1."""
+  model = resnet.ResNet((1, 1), 10, block='basic', width=64, stem='small', start='fan_in')
+  params = traverse_util.flatten_dict(_init(model)['params'])
+  for path, fan_in in ((('stage_0_block_0', 'conv_1', 'kernel'), 576), (('head', 'kernel'), 128)):
+    bound = fan_in**-0.5
+    assert 0.99 * bound < np.abs(params[path]).max() <= bound
+    assert np.std(params[path]) == pytest.approx(bound / 3**0.5, rel=0.03)
+  assert all((leaf == 1).all() for path, leaf in params.items() if path[-1] == 'scale')
+
+
 @pytest.mark.parametrize('block, last_norm', [('basic', 'norm_2'), ('bottleneck', 'norm_3')])
 def test_residual_branches_start_at_zero(block, last_norm):
   params = traverse_util.flatten_dict(_init(_TINY(block=block))['params'])

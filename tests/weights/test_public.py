@@ -13,7 +13,7 @@ from imagenet_synth.weights import resnet, vit
 from imagenet_synth.weights.public import PUBLIC_NETWORKS
 from tests.fixtures import reference
 
-_TINY = ViT(patch_size=14, width=32, depth=2, num_heads=2)
+_TINY = ViT(patch_size=14, width=32, depth=2, num_heads=2, pixels='imagenet')
 
 
 def _written(name, tmp_path, change=()):
@@ -66,7 +66,9 @@ def test_classifiers_agree_with_timm(name, size, tmp_path):
   network = PUBLIC_NETWORKS[{'vit_small_patch16_224': 'vit_s16'}.get(name, name)]
   variables = network.load(_written(f'classifiers/{name}', tmp_path))
   expected = reference.outputs(f'classifiers/{name}')
-  outputs = _eval(network.model, variables, reference.images(size))
+  # images that are normalised already
+  model = network.model.clone(pixels='symmetric')
+  outputs = _eval(model, variables, reference.images(size))
   assert reference.relative_error(outputs.features, expected['features']) < 1e-4
   assert reference.relative_error(outputs.logits, expected['logits']) < 1e-4
 
@@ -82,10 +84,9 @@ def test_a_resnet_rs_agrees_with_timm(tmp_path):
 
 @pytest.mark.parametrize('name', PUBLIC_NETWORKS)
 def test_classifiers_see_pixels_as_they_were_trained(name):
-  """Grey of the mean is 0; of ViTs of timm alone it is 127.5."""
+  """ViTs of timm alone in [-1, 1]."""
   network = PUBLIC_NETWORKS[name]
-  (mean, std) = network.normalised_by
-  assert (mean == std == (0.5, 0.5, 0.5)) == name.startswith('vit_')
+  assert network.model.pixels == ('symmetric' if name.startswith('vit_') else 'imagenet')
   assert network.size % getattr(network.model, 'size_divisor', 32) == 0
 
 
