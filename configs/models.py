@@ -2,7 +2,9 @@
 
 
 def resnet(*stage_sizes, **more):
-  return dict(type='resnet', num_classes=1000, stage_sizes=stage_sizes, dtype='bfloat16', **more)
+  return dict(
+    type='resnet', num_classes=1000, stage_sizes=stage_sizes, pixels='imagenet', dtype='bfloat16', **more
+  )
 
 
 def resnet_rs(*stage_sizes):
@@ -31,5 +33,7 @@ RESNET_RS_152 = resnet_rs(3, 8, 36, 3)
 # Beyer et al. (2022)
 VIT_S16 = vit(384, 12, 6, pooling='average', positions='waves')
 # Touvron et al. (2021); of the large one, which they do not have, stochastic depth is the model garden's
-DEIT_S, DEIT_B = vit(384, 12, 6, drop_path_rate=0.1), vit(768, 12, 12, drop_path_rate=0.1)
-DEIT_L = vit(1024, 24, 16, drop_path_rate=0.1)
+DEIT_S, DEIT_B, DEIT_L = (
+  vit(*sizes, pixels='imagenet', drop_path_rate=0.1)
+  for sizes in ((384, 12, 6), (768, 12, 12), (1024, 24, 16))
+)

@@ -445,7 +445,7 @@ def _classifier(
 def _cas(config: CasConfig, num_images: int, stage: Stage, num_classes: int, jobs: KnownJobs) -> float:
   """Returns the operations of training classifiers on images, and testing them."""
   model = for_classes(config.model, num_classes, 'cas.model')
-  training, evaluation, _ = _classifier(model, config.recipe, stage.size, stage.channels)
+  training, evaluation, _ = _classifier(model, config.recipe, config.size or stage.size, stage.channels)
   trained = config.recipe.steps(num_images) * config.recipe.batch_size
   tested = counts.num_examples_or_none(config.test, jobs) or 0
   return len(config.seeds) * (trained * training.profile.flops + tested * evaluation.profile.flops)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import numpy as np
 from etils import epath
 
-from imagenet_synth.core.config import Distinct, Invalid, NotEmpty, Seed
+from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Seed
 from imagenet_synth.core.files import make_folder, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Drawable, Images
@@ -46,6 +46,8 @@ class CasConfig:
   test: DatasetConfig
   # the seeds of its runs, one for each; figures are means over them
   seeds: Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
+  # height and width of the parts of images that the network sees; whole images if not given
+  size: Count | None = None
   # where metrics of its training go besides metrics.jsonl
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
@@ -61,7 +63,9 @@ class CasConfig:
     self.test.contents(jobs.workdir, f'{key}.test')
     if num_classes is not None:
       for_classes(self.model, num_classes, f'{key}.model')
-    require_image_size(self.model, size, f'{key}.model')
+    if self.size is not None and self.size > size:
+      raise Invalid(f'{key}.size', f'is {self.size}, the images have {size}')
+    require_image_size(self.model, self.size or size, f'{key}.model')
 
 
 def require_image_size(model: nn.Module, size: int, key: str) -> None:
@@ -209,7 +213,7 @@ def classification_accuracy_score(
   source_map = label_map(source_names, class_names, 'the training set', 'the embedded prompts')
   data = trained_on(source, source_map, size, config.recipe)
   tested = tested_on(test, test_map, size, config.recipe)
-  experiment = Experiment(model, config.recipe, size, tested, config.writers)
+  experiment = Experiment(model, config.recipe, config.size or size, tested, config.writers)
   results = []
   for seed in config.seeds:
     what = f'{folder.name} CAS seed {seed}'

@@ -32,6 +32,8 @@ class Optimizer:
   # what each step takes off a parameter, as a share of it, for 'adafactor'; for 'adamw' the share is this
   # times the learning rate; for 'momentum' this times the parameter is added to its gradient; 'adam' has none
   weight_decay: NonNegative = 0.0
+  # whether 'momentum' looks ahead, as Nesterov has it
+  nesterov: bool = True
   # whether all parameters decay; if not, only kernels do, not biases, norms, class tokens and positions
   decay_all: bool = True
   # whether Adafactor's updates are relative to each parameter's root mean square, as in optax's default; the
@@ -91,7 +93,8 @@ def make_optimizer(config: Optimizer, num_steps: int) -> optax.GradientTransform
     )
   elif config.name == 'momentum':
     update = optax.chain(
-      optax.add_decayed_weights(config.weight_decay, mask), optax.sgd(rate, momentum=0.9, nesterov=True)
+      optax.add_decayed_weights(config.weight_decay, mask),
+      optax.sgd(rate, momentum=0.9, nesterov=config.nesterov),
     )
   elif config.name == 'adamw':
     update = optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)

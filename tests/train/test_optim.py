@@ -145,14 +145,16 @@ def test_decay_can_be_of_kernels_alone(network, name, decay):
   )
 
 
-def test_momentum_is_nesterovs_with_decay_in_the_gradient():
+@pytest.mark.parametrize('nesterov', [True, False])
+def test_momentum_is_nesterovs_or_not_with_decay_in_the_gradient(nesterov):
   gradients = np.random.default_rng(0).normal(size=(4, 3))
   expected, velocity = np.ones(3), np.zeros(3)
   for g in gradients:
     g = g + 1e-2 * expected
     velocity = 0.9 * velocity + g
-    expected = expected - 0.1 * (g + 0.9 * velocity)
-  out = _steps(Optimizer('momentum', 0.1, weight_decay=1e-2), list(jnp.asarray(gradients, jnp.float32)))
+    expected = expected - 0.1 * (g + 0.9 * velocity if nesterov else velocity)
+  config = Optimizer('momentum', 0.1, weight_decay=1e-2, nesterov=nesterov)
+  out = _steps(config, list(jnp.asarray(gradients, jnp.float32)))
   np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
