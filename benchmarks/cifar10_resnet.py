@@ -101,8 +101,8 @@ def _theirs(path, train, test, seed, recipe, width):
     start, states = torch.load(state_path)
     for part, state in zip(parts, states):
       part.load_state_dict(state)
-  augmented = lambda images, draws: augment(images, draws, recipe, _SIZE)
-  drawn = batches(train, 'label', seed, recipe.batch_size, start, num_steps, augment=augmented)
+  augment = recipe.augmentation(_SIZE)
+  drawn = batches(train, 'label', seed, recipe.batch_size, start, num_steps, augment=augment)
   for step, batch in enumerate(Ahead(drawn), start + 1):
     optimizer.zero_grad()
     labels = torch.from_numpy(batch['label']).long()
@@ -111,7 +111,7 @@ def _theirs(path, train, test, seed, recipe, width):
     schedule.step()
     if step % _SAVE_EVERY == 0:
       torch.save((step, [part.state_dict() for part in parts]), path / 'new.pt')
-      (path / 'new.pt').rename(state_path)
+      (path / 'new.pt').replace(state_path)
   model.eval()
   right = 0
   with torch.no_grad():

@@ -116,7 +116,7 @@ SR_256_USE = dict(weights='select_sr256', sampler=SR_256_SAMPLER)
 # The paper's grids in all combinations would be 11.7M images of the base with 1.8e10 evaluations of its
 # network, 7 times those of the data set, and 1.5M of the first SR stage with 1.5e9. Here the other settings
 # are swept with few steps and the number of steps comes after them; and halving weeds out trials on few
-# samples. That is at most 3.4M images with 1.2e9 evaluations, and 1.4M with 2.3e8. All of it is ours.
+# samples. That is at most 3.4M images with 1.2e9 evaluations, and 1.4M with 3.9e8. All of it is ours.
 FEW_STEPS, NUMS_STEPS = 128, (128, 500, 1000)
 
 

@@ -257,6 +257,7 @@ _CONTRADICTIONS = [
   ('jobs.select_base.choose', 'cas', {'jobs.select_base.cas': None}, 'the section cas is missing'),
   ('jobs.select_base.cas.test.split', 'exam', {}, 'digits has train'),
   ('jobs.select_base.cas.recipe.batch_size', 12, {}, 'must be a multiple of 8'),
+  ('jobs.select_base.cas.size', 9, {}, 'is 9, the images have 8'),
   ('jobs.select_base.cas.model', {**_CAS['model'], 'num_classes': 7}, {}, 'num_classes is 7'),
   ('jobs.select_base.others', ['finetune_base'], {}, 'compared already'),
   ('jobs.select_base.others[0]', 'pretrain_sr16', {}, 'whose stage is not that of finetune_base'),

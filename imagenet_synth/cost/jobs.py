@@ -55,8 +55,9 @@ _BATCHES_AHEAD = 3
 _DEVICES_PER_HOST = 8
 # images that a device shows to extractors and classifiers at a time
 _SHOWN = 128
-# pixels of decoded images that are in memory meanwhile, in copies and ahead
-_OBSERVED = 4 * 2048 * 256**2
+# decoded images that are in memory meanwhile, in copies and ahead, of up to so many pixels a side; there are
+# fewer of larger ones
+_OBSERVED, _OBSERVED_SIZE = 4 * 2048, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +284,7 @@ def _trials(
   # of a trial until it is measured; and what the stages below have drawn
   disk = num_images * image_bytes(stages[-1].size, stages[-1].channels)
   disk += 4 * num_images * stages[-1].channels * (stages[-1].low_res_size or 0) ** 2
-  host = _PROCESS + _OBSERVED * stages[-1].channels
+  host = _PROCESS + _OBSERVED * stages[-1].channels * min(stages[-1].size, _OBSERVED_SIZE) ** 2
   return Cost(num_params, flops, memory.peak, Division(num_devices), batch_size, disk=disk, host=host)
 
 
@@ -338,7 +339,7 @@ def _(config: evaluate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   num = counts.num_generated(jobs.of(config.samples), jobs)
   num += sum(counts.num_examples(of, jobs) for of in config.references.values())
   network = _extractor(config.extractor, config.samples.channels(jobs), jobs)
-  host = _PROCESS + _OBSERVED * 3
+  host = _PROCESS + _OBSERVED * 3 * min(max(config.sizes), _OBSERVED_SIZE) ** 2
   return _observed(network, len(config.sizes) * num, num_devices, 1e7 * len(config.sizes), host)
 
 

@@ -163,6 +163,13 @@ def test_the_score_has_a_run_for_each_seed_tested_on_real_images(trained, folder
   assert score['top_1'] == {'mean': 0.5, 'std': 0.0, 'num': 2} and np.sum(score['confusion']) == 8
 
 
+def test_the_classifier_may_see_parts_of_the_images(trained, folder):
+  config = CasConfig(_vit(num_classes=10), _RECIPE, DatasetConfig('digits', 'test[:10]'), seeds=(0,), size=4)
+  folder.start()
+  cas.classification_accuracy_score(config, _Pictures(9), NAMES, NAMES, 8, folder.path / 'trial', folder)
+  assert trained[0]['size'] == 4
+
+
 def test_classes_of_both_sets_are_matched_by_name(trained, folder):
   """Labels count the prompts' classes, which are in another order here than in either set."""
   wanted = NAMES[::-1]
