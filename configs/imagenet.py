@@ -207,7 +207,7 @@ def choice_of_checkpoints_and_settings():
   # the paper's Figure 4; of 100 images a class, CAS is lower than of all, and there is no halving
   jobs['sweep_sr256'] = dict(
     job='sweep',
-    stages=[BASE_USE, dict(SR_256_USE, tuned_by='sweep_sr256_guidance')],
+    stages=[BASE_USE, dict(jobs['sweep_sr256_guidance']['stages'][1], tuned_by='sweep_sr256_guidance')],
     per_class=100,
     grid=dict(noise_augmentation=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5), logvar=(0.1, 0.3)),
     references=REFERENCES,

@@ -14,7 +14,7 @@ from etils import epath
 
 from imagenet_synth.core.config import Invalid
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import json_hash, read_json
+from imagenet_synth.core.files import data_path, json_hash, read_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
@@ -47,9 +47,9 @@ class FurtherTest:
     if self.right_labels is not None and self.answers == 'own':
       raise Invalid('answers', "is 'own', but right_labels are of all classes")
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
-    return {} if self.right_labels is None else {'right_labels': self.right_labels}
+    return {} if self.right_labels is None else {'right_labels': data_path(self.right_labels)}
 
   def check(self, real: Contents, jobs: KnownJobs, key: str) -> None:
     """Raises `Invalid` below `key` if the images are not there, or do not suit the ones that are trained on.
@@ -100,7 +100,7 @@ class FurtherTest:
       numbers: the classifier's label of each class that the file counts.
       folder: of the job.
     """
-    entries = read_json(epath.Path(path).expanduser())
+    entries = read_json(data_path(path))
     is_list = isinstance(entries, list) and all(isinstance(entry, list) for entry in entries)
     if not is_list or not all(type(label) is int for entry in entries for label in entry):
       raise InputError(f'{path} is no list of lists of labels, as ReaL has it')

@@ -132,7 +132,7 @@ class Config:
     if self.init is not None:
       self.init.check(self.model, self.mixtures, self.seeds, real.channels, jobs)
 
-  def files(self) -> dict[str, str]:
+  def files(self) -> dict[str, epath.Path]:
     """Returns the files that must be there, by their dotted key."""
     return {
       f'tests.{name}.{key}': path for name, of in self.tests.items() for key, path in of.files().items()

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from imagenet_synth import pipeline
@@ -64,7 +65,7 @@ def _answered(opened, known):
 
 def test_numbered_classes_are_those_that_the_config_says(root, tmp_path):
   folder = JobFolder(tmp_path, 'classify', {})
-  opened = _test(root, 'numbered', labels=_NUMBERS).open(folder, _CLASSES, 8)
+  opened = _test(root, 'numbered', labels=_NUMBERS).open(folder, _CLASSES, 8, 'bilinear')
   pictures, labels = opened.images.all()
   assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3] and opened.is_answer is None
   for picture, label in zip(pictures, labels):
@@ -74,7 +75,7 @@ def test_numbered_classes_are_those_that_the_config_says(root, tmp_path):
 
 def test_classes_are_matched_by_name_in_whatever_order_they_were_trained(root, tmp_path):
   order = ('white', 'red', 'green', 'blue')
-  opened = _test(root, 'two', answers='own').open(JobFolder(tmp_path, 'classify', {}), order, 8)
+  opened = _test(root, 'two', answers='own').open(JobFolder(tmp_path, 'classify', {}), order, 8, 'bilinear')
   pictures, labels = opened.images.all()
   # white is red, too
   np.testing.assert_array_equal(labels, np.where(pictures[:, 0, 0, 0] > 99, 0, 2))
@@ -85,13 +86,13 @@ def test_answers_may_be_the_classes_of_the_images_alone(root, tmp_path):
   """The classifier takes all for red, which no image is of."""
   folder, order = JobFolder(tmp_path, 'classify', {}), ('white', 'green', 'blue', 'red')
   all_count, own = (
-    _answered(_test(root, 'two', answers=answers).open(folder, order, 8), {}).measure()
+    _answered(_test(root, 'two', answers=answers).open(folder, order, 8, 'bilinear'), {}).measure()
     for answers in ('all', 'own')
   )
   assert all_count == {'top_1': 0, 'top_5': 1, 'num_test': 8}
   assert own == {'top_1': 1, 'top_5': 1, 'num_test': 8}
   # green is taken for white
-  half = _answered(_test(root, 'two', answers='own').open(folder, order, 8), {1: 0})
+  half = _answered(_test(root, 'two', answers='own').open(folder, order, 8, 'bilinear'), {1: 0})
   assert half.measure()['top_1'] == 0.5
   # classes that are no answers have no probability
   assert likeliest(half.logits, 2)[0].max() < 2
@@ -119,8 +120,8 @@ def test_any_of_several_right_labels_counts_and_an_image_without_is_left_out(num
   path = str(numbered_files / 'real.json')
   section = dict(dataset=_folder(numbered_files, 'validation', 'val'), right_labels=path)
   test = build(FurtherTest, section, 'tests.real')
-  assert test.files() == {'right_labels': path}
-  opened = test.open(JobFolder(tmp_path, 'classify', {}), order, 8)
+  assert test.files() == {'right_labels': epath.Path(path)}
+  opened = test.open(JobFolder(tmp_path, 'classify', {}), order, 8, 'bilinear')
   pictures, numbers = opened.images.all()
   assert sorted(numbers.tolist()) == [0, 1, 2, 3, 4, 5]
   for picture, number in zip(pictures, numbers):
@@ -149,7 +150,7 @@ def test_right_labels_that_do_not_fit_are_named(numbered_files, tmp_path, right,
   test = _test(numbered_files, 'validation', right_labels=str(tmp_path / 'right.json'))
   test = dataclasses.replace(test, dataset=dataclasses.replace(test.dataset, split='val'))
   with pytest.raises(InputError, match=message):
-    test.open(JobFolder(tmp_path, 'classify', {}), _CLASSES, 8).images.all()
+    test.open(JobFolder(tmp_path, 'classify', {}), _CLASSES, 8, 'bilinear').images.all()
 
 
 def test_right_labels_of_all_classes_are_not_confined_to_some(root):
