@@ -102,11 +102,14 @@ def _theirs(path, train, test, seed, recipe, width):
     for part, state in zip(parts, states):
       part.load_state_dict(state)
   augment = recipe.augmentation(_SIZE)
-  drawn = batches(train, 'label', seed, recipe.batch_size, start, num_steps, augment=augment)
+  drawn = batches(
+    train, 'label', seed, recipe.batch_size, start, num_steps, augment=augment, flip=recipe.flip
+  )
   for step, batch in enumerate(Ahead(drawn), start + 1):
     optimizer.zero_grad()
     labels = torch.from_numpy(batch['label']).long()
-    F.cross_entropy(model(_to_torch(batch['image'])), labels).backward()
+    images = np.where(batch['mirrored'][:, None, None, None], batch['image'][:, :, ::-1], batch['image'])
+    F.cross_entropy(model(_to_torch(images)), labels).backward()
     optimizer.step()
     schedule.step()
     if step % _SAVE_EVERY == 0:
