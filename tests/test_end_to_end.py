@@ -197,7 +197,8 @@ def test_told_to_stop_in_each_kind_of_job_it_goes_on_to_the_same_results(tmp_pat
     # the last one may be done by then
     stopped_there = code == 143 and 'told to stop' in log.read_text()
     assert stopped_there or (job == jobs[-1] and code == 0), log.read_text()[-3000:]
-  assert len(seconds) == 14 and max(seconds.values()) < 10, seconds
+  # with ten processes to a core it takes up to 18 s
+  assert len(seconds) == 14 and max(seconds.values()) < 30, seconds
   done = _run('tiny_kinds', stopped)
   assert done.returncode == 0, done.stderr[-3000:]
   results = [{job: _read(folder / job / 'job.json')['result'] for job in jobs} for folder in (whole, stopped)]
