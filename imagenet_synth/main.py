@@ -26,6 +26,7 @@ from imagenet_synth.core.accelerators import ACCELERATORS, UTILISATION, accelera
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, full_disk, set_roots
+from imagenet_synth.core.processes import Missing
 from imagenet_synth.core.stopping import Stopped, ignore_signals, stop_when_told
 from imagenet_synth.train.profiling import parse_steps, profiling
 
@@ -52,8 +53,8 @@ _WEIGHTS_DIR = flags.DEFINE_string(
 _WORKER = flags.DEFINE_string(
   'worker',
   None,
-  'INDEX/COUNT: which of several processes that share the jobs that can be divided '
-  '(generate, sweep, classify) this is. They need not run at the same time.',
+  'INDEX/COUNT: which of several processes this is that divide jobs: all kinds but embed, imports, pretrain, '
+  'finetune and report. They need not run at the same time.',
 )
 _VERIFY = flags.DEFINE_bool(
   'verify', False, 'Check every byte of what finished jobs have left; --worker divides it, too.'
@@ -69,7 +70,7 @@ _REPAIR = flags.DEFINE_bool(
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
-  'Train together with other processes: on TPU pods, SLURM and Kubernetes they '
+  'Do all jobs together with other processes: on TPU pods, SLURM and Kubernetes they '
   'find each other, elsewhere by the next three.',
 )
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
@@ -152,6 +153,9 @@ def main(argv: list[str]) -> None:
         pipeline.run(config, workdir, _worker(), prices)
   except Unfinished as unfinished:
     _tell(str(unfinished))
+  except Missing as missing:
+    _tell(f'error: {missing}')
+    sys.exit(1)
   except Stopped as stopped:
     ignore_signals()
     _tell(str(stopped))
@@ -317,9 +321,9 @@ def _workdir() -> epath.Path:
 
 
 def _worker() -> Worker:
-  """Returns which worker this is; processes that have joined each other are the workers of divisible jobs."""
+  """Returns which worker this is, or which of the processes that have joined each other."""
   if _WORKER.value is None:
-    return Worker(jax.process_index(), jax.process_count())
+    return Worker(jax.process_index(), jax.process_count(), joined=_DISTRIBUTED.value)
   return Worker.parse(_WORKER.value)
 
 

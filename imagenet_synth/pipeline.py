@@ -5,10 +5,11 @@ A config has `jobs`, a section for each by name; `order`, their names; and, if n
 are skipped, so that the same command again goes on where it was.
 """
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from etils import epath
@@ -16,11 +17,11 @@ from etils import epath
 from imagenet_synth.core.claims import claimed
 from imagenet_synth.core.compilation import telling
 from imagenet_synth.core.config import Invalid, build, execution_keys, parts, references
-from imagenet_synth.core.division import Worker
+from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.processes import is_first, wait_for_all
+from imagenet_synth.core.processes import alone, comes_to_be, first_before_others, is_first, wait_for_all
 from imagenet_synth.core.progress import keeping_state, say
 from imagenet_synth.cost import table
 from imagenet_synth.cost.jobs import cost_of
@@ -55,27 +56,26 @@ class JobKind(NamedTuple):
   config: type
   # does the job, given its configuration and folder, and returns its result
   run: Callable[[Any, JobFolder], dict[str, Any]]
-  # whether several workers can share it
-  divisible: bool = False
-  # whether processes that have joined each other do it together
-  joined: bool = False
+  # how several processes do it: 'divided', each its part, whether or not they have joined each other;
+  # 'together', only as processes that have; 'alone', the first of these, and the others wait
+  shared: Literal['divided', 'together', 'alone'] = 'divided'
 
 
 JOBS: dict[str, JobKind] = {
-  'embed': JobKind(embed.Config, embed.run),
-  'import_weights': JobKind(import_weights.Config, import_weights.run),
-  'import_extractor': JobKind(import_extractor.Config, import_extractor.run),
-  'pretrain': JobKind(pretrain.Config, pretrain.run, joined=True),
-  'finetune': JobKind(finetune.Config, finetune.run, joined=True),
-  'select': JobKind(select.Config, select.run, divisible=True),
-  'sweep': JobKind(sweep.Config, sweep.run, divisible=True),
-  'generate': JobKind(generate.Config, generate.run, divisible=True, joined=True),
-  'reduce': JobKind(reduce.Config, reduce.run, divisible=True),
-  'score': JobKind(score.Config, score.run, divisible=True),
-  'publish': JobKind(publish.Config, publish.run, divisible=True),
+  'embed': JobKind(embed.Config, embed.run, 'together'),
+  'import_weights': JobKind(import_weights.Config, import_weights.run, 'alone'),
+  'import_extractor': JobKind(import_extractor.Config, import_extractor.run, 'alone'),
+  'pretrain': JobKind(pretrain.Config, pretrain.run, 'together'),
+  'finetune': JobKind(finetune.Config, finetune.run, 'together'),
+  'select': JobKind(select.Config, select.run),
+  'sweep': JobKind(sweep.Config, sweep.run),
+  'generate': JobKind(generate.Config, generate.run),
+  'reduce': JobKind(reduce.Config, reduce.run),
+  'score': JobKind(score.Config, score.run),
+  'publish': JobKind(publish.Config, publish.run),
   'evaluate': JobKind(evaluate.Config, evaluate.run),
-  'classify': JobKind(classify.Config, classify.run, divisible=True),
-  'report': JobKind(report.Config, report.run),
+  'classify': JobKind(classify.Config, classify.run),
+  'report': JobKind(report.Config, report.run, 'alone'),
 }
 """All kinds of jobs, by name."""
 
@@ -164,7 +164,7 @@ def run(
   worker: Worker = Worker(),
   prices: table.Prices | None = None,
 ) -> None:
-  """Runs the jobs that are not finished; of those that can be divided, this worker's part.
+  """Runs the jobs that are not finished; of those that are divided, this worker's part.
 
   With `prices`, the cost of each job is told before it begins.
 
@@ -196,15 +196,34 @@ def _run(planned: Plan, worker: Worker, prices: table.Prices | None) -> None:
     if job.folder.done:
       say(f'{head}: {job.status}')
       continue
-    _require_possible(job, worker)
+    if not worker.joined and worker.count > 1 and job.kind.shared != 'divided':
+      raise InputError(
+        f'{job.name} is not done, and cannot be divided among workers; run it without --worker first'
+      )
     said = '' if prices is None else table.sentence(_row(job, planned.known), prices)
     say(': '.join(filter(None, (head, said))))
-    job.folder.start()
     with keeping_state(state_path(job.folder.workdir, job.name, worker)), telling(job.name):
-      result = job.kind.run(job.config, job.folder)
+      _do(job)
+
+
+def _do(job: PlannedJob) -> None:
+  """Does a job, or this process's part of it; of joined processes all return when it is done.
+
+  Raises:
+    Unfinished: other workers have not done theirs yet.
+  """
+  with first_before_others(f'{job.name}: its folder'):
     if is_first():
-      job.folder.finish(result)
-    wait_for_all(job.name)
+      job.folder.start()
+  if is_first():
+    with alone() if job.kind.shared == 'alone' else contextlib.nullcontext():
+      result = job.kind.run(job.config, job.folder)
+    job.folder.finish(result)
+  elif job.kind.shared != 'alone':
+    with contextlib.suppress(Unfinished):
+      job.kind.run(job.config, job.folder)
+  wait_for_all(f'{job.name}: its end')
+  comes_to_be((job.folder.path / 'job.json').exists)
 
 
 def dry_run(config: Mapping[str, Any], workdir: epath.Path, prices: table.Prices = table.Prices()) -> str:
@@ -417,14 +436,3 @@ def _check_ready(jobs: Sequence[PlannedJob], workdir: epath.Path, worker: Worker
           f'{job.name} needs {reference.name}, which has not been run to its end: no job.json in '
           f'{workdir / reference.name} (config: {key})'
         )
-
-
-def _require_possible(job: PlannedJob, worker: Worker) -> None:
-  """Raises InputError if there are several processes, and the job is one that they cannot do."""
-  # processes that have joined each other are workers, too, but do the rest together
-  if worker.count > jax.process_count() and not job.kind.divisible:
-    raise InputError(
-      f'{job.name} is not done, and cannot be divided among workers; run it without --worker first'
-    )
-  if jax.process_count() > 1 and not job.kind.joined:
-    raise InputError(f'{job.name} is not done, and runs in one process; run it without --distributed first')

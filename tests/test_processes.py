@@ -1,4 +1,4 @@
-"""Training in several real processes, which talk over the loopback interface."""
+"""Runs of several real processes, which talk over the loopback interface."""
 
 import json
 import os
@@ -55,8 +55,8 @@ def _finish(processes, workdir):
   return codes, '\n'.join(logs)
 
 
-def _run(workdir, num_processes, config='tiny_train.py'):
-  codes, logs = _finish(_start(workdir, num_processes, config), workdir)
+def _run(workdir, num_processes, config='tiny_train.py', num_devices=_NUM_DEVICES):
+  codes, logs = _finish(_start(workdir, num_processes, config, num_devices), workdir)
   assert codes == [0] * num_processes, logs
 
 
@@ -168,14 +168,6 @@ def _assert_same_pixels(a, b):
   assert differences.max() <= 1 and np.mean(differences > 0) < 1e-3
 
 
-def test_what_runs_in_one_process_is_refused(tmp_path):
-  workdir = tmp_path / 'run'
-  workdir.mkdir()
-  codes, logs = _finish(_start(workdir, 2, 'tiny_train.py:embed'), workdir)
-  assert codes == [2, 2]
-  assert 'error: embed_captions is not done, and runs in one process; run it without' in logs
-
-
 @pytest.mark.slow
 def test_one_process_of_eight_devices_draws_the_pixels_of_one_device(alone):
   runs = []
@@ -186,6 +178,63 @@ def test_one_process_of_eight_devices_draws_the_pixels_of_one_device(alone):
     assert _finish([process], workdir)[0] == [0]
     runs.append(_pixels(workdir))
   _assert_same_pixels(*runs)
+
+
+@pytest.fixture(scope='module')
+def each_kind_alone(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('each-kind') / 'alone'
+  workdir.mkdir()
+  _run(workdir, 1, 'each_kind.py', num_devices=2)
+  return workdir
+
+
+def _assert_close(found, expected, where):
+  """Two results are the same, numbers to rounding; hashes of what was rounded otherwise don't count."""
+  if isinstance(expected, dict):
+    assert found.keys() == expected.keys(), where
+    for key in expected:
+      if 'hash' not in key and key not in ('shards', 'extractor'):
+        _assert_close(found[key], expected[key], f'{where}.{key}')
+  elif isinstance(expected, list):
+    assert len(found) == len(expected), where
+    for i, pair in enumerate(zip(found, expected)):
+      _assert_close(*pair, f'{where}[{i}]')
+  elif isinstance(expected, float):
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), where
+  else:
+    assert found == expected, where
+
+
+def _assert_same_results(workdir, alone):
+  jobs = sorted(path.parent.name for path in alone.glob('*/job.json'))
+  assert len(jobs) == 13
+  for job in jobs:
+    found, expected = (json.loads((of / job / 'job.json').read_text())['result'] for of in (workdir, alone))
+    _assert_close(found, expected, job)
+  # nothing is left of what processes hand to each other
+  assert not [*workdir.glob('*/blocks_*'), *workdir.glob('references/*.blocks'), *workdir.rglob('.*.tmp')]
+
+
+@pytest.mark.slow
+def test_two_processes_do_each_kind_of_job_with_the_results_of_one(each_kind_alone):
+  workdir = each_kind_alone.with_name('together')
+  workdir.mkdir()
+  _run(workdir, 2, 'each_kind.py', num_devices=2)
+  _assert_same_results(workdir, each_kind_alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('killed_at, then', [('sweep/trials', 1), ('generate/8', 2), ('classify/runs', 1)])
+def test_two_processes_that_are_killed_at_any_kind_of_job_are_gone_on_with(killed_at, then, each_kind_alone):
+  workdir = each_kind_alone.with_name(f'killed-{killed_at.split("/")[0]}-{then}')
+  workdir.mkdir()
+  processes = _start(workdir, 2, 'each_kind.py', num_devices=2)
+  _wait_for(workdir / killed_at, processes)
+  for process in processes:
+    process.kill()
+  _finish(processes, workdir)
+  _run(workdir, then, 'each_kind.py', num_devices=2)
+  _assert_same_results(workdir, each_kind_alone)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from etils import epath
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import absolute, delete_tree, is_remote, matching
+from imagenet_synth.core.files import absolute, delete_tree, is_remote, make_folder, matching
 from imagenet_synth.core.processes import is_first
 
 NUM_STATES = 2
@@ -143,9 +143,17 @@ def _manager(path: epath.Path, max_to_keep: int | None) -> ocp.CheckpointManager
 def save_ema(path: epath.Path, step: int, ema: Any, origin: dict[str, Any]) -> None:
   """Writes a checkpoint of weights that were not trained here, which `load_ema` reads.
 
-  A checkpoint of the same step, which an earlier attempt may have left, is replaced.
+  A checkpoint of the same step, which an earlier attempt may have left, is replaced. Of processes that have
+  joined each other one writes it; Orbax would have all of them do so together.
   """
-  with ocp.CheckpointManager(absolute(path)) as manager:
+  own = jax.process_index()
+  by_itself = ocp.options.MultiprocessingOptions(
+    primary_host=own, active_processes={own}, barrier_sync_key_prefix=f'process-{own}'
+  )
+  # of such, Orbax wants the folder to be there
+  make_folder(path)
+  options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=by_itself)
+  with ocp.CheckpointManager(absolute(path), options=options) as manager:
     if step in manager.all_steps():
       manager.delete(step)
     manager.save(

@@ -79,6 +79,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
+def own_replicas(tree: Any) -> Any:
+  """Returns arrays that all devices hold whole as those of this host's devices alone; nothing is copied."""
+
+  def own(array: jax.Array) -> jax.Array:
+    parts = {shard.device: shard.data for shard in array.addressable_shards}
+    return jax.make_array_from_single_device_arrays(
+      array.shape, local_replicated(), [parts[device] for device in jax.local_devices()]
+    )
+
+  return jax.tree.map(own, tree)
+
+
 def param_shardings(mesh: Mesh | AbstractMesh, boxed: Any) -> Any:
   """Returns the shardings of a tree of boxed parameters (arrays or shapes) with logical axis names.
 

@@ -37,6 +37,7 @@ from imagenet_synth.core.files import (
   write_atomic,
   write_json,
 )
+from imagenet_synth.core.processes import is_first
 
 # of results: one that another version has written cannot be read, and is not made again by itself
 _FORMAT = 3
@@ -216,7 +217,9 @@ class JobFolder:
         f'{self.path} was begun with another {what} than the one there now; --redo {self.name} makes it anew'
       )
     recorded[kind][what] = version
-    write_json(self.path / 'inputs.json', recorded)
+    # processes that have joined each other read the same
+    if is_first():
+      write_json(self.path / 'inputs.json', recorded)
 
   def _read_inputs(self) -> dict[str, dict[str, str]]:
     path = self.path / 'inputs.json'

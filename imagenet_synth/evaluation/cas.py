@@ -15,6 +15,7 @@ from etils import epath
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Seed
 from imagenet_synth.core.files import make_folder, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import as_first_has, is_first
 from imagenet_synth.data.batches import Drawable, Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.source import Examples
@@ -102,7 +103,8 @@ class Experiment:
     """Trains on `data`, tests, and returns the figures, which are kept in `path`/metrics.json.
 
     What it takes each test image for is kept beside them: see `inputs.predictions`.
-    A run that was tested before is not trained again, one that was killed goes on.
+    A run that was tested before is not trained again, one that was killed goes on. Processes that have joined
+    each other train and test together.
 
     Args:
       data: the training images, with their labels.
@@ -116,7 +118,8 @@ class Experiment:
       seed; top_1, top_5 and calibration_error in [0, 1]; per_class, the accuracy of each class; confusion,
       the counts [true class][predicted class]; with `tests`, what `Answered.measure` returns of each.
     """
-    if (path / 'metrics.json').exists():
+    (is_done,) = as_first_has([(path / 'metrics.json').exists()])
+    if is_done:
       return read_json(path / 'metrics.json')
     make_folder(path)
     variables = classifier.train(
@@ -143,13 +146,18 @@ class Experiment:
       'per_class': metrics.per_class_accuracy(logits, labels).tolist(),
       'confusion': metrics.confusion_matrix(logits, labels).tolist(),
     }
-    save_predictions(predictions_path(path), logits, labels)
-    for name, test in self.tests.items():
-      answered = test.answered(*classifier.predict_labelled(self.model, variables, test.images, self.size))
-      result.setdefault('tests', {})[name] = answered.measure()
-      save_predictions(predictions_path(path, name), answered.logits, answered.labels)
-    # last: it says that the run is done
-    write_json(path / 'metrics.json', result)
+    answers = {
+      name: test.answered(*classifier.predict_labelled(self.model, variables, test.images, self.size))
+      for name, test in self.tests.items()
+    }
+    if answers:
+      result['tests'] = {name: answered.measure() for name, answered in answers.items()}
+    if is_first():
+      save_predictions(predictions_path(path), logits, labels)
+      for name, answered in answers.items():
+        save_predictions(predictions_path(path, name), answered.logits, answered.labels)
+      # last: it says that the run is done
+      write_json(path / 'metrics.json', result)
     return result
 
 
@@ -179,8 +187,8 @@ def tested_on(
 ) -> Images:
   """Returns the images of a source for a test, with their labels: see `trained_on`.
 
-  They are resized as the recipe resizes. Between tests they are in memory if they are few, or if they are read
-  `often`.
+  They are resized as the recipe resizes. Between tests they are in memory if they are few, or if they are
+  read `often`.
   """
   cache = often or 3 * size**2 * len(source) <= _MOST_TEST_BYTES
   number = lambda example: int(label_map[example['label']])

@@ -10,6 +10,7 @@ from etils import epath
 from imagenet_synth.cascade import Cascade, TextStates, TrainedStage
 from imagenet_synth.core.files import delete_tree, read_arrays, write_arrays
 from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
+from imagenet_synth.core.processes import is_first
 
 # images that are drawn between two writes to disk
 _CHUNK = 2000
@@ -67,7 +68,8 @@ class FixedSamples:
 
   def clean(self) -> None:
     """Deletes what the stages below have drawn, when no more images are to be drawn."""
-    delete_tree(self.path / 'low_res')
+    if is_first():
+      delete_tree(self.path / 'low_res')
 
   def _low_res(self, rows: slice) -> np.ndarray | None:
     """Returns what the stage enlarges, float32 [n, s, s, C]; None for the base."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 
-from imagenet_synth.core.progress import progress
 from imagenet_synth.data.batches import Ahead, Images
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.metrics import frechet
@@ -69,10 +69,27 @@ class ReferenceSet(NamedTuple):
   described: dict[str, Any]
 
 
+class Part(NamedTuple):
+  """What an extractor says of a part of a set of images."""
+
+  # the moments of their features
+  moments: Moments
+  # of those whose features are kept: their places among all that are kept, int32 [n]
+  places: np.ndarray
+  # their features, [n, D]
+  features: np.ndarray
+  # sums over their predictions by random parts of the whole set; of no classes if the network tells none
+  predictions: SplitSums
+
+
 def observe(
-  extractor: Extractor, pictures: Iterable[np.ndarray], num_images: int, num_splits: int = NUM_SPLITS
-) -> Observed:
-  """Returns what the extractor says of images.
+  extractor: Extractor,
+  pictures: Iterable[np.ndarray],
+  rows: range,
+  num_images: int,
+  num_splits: int = NUM_SPLITS,
+) -> Part:
+  """Returns what the extractor says of some images of a set.
 
   They may come in any order, such as class by class: chance decides which are in which split of the Inception
   Score, and of which the features are kept. It decides alike for all sets of as many images.
@@ -80,6 +97,7 @@ def observe(
   Args:
     extractor: the network.
     pictures: batches uint8 [n, S, S, C]; only one is in memory.
+    rows: the numbers of the images, in a row; not none.
     num_images: how many images there are in all.
     num_splits: parts of the set over which the Inception Score's mean and deviation are taken; of fewer
       images, each is a part.
@@ -87,38 +105,53 @@ def observe(
   moments: Moments | None = None
   # the place of each image in a random order
   places = np.random.default_rng(_SEED).permutation(np.arange(num_images, dtype=np.int32))
-  start, num_splits = 0, min(num_splits, num_images)
+  start, num_splits = rows.start, min(num_splits, num_images)
+  kept = []
   for batch in pictures:
     outputs = extractor.forward(batch)
     features, logits = np.asarray(outputs.features), np.asarray(outputs.logits)
     if moments is None:
       moments = Moments.zero(features.shape[1])
-      kept = np.zeros((min(_KEPT, num_images), features.shape[1]), features.dtype)
       sums = SplitSums.zero(num_splits, logits.shape[1])
     moments = frechet.update(moments, features)
     place = places[start : start + len(batch)]
-    is_kept = place < len(kept)
-    kept[place[is_kept]] = features[is_kept]
+    is_kept = place < _KEPT
+    kept.append((place[is_kept], features[is_kept]))
     if logits.shape[1]:
       sums = add_predictions(sums, logits, splits_of(place, num_images, num_splits))
     start += len(batch)
   assert moments is not None, 'there are no images'
-  assert start == num_images, f'there are {start} images, not {num_images}'
-  return Observed(moments, kept, sums if sums.probs.shape[1] else None)
+  assert start == rows.stop, f'there are {start - rows.start} images, not {len(rows)}'
+  kept_places, kept_features = map(np.concatenate, zip(*kept))
+  return Part(moments, kept_places, kept_features, sums)
 
 
-def in_batches(data: Images, what: str) -> Iterator[np.ndarray]:
-  """Yields all images in order, in batches uint8 [n, S, S, C]; `what` names the progress bar.
+def merged(parts: Iterable[Part], num_images: int) -> Observed:
+  """Returns what an extractor says of a set of images, given what it says of its parts; one is in memory."""
+  parts = iter(parts)
+  first = next(parts)
+  moments, predictions = first.moments, first.predictions
+  features = np.zeros((min(_KEPT, num_images), first.features.shape[1]), first.features.dtype)
+  features[first.places] = first.features
+  for part in parts:
+    moments = frechet.merge(moments, part.moments)
+    predictions = SplitSums(*map(np.add, predictions, part.predictions))
+    features[part.places] = part.features
+  assert moments.count == num_images, f'there are {moments.count} images, not {num_images}'
+  return Observed(moments, features, predictions if predictions.probs.shape[1] else None)
+
+
+def in_batches(data: Images, rows: range, bar: tqdm.tqdm) -> Iterator[np.ndarray]:
+  """Yields some images in order, in batches uint8 [n, S, S, C], and counts them on a progress bar.
 
   The next batch is decoded while one is used.
   """
   size = min(_BATCH, max(_PIXELS // data.size**2, 1))
-  starts = range(0, len(data), size)
-  batches = (data.take(np.arange(start, min(start + size, len(data))))[0] for start in starts)
-  with progress(len(data), what) as bar:
-    for pictures in Ahead(batches):
-      yield pictures
-      bar.update(len(pictures))
+  starts = range(rows.start, rows.stop, size)
+  batches = (data.take(np.arange(start, min(start + size, rows.stop)))[0] for start in starts)
+  for pictures in Ahead(batches):
+    yield pictures
+    bar.update(len(pictures))
 
 
 def measure(observed: Observed, references: Mapping[str, ReferenceSet]) -> dict[str, Any]:

@@ -68,19 +68,18 @@ class RealFeatures:
     return self._names(row // _BLOCK)[row % _BLOCK]
 
   def observe(self, worker: Worker, on_images: Callable[[int], Any]) -> None:
-    """Makes the blocks that are missing: the worker's own first, then those that nobody has made meanwhile.
-
-    All features are needed to go on, and nobody waits for others.
+    """Makes the blocks that are missing: see `Worker.in_turn`. All features are needed to go on.
 
     Args:
       worker: which process this is.
       on_images: is told of how many images the features are there now.
     """
-    mine = worker.part(self.blocks)
-    for number in (*mine, *(number for number in self.blocks if number not in mine)):
-      if not (self._block_path(number).exists() and self._names_path(number).exists()):
+    is_there = lambda number: self._block_path(number).exists() and self._names_path(number).exists()
+    for number in worker.in_turn(self.blocks):
+      if not is_there(number):
         self._observe_block(number)
       on_images(len(self._rows(number)))
+    worker.require_all(str(self._path), lambda: [*map(is_there, self.blocks)], 'blocks')
 
   def nearest(self, features: np.ndarray) -> Nearest:
     """Returns the nearest real image for each row of `features`, float16 [N, D] of unit length."""
@@ -88,18 +87,18 @@ class RealFeatures:
 
   def measure_others(self, number: int) -> None:
     """Finds the nearest other real image of each image of a block, unless that was done."""
-    if not self.has_others(number):
+    if not self.others_path(number).exists():
       own = self._rows(number)
       others = nearest(self._block(number), self._features(), own)
-      write_arrays(self._others_path(number), **others._asdict())
+      write_arrays(self.others_path(number), **others._asdict())
 
-  def has_others(self, number: int) -> bool:
-    """Returns whether the nearest others of a block's images have been found."""
-    return self._others_path(number).exists()
+  def others_path(self, number: int) -> epath.Path:
+    """Returns the file of the nearest others of a block's images, which is there when they are known."""
+    return self._path / f'others-{number:05d}.npz'
 
   def others(self) -> Nearest:
     """Returns the nearest other real image of each, when those of all blocks have been found."""
-    found = [read_arrays(self._others_path(number)) for number in self.blocks]
+    found = [read_arrays(self.others_path(number)) for number in self.blocks]
     return Nearest(*(np.concatenate([of[name] for of in found]) for name in Nearest._fields))
 
   def names(self) -> str:
@@ -147,9 +146,6 @@ class RealFeatures:
 
   def _names_path(self, number: int) -> epath.Path:
     return self._path / f'names-{number:05d}.npz'
-
-  def _others_path(self, number: int) -> epath.Path:
-    return self._path / f'others-{number:05d}.npz'
 
 
 class _Named(Examples):

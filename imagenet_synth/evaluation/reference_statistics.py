@@ -1,15 +1,21 @@
 """References that generated images are compared with: real splits, and published statistics."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from etils import epath
+
 from imagenet_synth.core.config import Count, Invalid, NotEmpty
-from imagenet_synth.core.files import data_path, json_hash, read_arrays, tree_hash, write_arrays
+from imagenet_synth.core.division import Unfinished
+from imagenet_synth.core.files import are_there, data_path, json_hash, read_arrays, tree_hash, write_arrays
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import as_first_has, comes_to_be, is_first, wait_for_all
 from imagenet_synth.data.batches import Images
 from imagenet_synth.evaluation.extractors import Extractor
-from imagenet_synth.evaluation.measuring import NUM_SPLITS, Observed, ReferenceSet, in_batches, observe
+from imagenet_synth.evaluation.measuring import NUM_SPLITS, Observed, ReferenceSet
+from imagenet_synth.evaluation.observation import Observation
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.metrics.frechet import Moments
@@ -76,22 +82,37 @@ def observe_real(
   about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
   name = json_hash([extractor.described, extractor.computed, about, num_splits])
   path = folder.workdir / 'references' / f'{name}.npz'
-  if not path.exists():
+  what = f'{folder.name} {dataset.split} {size}x{size}'
+  (is_there,) = as_first_has([path.exists()])
+  if not is_there:
     data = Images(source, size, lambda example: 0, cache=False)
-    batches = in_batches(data, f'{folder.name} {dataset.split} {size}x{size}')
-    observed = observe(extractor, batches, len(data), num_splits)
-    assert observed.features is not None
-    # of a network without classes, sums over none
-    predictions = observed.predictions or SplitSums.zero(0, 0)
-    write_arrays(
-      path, **dataclasses.asdict(observed.moments), **predictions._asdict(), features=observed.features
-    )
+    observation = Observation(extractor, data, path.with_suffix('.blocks'), what, num_splits)
+    observation.observe(folder.worker.in_turn(observation.blocks))
+    are_observed = lambda: [True] if path.exists() else are_there(observation.blocks)
+    folder.worker.require_all(what, are_observed, 'blocks')
+    if is_first():
+      _keep(observation, path)
+    wait_for_all(what)
+    comes_to_be(path.exists)
   kept = read_arrays(path)
   moments = Moments(int(kept['count']), kept['mean'], kept['scatter'])
   predictions = SplitSums(*(kept[name] for name in SplitSums._fields))
   about |= {'resize': 'centre square, antialiased bilinear', 'rounding': 'uint8'}
   observed = Observed(moments, kept['features'], predictions if len(predictions.num) else None)
   return _described(observed, about)
+
+
+def _keep(observation: Observation, path: epath.Path) -> None:
+  """Writes what has been observed, unless another worker has."""
+  with contextlib.suppress(Unfinished):
+    observed = observation.merged()
+    assert observed.features is not None
+    # of a network without classes, sums over none
+    predictions = observed.predictions or SplitSums.zero(0, 0)
+    write_arrays(
+      path, **dataclasses.asdict(observed.moments), **predictions._asdict(), features=observed.features
+    )
+  observation.delete()
 
 
 def _read(statistics: Statistics) -> ReferenceSet:

@@ -16,9 +16,10 @@ import numpy as np
 from etils import epath
 
 from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
-from imagenet_synth.core.files import delete_tree, read_json, write_json
+from imagenet_synth.core.files import are_there, delete_tree, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.kept_rows import keeping_rows
+from imagenet_synth.core.processes import as_first_has, is_first
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.picture_grid import save_grid
@@ -26,7 +27,8 @@ from imagenet_synth.data.records import Record, ShardSource, write_shard
 from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_score
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
-from imagenet_synth.evaluation.measuring import ReferenceSet, in_batches, measure, observe
+from imagenet_synth.evaluation.measuring import ReferenceSet, measure
+from imagenet_synth.evaluation.observation import Observation
 
 # of the grid in samples.png
 _COLUMNS, _ROWS = 10, 6
@@ -77,67 +79,87 @@ class Trials:
   def measured(self, trials: Sequence[Trial], num_images: int) -> list[dict[str, Any]]:
     """Measures this worker's part of the trials that are not measured yet; returns the figures of each trial.
 
-    They are what the trial differs in, what `measure` returns, and `cas` if it is measured.
+    They are what the trial differs in, what `measure` returns, and `cas` if it is measured. Joined processes
+    measure each trial together.
 
     Raises:
       Unfinished: the other workers have not done theirs yet.
     """
     worker = self.folder.worker
-    mine = worker.part(trials)
+    mine = worker.takes_on(trials)
     what = f'{self.folder.name} x{num_images:,}'
     is_measured = lambda trial: self._metrics_path(trial, num_images).exists()
     with progress(self.cost(mine, num_images), what, unit='eval') as bar:
-      for trial in mine:
-        if is_measured(trial):
+      for trial, is_done in zip(mine, as_first_has([is_measured(trial) for trial in mine])):
+        if is_done:
           bar.update(self.cost([trial], num_images))
         else:
           self._measure(trial, num_images, bar.update)
         if num_images == self.ends[-1]:
           self.delete_images(trial)
-    worker.require_all(self.folder.name, trials, is_measured, f'trials of {num_images:,} images')
+    worker.require_all(
+      self.folder.name, lambda: [*map(is_measured, trials)], f'trials of {num_images:,} images'
+    )
     return [read_json(self._metrics_path(trial, num_images)) for trial in trials]
 
   def delete_images(self, trial: Trial) -> None:
     """Deletes the images of a trial that need not be measured again; its figures stay."""
-    delete_tree(self._path(trial) / 'images')
+    if is_first():
+      delete_tree(self._path(trial) / 'images')
 
   def _measure(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> None:
     """Draws the images of a trial, measures them, and writes the figures."""
-    path = self._path(trial)
+    path, size, within = self._path(trial), self.stage.size, self.folder.worker.within
     source = ShardSource(self._draw(trial, num_images, on_evaluations))
-    size = self.stage.size
-    shown = np.stack([source[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(source)))])
-    save_grid(path / 'samples.png', shown, _COLUMNS)
     data = Images(source, size, lambda example: example['label'], cache=False)
-    observed = observe(self.extractor, in_batches(data, f'{path.name} measured'), len(data))
-    metrics = {**trial, **measure(observed, self.references)}
+    observation = Observation(
+      self.extractor, data, path / f'blocks_{num_images}', f'{self.folder.name} {path.name} measured'
+    )
+    observation.observe(within.part(observation.blocks))
+    metrics = dict(trial)
     if self.cas:
       names = self.class_names
       metrics['cas'] = classification_accuracy_score(
         self.cas, source, names, names, size, path / f'cas_{num_images}', self.folder
       )
-    write_json(self._metrics_path(trial, num_images), metrics)
+    within.require_all(str(path), lambda: are_there(observation.blocks), 'blocks')
+    if is_first():
+      shown = np.stack([source[i]['image'] for i in range(min(_COLUMNS * _ROWS, len(source)))])
+      save_grid(path / 'samples.png', shown, _COLUMNS)
+      metrics |= measure(observation.merged(), self.references)
+      write_json(self._metrics_path(trial, num_images), metrics)
+      observation.delete()
 
   def _draw(self, trial: Trial, num_images: int, on_evaluations: Callable[[int], Any]) -> list[epath.Path]:
     """Draws those of the first images that are not there, and returns the shards of all."""
-    trained, paths = None, []
-    for rows in self._chunks(num_images):
-      paths.append(self._path(trial) / 'images' / f'{rows.start:09d}-{rows.stop:09d}.tfrecord')
-      if paths[-1].exists():
+    within = self.folder.worker.within
+    chunks = {
+      self._path(trial) / 'images' / f'{rows.start:09d}-{rows.stop:09d}.tfrecord': rows
+      for rows in self._chunks(num_images)
+    }
+    (is_drawn,) = as_first_has([all(path.exists() for path in chunks)])
+    if is_drawn:
+      on_evaluations(self.cost([trial], num_images))
+      return list(chunks)
+    trained = TrainedStage(self.stage, self.variables_fn(trial), self.settings_fn(trial))
+    mine = within.part(list(chunks))
+    for path in mine:
+      rows = chunks[path]
+      if path.exists():
         on_evaluations(self.cost([trial], rows.stop - rows.start))
         continue
-      # weights are read where there is something to draw, and kept no longer
-      trained = trained or TrainedStage(self.stage, self.variables_fn(trial), self.settings_fn(trial))
-      partial = paths[-1].with_suffix('.partial')
-      with keeping_rows(partial, f'{self.folder.name} {self._path(trial).name}') as kept:
+      with keeping_rows(path.with_suffix('.partial'), f'{self.folder.name} {self._path(trial).name}') as kept:
         pictures = self.samples.draw(trained, rows, kept, lambda num: on_evaluations(self.cost([trial], num)))
         labels, indices = self.samples.labels[rows].tolist(), self.samples.indices[rows].tolist()
         records = [
           Record(picture, label, str(label), index, self.samples.seed, '', trial)
           for picture, label, index in zip(pictures, labels, indices)
         ]
-        write_shard(paths[-1], records)
-    return paths
+        write_shard(path, records)
+    within.require_all(str(self._path(trial)), lambda: are_there(list(chunks)), 'shards of images')
+    num_others = sum(rows.stop - rows.start for path, rows in chunks.items() if path not in mine)
+    on_evaluations(self.cost([trial], num_others))
+    return list(chunks)
 
   def _chunks(self, num_images: int) -> list[slice]:
     """Returns slices of the first images that end where a round ends, so that later rounds reuse shards."""

@@ -12,6 +12,7 @@ from imagenet_synth.core.config import Count, Invalid
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import absolute, data_path, json_hash, make_folder, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import first_before_others
 from imagenet_synth.core.progress import say_once
 from imagenet_synth.data.image_folder import FolderSource, folder_contents
 from imagenet_synth.data.source import Contents, FirstOfEachClass, LargeEnough, Source, Split, parse_split
@@ -90,11 +91,13 @@ class DatasetConfig:
     """Returns the split; TFDS data sets of this program, and ImageNet, are prepared where they are missing.
 
     The version of what is used of it is recorded in the folder: that of all images, or of the classes alone.
+    Of processes that have joined each other the first one prepares it; all must call this.
 
     Raises:
       InputError: it is not there, cannot be read, or has changed since the job was begun.
     """
-    source = self._open(folder.workdir)
+    with first_before_others(f'{folder.name}: {self}'):
+      source = self._open(folder.workdir)
     version = source.version if uses == 'images' else json_hash(list(source.class_names))
     folder.record_data(f'{uses} of {self}', version)
     return source

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage, sampling_dtypes
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Count, Execution, Invalid, Reference, build
-from imagenet_synth.core.devices import local_replicated
+from imagenet_synth.core.devices import local_replicated, own_replicas
 from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.known_jobs import KnownJobs, MakesWeights
@@ -266,7 +266,7 @@ def sampling_replicas(variables: Any, stage: Stage, text_size: int) -> Any:
     put_together = _cast_whole(tuple(dtypes[i] for i in changed), tuple(leaves[i].sharding for i in changed))
     for i, leaf in zip(changed, put_together([leaves[i] for i in changed])):
       leaves[i] = leaf
-  return jax.tree.unflatten(structure, [_own(leaf) for leaf in leaves])
+  return own_replicas(jax.tree.unflatten(structure, leaves))
 
 
 @functools.lru_cache(maxsize=4)
@@ -281,11 +281,3 @@ def _cast_whole(dtypes: tuple[Any, ...], shardings: tuple[NamedSharding, ...]) -
     ]
 
   return jax.jit(cast, out_shardings=NamedSharding(shardings[0].mesh, PartitionSpec()))
-
-
-def _own(array: jax.Array) -> jax.Array:
-  """Returns an array that all devices hold whole as one of this host's devices alone; nothing is copied."""
-  parts = {shard.device: shard.data for shard in array.addressable_shards}
-  return jax.make_array_from_single_device_arrays(
-    array.shape, local_replicated(), [parts[device] for device in jax.local_devices()]
-  )

@@ -17,6 +17,7 @@ from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Seed
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import as_first_has, first_before_others
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.class_names import label_map
 from imagenet_synth.data.records import ShardSource
@@ -221,10 +222,10 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """
   work = _Runs(config, folder)
   runs = [(name, seed) for name in config.mixtures for seed in config.seeds]
-  mine = folder.worker.part(runs)
+  mine = folder.worker.takes_on(runs)
   for name in config.mixtures:
     work.train_missing(name, [seed for mixture, seed in mine if mixture == name])
-  folder.worker.require_all(folder.name, runs, lambda run: work.is_done(*run), 'runs')
+  folder.worker.end(folder.name, lambda: [work.is_done(*run) for run in runs], 'runs')
   section = folder.config['model']
   channels = work.channels()
   return {
@@ -300,7 +301,8 @@ class _Runs:
   def train_missing(self, mixture: str, seeds: Sequence[int]) -> None:
     """Trains and tests the runs of a mixture that have not been, of these seeds."""
     config, folder = self._config, self._folder
-    seeds = [seed for seed in seeds if not self.is_done(mixture, seed)]
+    done = as_first_has([self.is_done(mixture, seed) for seed in seeds])
+    seeds = [seed for seed, is_done in zip(seeds, done) if not is_done]
     if not seeds:
       return
     of, recipe, size = config.mixtures[mixture], config.recipe, config.images_size
@@ -410,7 +412,9 @@ class _Runs:
     names = self._map(real.class_names, '')
     if num is None:
       return dict.fromkeys(config.seeds, _Part(real, range(len(real)), names))
-    labels = real.labels()
+    # which may take long to find, and are kept
+    with first_before_others(f'{self._folder.name}: labels'):
+      labels = real.labels()
     try:
       return {
         seed: _Part(real, drawn_of_each_class(labels, real.class_names, num, seed), names)
@@ -431,7 +435,8 @@ class _Runs:
         self._stand_ins[what] = mixture.added.open(self._folder)
       source = self._stand_ins[what]
       names: Sequence[str] = source.class_names
-      rows = in_class_plan(source.labels(), len(names))
+      with first_before_others(f'{self._folder.name}: labels of the stand-in'):
+        rows = in_class_plan(source.labels(), len(names))
     else:
       samples = mixture.added.open(self._folder)
       size = min(mixture.large_enough(samples.sizes, self._config.images_size))

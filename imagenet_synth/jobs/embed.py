@@ -25,7 +25,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import weights_path
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
-from imagenet_synth.core.processes import as_first_has, is_first, wait_for_all
+from imagenet_synth.core.processes import as_first_has, is_first, own_rows, put_rows, put_whole, wait_for_all
 from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data.class_names import class_prompts
 from imagenet_synth.data.source import Source
@@ -171,7 +171,8 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   tokens = _tokens(config, (*config.cleaned(prompts), ''))
   names = source.class_names if config.prompts == 'classes' else ()
   partial = folder.path / 'partial'
-  blocks = _encode(config, tokens, folder.name, as_first_has(KeptRows(partial).num))
+  (start,) = as_first_has([KeptRows(partial).num])
+  blocks = _encode(config, tokens, folder.name, start)
   if is_first():
     with keeping_rows(partial, folder.name) as kept:
       blocks = itertools.chain((of['states'] for of in kept.read()), _keeping(blocks, kept))
@@ -223,7 +224,7 @@ def _encode(config: Config, tokens: Tokens, name: str, start: int = 0) -> Iterat
   one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   boxed = jax.eval_shape(encoder.init, jax.random.key(0), one, jax.ShapeDtypeStruct((1, 1), bool))
   shardings, batch = param_shardings(mesh, boxed['params']), batch_sharding(mesh)
-  params = jax.device_put(params, shardings)
+  params = put_whole(params, shardings)
   encode = jax.jit(
     lambda params, ids, mask: encoder.apply({'params': params}, ids, mask),
     in_shardings=(shardings, batch, batch),
@@ -234,7 +235,9 @@ def _encode(config: Config, tokens: Tokens, name: str, start: int = 0) -> Iterat
     for rows, num_new in filled_batches(len(tokens.ids), config.batch_size, num_shares):
       num_kept = min(max(start - int(rows[0]), 0), num_new)
       if num_kept < num_new:
-        yield np.asarray(encode(params, tokens.ids[rows], tokens.mask[rows]))[num_kept:num_new]
+        own = rows[own_rows(batch, len(rows))]
+        inputs = put_rows((tokens.ids[own], tokens.mask[own]), batch, len(rows))
+        yield np.asarray(encode(params, *inputs))[num_kept:num_new]
         bar.update(num_new - num_kept)
 
 

@@ -1,28 +1,22 @@
 """The evaluate job: FID, KID, precision and the like, and Inception Score of images, at each size."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from etils import epath
 
 from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty
-from imagenet_synth.core.files import data_path
+from imagenet_synth.core.files import are_there, data_path
 from imagenet_synth.core.job_folder import JobFolder
-from imagenet_synth.core.progress import progress, say
+from imagenet_synth.core.progress import say
 from imagenet_synth.data.batches import Images
 from imagenet_synth.data.foreign_images import open_images
 from imagenet_synth.data.source import Examples
-from imagenet_synth.evaluation.extractors import ExtractorReference
-from imagenet_synth.evaluation.measuring import (
-  NUM_SPLITS,
-  SIMILARITY,
-  ReferenceSet,
-  in_batches,
-  measure,
-  observe,
-  provenance,
-)
+from imagenet_synth.evaluation.extractors import Extractor, ExtractorReference
+from imagenet_synth.evaluation.measuring import NUM_SPLITS, SIMILARITY, ReferenceSet, measure, provenance
+from imagenet_synth.evaluation.observation import Observation
 from imagenet_synth.evaluation.reference_statistics import (
   References,
   Statistics,
@@ -72,28 +66,33 @@ class Config:
 
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
-  """Measures the images, and returns the figures.
+  """Observes this worker's part of the images; when all are observed, returns the figures.
 
   The moments of their features are written into statistics_SIZE.npz, as ADM has them.
+
+  Raises:
+    Unfinished: the other workers have not observed theirs yet.
   """
   extractor = config.extractor.open(folder)
+  observations = {size: _observation(config, size, extractor, folder) for size in config.sizes}
+  for observation in observations.values():
+    observation.observe(folder.worker.part(observation.blocks))
+  observed_at = functools.partial(observed_references, config.references, config.statistics, extractor)
+  references = {size: observed_at(size, folder, config.num_splits) for size in config.sizes}
+  blocks = [block for observation in observations.values() for block in observation.blocks]
+  folder.worker.end(folder.name, lambda: are_there(blocks), 'blocks of images')
   sizes = {}
-  with progress(len(config.sizes), folder.name, unit='size') as bar:
-    for size in config.sizes:
-      references = observed_references(
-        config.references, config.statistics, extractor, size, folder, config.num_splits
-      )
-      data = Images(_images(config, size, folder), size, lambda example: 0, cache=False)
-      batches = in_batches(data, f'{folder.name} {size}x{size}')
-      observed = observe(extractor, batches, len(data), config.num_splits)
-      observed.moments.save(folder.path / f'statistics_{size}.npz')
-      sizes[size] = {
-        **measure(observed, references),
-        'real': _real(references, config),
-        **provenance(extractor, references),
-      }
-      say(f'{folder.name}: {_in_words(size, sizes[size])}')
-      bar.update()
+  for size, observation in observations.items():
+    observed = observation.merged()
+    observed.moments.save(folder.path / f'statistics_{size}.npz')
+    sizes[size] = {
+      **measure(observed, references[size]),
+      'real': _real(references[size], config),
+      **provenance(extractor, references[size]),
+    }
+    say(f'{folder.name}: {_in_words(size, sizes[size])}')
+  for observation in observations.values():
+    observation.delete()
   return {
     'samples': config.path if config.samples is None else config.samples.name,
     'finetuned': config.samples and config.samples.open(folder).is_finetuned,
@@ -120,6 +119,13 @@ def _in_words(size: int, figures: Mapping[str, Any]) -> str:
   kid = f', KID {figures["kid"]:.4g}' if 'kid' in figures else ''
   score = f', Inception Score {figures["is"]:.2f} ± {figures["is_std"]:.2f}' if 'is' in figures else ''
   return f'{size}x{size}, {figures["num_samples"]:,} images: {distances}{kid}{shares}{score}'
+
+
+def _observation(config: Config, size: int, extractor: Extractor, folder: JobFolder) -> Observation:
+  """Returns the images of a size, to be observed."""
+  data = Images(_images(config, size, folder), size, lambda example: 0, cache=False)
+  path = folder.path / f'blocks_{size}'
+  return Observation(extractor, data, path, f'{folder.name} {size}x{size}', config.num_splits)
 
 
 def _images(config: Config, size: int, folder: JobFolder) -> Examples:

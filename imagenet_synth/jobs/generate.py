@@ -20,7 +20,7 @@ from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotE
 from imagenet_synth.core.files import delete_tree, json_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
-from imagenet_synth.core.processes import is_first, wait_for_all
+from imagenet_synth.core.processes import first_before_others, is_first, wait_for_all
 from imagenet_synth.core.progress import progress
 from imagenet_synth.data import licenses, sample_folder
 from imagenet_synth.data.class_names import class_name_and_wnid
@@ -157,18 +157,16 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   # of another plan, a shard of this name had other images
   partial_dir = folder.path / 'partial' / json_hash(plan)
   _make_missing(config, folder, cascade, text, origins, shards, kept, partial_dir)
-  wait_for_all(folder.name)
-  folder.worker.require_all(folder.name, are_written(shards), bool, 'shards')
+  folder.worker.end(folder.name, lambda: are_written(shards), 'shards')
   manifest = {
     'origin': folder.origin,
     'license': config.license,
     **plan,
     'shards': sample_folder.hashes_by_size(shards),
   }
-  if is_first():
-    sample_folder.finish(folder.path, shards, manifest, stages[0].stage.channels, config.license)
-    kept.delete()
-    delete_tree(partial_dir.parent)
+  sample_folder.finish(folder.path, shards, manifest, stages[0].stage.channels, config.license)
+  kept.delete()
+  delete_tree(partial_dir.parent)
   return {key: manifest[key] for key in sample_folder.SUMMARY}
 
 
@@ -178,11 +176,8 @@ def _class_counts(config: Config, source: Source) -> list[int]:
     return [config.per_class] * len(source.class_names)
   assert config.times_real is not None
   # the first process reads the classes, and leaves them for the others
-  if not is_first():
-    wait_for_all('class counts')
-  counts = source.class_counts()
-  if is_first():
-    wait_for_all('class counts')
+  with first_before_others('class counts'):
+    counts = source.class_counts()
   return (config.times_real * counts).tolist()
 
 

@@ -94,7 +94,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     file = folder.path / 'samples.npz'
     for path in folder.worker.part([file]):
       _write_npz(path, samples.images(config.size), folder.name)
-    folder.worker.require_all(folder.name, [file], lambda path: path.exists(), 'files')
+    folder.worker.end(folder.name, lambda: [file.exists()], 'files')
   else:
     _publish(config, folder, samples)
   return {'num_images': samples.num_images, 'form': config.form, 'size': config.size}
@@ -116,7 +116,7 @@ def _publish(config: Config, folder: JobFolder, samples: SampleSet) -> None:
         # now that all of it is in memory: in the end one worker would read the whole data set again
         kept_hash(target)
       bar.update(lengths[number])
-  folder.worker.require_all(folder.name, are_there(targets), bool, 'shards')
+  folder.worker.end(folder.name, lambda: are_there(targets), 'shards')
   _complete(config, folder, samples, lengths)
 
 

@@ -100,7 +100,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
         continue
       for _ in _reduced(path, shard, config, pool):
         bar.update()
-  folder.worker.require_all(folder.name, are_written(shards), bool, 'shards')
+  folder.worker.end(folder.name, lambda: are_written(shards), 'shards')
   manifest = {
     **before,
     'origin': folder.origin,

@@ -108,9 +108,9 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     for block in blocks:
       real.measure_others(block)
       bar.update()
-  tables = [table_path(folder.path, shard) for shard in shards]
-  worker.require_all(folder.name, are_there(tables), bool, 'shards')
-  worker.require_all(folder.name, real.blocks, real.has_others, 'blocks of real images')
+  files = [table_path(folder.path, shard) for shard in shards]
+  files += [real.others_path(block) for block in real.blocks]
+  worker.end(folder.name, lambda: are_there(files), 'shards and blocks of real images')
   return _result(config, folder, samples, classifier, real)
 
 

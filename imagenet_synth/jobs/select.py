@@ -11,6 +11,7 @@ from imagenet_synth.cascade import SamplerSettings, Stage
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, Seed, parts
 from imagenet_synth.core.files import delete_tree
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import is_first
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig
 from imagenet_synth.evaluation.extractors import ExtractorReference
@@ -141,7 +142,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   samples.clean()
   row = min(curve, key=lambda row: loss(row, _FIGURES[config.choose]))
   best = candidates[row['run'], row['step']]
-  if config.prune:
+  if config.prune and is_first():
     best = _prune(weights, best)
   # what is large stays in the files of the trials
   curve = [{name: _brief(value) for name, value in row.items()} for row in curve]

@@ -17,6 +17,7 @@ from imagenet_synth.core.config import Count, Execution, Invalid, NotEmpty, Rang
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import data_path, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
+from imagenet_synth.core.processes import is_first
 from imagenet_synth.data.class_plan import class_plan
 from imagenet_synth.evaluation.cas import CasConfig, classification_accuracy_score
 from imagenet_synth.evaluation.extractors import ExtractorReference
@@ -192,7 +193,8 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   # only trials of the last round have been measured on all samples
   last = [row for row in rows if row['num_samples'] == ends[-1]]
   best = _trial(min(last, key=lambda row: loss(row, config.choose)), config)
-  write_atomic(folder.path / 'results.csv', _csv(rows))
+  if is_first():
+    write_atomic(folder.path / 'results.csv', _csv(rows))
   result = {
     'best': best,
     # with those that earlier sweeps have found: a stage names only the last sweep in `tuned_by`

@@ -12,10 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
+from jax.sharding import Mesh
 
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints, latest_step, load_ema
-from imagenet_synth.core.devices import local_replicated, make_mesh, map_rows, over_devices, replicated
+from imagenet_synth.core.devices import (
+  local_replicated,
+  make_mesh,
+  map_rows,
+  over_devices,
+  own_replicas,
+  replicated,
+)
+from imagenet_synth.core.processes import gather_parts, own_part
 from imagenet_synth.data.augment import center_part
 from imagenet_synth.data.batches import Ahead, Drawable, Images, batches
 from imagenet_synth.models.outputs import Outputs
@@ -208,7 +217,7 @@ def train(
 
   def after_step(step: int, state: TrainState, writer: Writer) -> None:
     if held_out is not None and step % held_out.every == 0:
-      variables = jax.device_put(state.sampling_variables, replicated(mesh))
+      variables = _for_predictions(state.sampling_variables, mesh)
       logits, labels = predict_labelled(model, variables, held_out.images, size)
       writer.write_scalars(step, {'held_out_accuracy': np.mean(logits.argmax(axis=1) == labels)})
 
@@ -227,8 +236,12 @@ def train(
     what=what,
     after_step=after_step,
   )
-  # as predictions are made with them
-  return jax.device_put(variables, replicated(mesh))
+  return _for_predictions(variables, mesh)
+
+
+def _for_predictions(variables: Any, mesh: Mesh) -> Any:
+  """Returns variables, laid out over the mesh of a run, whole on every device of this host."""
+  return own_replicas(jax.device_put(variables, replicated(mesh)))
 
 
 def _with_mean_weight(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -287,11 +300,18 @@ def predict(model: nn.Module, variables: Any, inputs: np.ndarray, batch_size: in
 def predict_labelled(
   model: nn.Module, variables: Any, data: Images, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N]."""
-  starts = range(0, len(data), _PREDICTED)
-  taken = (data.take(np.arange(start, min(start + _PREDICTED, len(data)))) for start in starts)
+  """Returns logits float32 [N, K] of the centres [size, size] of all images, and their labels int32 [N].
+
+  Processes that have joined each other predict a part each, and all get all; every one must call it.
+  """
+  mine = own_part(len(data))
+  # one image at least: what has no rows has no shape either
+  rows = np.arange(mine.start, max(mine.stop, mine.start + 1))
+  taken = (data.take(rows[start : start + _PREDICTED]) for start in range(0, len(rows), _PREDICTED))
   logits, labels = [], []
   for pictures, numbers in Ahead(taken):
     logits.append(predict(model, variables, center_part(pictures, size)).logits)
     labels.append(numbers)
-  return np.concatenate(logits), np.concatenate(labels)
+  parts = (np.concatenate(rows)[: len(mine)] for rows in (logits, labels))
+  all_logits, all_labels = (gather_parts(rows, len(data)) for rows in parts)
+  return all_logits, all_labels

@@ -1,6 +1,7 @@
 """The parts that one process has; tests/test_processes.py starts several."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -37,7 +38,7 @@ def test_joining_that_fails_is_one_line_that_names_the_flags():
 )
 def test_a_process_alone_on_its_node_takes_all_devices(monkeypatch, env, local_device_ids):
   joined = []
-  monkeypatch.setattr(jax.distributed, 'initialize', lambda *args: joined.append(args))
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *args, **how: joined.append(args))
   for name, value in env.items():
     monkeypatch.setenv(name, value)
   processes.initialize(None, None, None)
@@ -79,3 +80,41 @@ def test_rows_are_put_on_the_devices_that_hold_them():
     np.testing.assert_array_equal(array, rows[name])
   # whole, and as they are
   assert processes.on_every_host(put) is put
+
+
+_WAITS = """
+import sys
+import jax
+from imagenet_synth.core import processes
+jax.config.update('jax_platforms', 'cpu')
+index = int(sys.argv[1])
+processes.initialize(f'localhost:{sys.argv[2]}', 2, index)
+assert processes.as_first_has([index + 5]) == [5]
+with processes.first_before_others('a file'):
+  print('within', flush=True)
+if index:
+  processes.wait_for_all('the end')
+else:
+  try:
+    processes.wait_for_all('what never comes', max_wait=1)
+  except processes.Missing as missing:
+    print(missing, flush=True)
+  processes.wait_for_all('the end')
+"""
+
+
+def test_who_waits_in_vain_is_told_who_is_missing():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  command = [sys.executable, '-c', _WAITS]
+  both = [
+    subprocess.Popen([*command, str(i), str(port)], stdout=subprocess.PIPE, text=True) for i in range(2)
+  ]
+  first, second = (process.communicate(timeout=200)[0] for process in both)
+  # Gloo writes there, too
+  said = [[line for line in text.splitlines() if not line.startswith('[Gloo]')] for text in (first, second)]
+  assert said == [
+    ['within', 'what never comes: waited for process 1 of 2, which has not come; its log may say why'],
+    ['within'],
+  ]

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from imagenet_synth.core.progress import progress
 from imagenet_synth.data.batches import Images
 from imagenet_synth.evaluation import measuring
 from imagenet_synth.evaluation.extractors import Extractor
@@ -13,6 +14,7 @@ from imagenet_synth.evaluation.measuring import (
   ReferenceSet,
   in_batches,
   measure,
+  merged,
   observe,
   provenance,
 )
@@ -36,8 +38,9 @@ def _pictures(num, seed=0, low=0):
   return np.random.default_rng(seed).integers(low, 256, (num, 2, 2, 1), np.uint8)
 
 
-def _observed(batches, num_splits=10):
-  return observe(_EXTRACTOR, batches, sum(map(len, batches)), num_splits)
+def _observed(batches, num_splits=10, extractor=_EXTRACTOR):
+  num = sum(map(len, batches))
+  return merged([observe(extractor, batches, range(num), num, num_splits)], num)
 
 
 def _reference(num, num_splits=10, **how):
@@ -88,9 +91,26 @@ def test_a_set_sorted_by_class_has_the_figures_of_a_shuffled_one():
   assert by_class['fid_train'] == pytest.approx(at_random['fid_train'], rel=1e-9)
 
 
+def test_what_is_said_of_parts_adds_up_to_what_is_said_of_all(monkeypatch):
+  monkeypatch.setattr(measuring, '_KEPT', 70)
+  pictures = _pictures(101)
+  whole = _observed([pictures])
+  parts = [
+    observe(_EXTRACTOR, [pictures[rows.start : rows.stop]], rows, 101)
+    for rows in (range(40), range(40, 41), range(41, 101))
+  ]
+  found = merged(parts, 101)
+  assert found.moments.count == 101
+  np.testing.assert_allclose(found.moments.mean, whole.moments.mean, rtol=1e-12)
+  np.testing.assert_allclose(found.moments.scatter, whole.moments.scatter, rtol=1e-12)
+  np.testing.assert_array_equal(found.features, whole.features)
+  for of_parts, of_all in zip(found.predictions, whole.predictions):
+    np.testing.assert_allclose(of_parts, of_all, rtol=1e-12)
+
+
 def test_images_that_are_not_as_many_as_was_said_are_a_defect():
   with pytest.raises(AssertionError, match='there are 5 images, not 6'):
-    observe(_EXTRACTOR, [_pictures(5)], 6)
+    observe(_EXTRACTOR, [_pictures(5)], range(6), 6)
 
 
 def test_batches_hold_all_images_in_order(monkeypatch):
@@ -104,12 +124,15 @@ def test_batches_hold_all_images_in_order(monkeypatch):
     def __getitem__(self, index):
       return {'image': pictures[index]}
 
-  batches = list(in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images'))
-  assert [len(batch) for batch in batches] == [4, 4, 2]
-  np.testing.assert_array_equal(np.concatenate(batches), pictures)
-  # of large images, there are fewer
-  monkeypatch.setattr(measuring, '_PIXELS', 3 * 2**2)
-  batches = list(in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images'))
+  data = Images(Source(), 2, lambda example: 0, cache=False)
+  with progress(10, 'images') as bar:
+    batches = list(in_batches(data, range(1, 10), bar))
+    assert bar.n == 9
+    assert [len(batch) for batch in batches] == [4, 4, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), pictures[1:])
+    # of large images, there are fewer
+    monkeypatch.setattr(measuring, '_PIXELS', 3 * 2**2)
+    batches = list(in_batches(data, range(10), bar))
   assert [len(batch) for batch in batches] == [3, 3, 3, 1]
 
 
@@ -126,10 +149,11 @@ def test_the_next_images_are_decoded_while_some_are_used(monkeypatch):
         decoded.set()
       return {'image': pictures[index]}
 
-  batches = in_batches(Images(Source(), 2, lambda example: 0, cache=False), 'images')
-  next(batches)
-  assert decoded.wait(timeout=10)
-  list(batches)
+  with progress(10, 'images') as bar:
+    batches = in_batches(Images(Source(), 2, lambda example: 0, cache=False), range(10), bar)
+    next(batches)
+    assert decoded.wait(timeout=10)
+    list(batches)
 
 
 def test_images_compared_with_themselves_are_perfect():
@@ -190,7 +214,7 @@ def test_the_floor_is_of_as_many_real_images_as_were_measured():
 
 def test_a_network_that_tells_no_classes_has_no_inception_score():
   unlabelled = Extractor('', '', '', '', lambda x: _pixels(x)._replace(logits=np.zeros((len(x), 0))))
-  observed = observe(unlabelled, [_pictures(20)], 20)
+  observed = _observed([_pictures(20)], extractor=unlabelled)
   figures = measure(observed, {'train': _reference(50)})
   assert observed.predictions is None and not {'is', 'is_std'} & figures.keys()
   assert figures['fid_train'] == measure(_observed([_pictures(20)]), {'train': _reference(50)})['fid_train']

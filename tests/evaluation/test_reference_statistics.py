@@ -8,7 +8,7 @@ import pytest
 from imagenet_synth.core.config import Invalid
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.batches import resize
-from imagenet_synth.evaluation import reference_statistics
+from imagenet_synth.evaluation import observation
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.evaluation.reference_statistics import (
   Statistics,
@@ -58,7 +58,7 @@ def test_a_split_is_brought_to_the_size_of_the_samples_and_described(folder):
 
 def test_a_split_is_observed_once_for_all_jobs(folder, monkeypatch):
   first = observe_real(_EXTRACTOR, _TRAIN, 8, folder)
-  monkeypatch.setattr(reference_statistics, 'observe', lambda *args: pytest.fail('observed again'))
+  monkeypatch.setattr(observation, 'observe', lambda *args: pytest.fail('observed again'))
   again = observe_real(_EXTRACTOR, _TRAIN, 8, JobFolder(folder.workdir, 'evaluate', {}))
   assert again.described == first.described
   np.testing.assert_array_equal(again.observed.features, first.observed.features)

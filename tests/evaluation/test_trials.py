@@ -16,7 +16,7 @@ from imagenet_synth.diffusion.schedule import Schedule
 from imagenet_synth.evaluation import fixed_samples, trials
 from imagenet_synth.evaluation.extractors import Extractor
 from imagenet_synth.evaluation.fixed_samples import FixedSamples
-from imagenet_synth.evaluation.measuring import ReferenceSet, measure, observe
+from imagenet_synth.evaluation.measuring import ReferenceSet, measure, merged, observe
 from imagenet_synth.evaluation.trials import Trials
 from imagenet_synth.models.outputs import Outputs
 
@@ -62,7 +62,8 @@ def trials_of(tmp_path):
     text = TextStates(np.zeros((10, 1, 1), np.float32), np.zeros((1, 1), np.float32))
     labels, indices = np.arange(_NUM) % 10, np.arange(_NUM) // 10
     samples = _MadeUp((), text, 7, labels, indices, 8, folder.path)
-    references = {'train': ReferenceSet(observe(_EXTRACTOR, [_REAL], len(_REAL)), {})}
+    real = merged([observe(_EXTRACTOR, [_REAL], range(len(_REAL)), len(_REAL))], len(_REAL))
+    references = {'train': ReferenceSet(real, {})}
     stage = SimpleNamespace(size=2, schedule=Schedule())
     return Trials(
       folder, stage, settings, lambda trial: None, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas

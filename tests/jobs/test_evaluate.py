@@ -1,8 +1,13 @@
 """Evaluation of a generate job's images, and of images from elsewhere."""
 
+import json
+import shutil
+
 import pytest
 
 from imagenet_synth import pipeline
+from imagenet_synth.core.division import Unfinished, Worker
+from imagenet_synth.evaluation import observation
 from imagenet_synth.metrics.frechet import Moments
 from tests import small_pipeline
 
@@ -77,3 +82,28 @@ def test_the_inception_score_is_over_as_many_splits_as_the_config_says(results):
   """The score of a small split is biased downwards: its own mean is too close to each of its images."""
   five, ten = (results[0][name]['sizes']['8'] for name in ('shards', 'by_npz'))
   assert five['is'] > ten['is'] and five['is_std'] != ten['is_std']
+
+
+def test_workers_share_the_images_and_the_last_one_merges_what_they_have_seen(results, tmp_path, monkeypatch):
+  of, workdir = results
+  shared = shutil.copytree(workdir, tmp_path / 'shared')
+  for left in (shared / 'shards', shared / 'references'):
+    shutil.rmtree(left)
+  # seven blocks of the samples
+  monkeypatch.setattr(observation, '_LEAST', 8)
+  names = ('embed', 'train', 'real', 'generate')
+  config = small_pipeline.config(
+    **{name: json.loads((workdir / name / 'config.json').read_text()) for name in (*names, 'shards')}
+  )
+  with pytest.raises(Unfinished, match='shards: worker 1 of 2 has made its part; 4 of 7 blocks of images'):
+    pipeline.run(config, shared, Worker(1, 2))
+  assert len(list((shared / 'shards/blocks_8').iterdir())) == 3
+  pipeline.run(config, shared, Worker(0, 2))
+  found, alone = small_pipeline.result_of(shared, 'shards')['sizes']['8'], of['shards']['sizes']['8']
+  for name in (*_FIGURES, 'is', 'is_std', 'floor_train'):
+    assert found[name] == pytest.approx(alone[name], rel=1e-4)
+  # what was merged is there, and no blocks
+  assert sorted(path.name for path in (shared / 'shards').iterdir()) == sorted(
+    path.name for path in (workdir / 'shards').iterdir()
+  )
+  assert all(path.suffix == '.npz' for path in (shared / 'references').iterdir())

@@ -287,7 +287,7 @@ def test_features_that_are_too_many_are_not_kept_in_memory(planted, workdir, mon
 
 
 def test_workers_share_shards_and_real_images(planted, workdir):
-  with pytest.raises(Unfinished, match='worker 1 of 2 has made its part; 4 of 7 shards are left'):
+  with pytest.raises(Unfinished, match='worker 1 of 2 has made its part; 6 of 10 shards and blocks of real'):
     _run(workdir, Worker(1, 2))
   assert len(list((workdir / 'score/scores').iterdir())) == 3
   assert _run(workdir, Worker(0, 2)) == planted.result
@@ -298,7 +298,7 @@ def test_the_last_one_ends_the_job_also_if_only_real_images_were_left(planted, w
   _run(workdir)
   (folder,) = (workdir / 'references').iterdir()
   (folder / 'others-00000.npz').unlink()
-  with pytest.raises(Unfinished, match='worker 1 of 2 has made its part; 1 of 3 blocks of real images'):
+  with pytest.raises(Unfinished, match='worker 1 of 2 has made its part; 1 of 10 shards and blocks of real'):
     _run(workdir, Worker(1, 2))
   assert _run(workdir, Worker(0, 2)) == planted.result
 
