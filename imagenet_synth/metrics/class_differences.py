@@ -27,11 +27,12 @@ def class_differences(
 ) -> ClassDifferences:
   """Returns which classes differ, by their test images and the spread over seeds.
 
-  A difference is held against its standard error, by the normal distribution. Of the two sources of noise,
-  images and seeds (see `uncertainty.accuracy_difference`), that of images is estimated for each class, with
-  half an image more of each of the values 1 and -1. That of seeds is the mean of the estimates of all
-  classes: each by itself would have as few degrees of freedom as there are seeds, and none could be told from
-  chance. With one seed, it counts as none.
+  A difference is held against the standard error that it has where there is none, by the normal distribution.
+  Of the two sources of noise, images and seeds (see `uncertainty.accuracy_difference`), that of images is
+  estimated for each class as in McNemar's test (1947): an image's difference is as likely to be of either
+  sign. Half an image more of each of the values 1 and -1 keeps it above 0. That of seeds is the mean of the
+  estimates of all classes: each by itself would have as few degrees of freedom as there are seeds, and none
+  could be told from chance. With one seed, it counts as none.
 
   Args:
     correct: bool [S, N], whether the classifier of each seed is right on each test image.
@@ -47,7 +48,7 @@ def class_differences(
     values = right.mean(axis=0) - wrong.mean(axis=0)
     num = len(values)
     mean[label] = values.mean()
-    of_images[label] = (np.square(values).sum() + 1 - values.sum() ** 2 / (num + 1)) / (num * (num + 1))
+    of_images[label] = (np.square(values).sum() + 1) / (num * (num + 1))
     of_seeds[label] = sum(map(variance_of_seeds, varying_over_seeds(right, wrong, same_seeds)))
   error = np.sqrt(of_images + max(np.nanmean(of_seeds), 0.0))
   tested = np.flatnonzero(np.isfinite(mean))

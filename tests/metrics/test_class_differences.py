@@ -64,6 +64,16 @@ def test_of_the_classes_that_are_named_few_are_alike_and_most_that_differ_are_na
   assert true / 400 > 0.9
 
 
+@pytest.mark.parametrize('num_worse', [5, 10, 20])
+def test_a_p_value_is_near_that_of_the_sign_test(num_worse):
+  """Of 50 images, on which one classifier alone is right only where it is better."""
+  correct = np.ones((1, 50), bool)
+  other = np.arange(50)[None] >= num_worse
+  found = class_differences(correct, other, np.zeros(50, int), 1, True)
+  exact = 2 * 0.5**num_worse
+  assert exact / 2 < found.p_value[0] < 6 * exact
+
+
 def test_a_class_without_images_has_no_difference():
   correct = np.ones((2, 4), bool)
   found = class_differences(correct, ~correct, np.array([0, 0, 2, 2]), 3, True)
