@@ -18,7 +18,7 @@ _LEVELS = (
   ('jobs', 'status'),
   ('cost',),
   ('pipeline',),
-  ('main',),
+  ('library', 'main'),
 )
 _LEVEL = {room: level for level, rooms in enumerate(_LEVELS) for room in rooms}
 _MODULES = {

@@ -1,4 +1,4 @@
-"""Grids of images as PNG files, for people to look at."""
+"""Grids of images, for people to look at, also as PNG files."""
 
 import io
 
@@ -10,14 +10,18 @@ from imagenet_synth.core.files import make_folder, write_atomic
 from imagenet_synth.data.decode import as_picture
 
 
-def save_grid(path: epath.Path, pictures: np.ndarray, num_columns: int, min_size: int = 64) -> np.ndarray:
-  """Writes a grid of pictures uint8 [N, S, S, C] as a PNG file, and returns it: uint8 [H, W, C].
+def enlarged_grid(pictures: np.ndarray, num_columns: int, min_size: int = 64) -> np.ndarray:
+  """Returns pictures uint8 [N, S, S, C] in rows and columns as one: uint8 [H, W, C].
 
   Pictures smaller than `min_size` pixels are enlarged by a whole number, so that their pixels stay
   squares.
   """
-  scale = max(1, min_size // pictures.shape[1])
-  grid = images.grid(pictures, num_columns, scale)
+  return images.grid(pictures, num_columns, max(1, min_size // pictures.shape[1]))
+
+
+def save_grid(path: epath.Path, pictures: np.ndarray, num_columns: int, min_size: int = 64) -> np.ndarray:
+  """Writes an `enlarged_grid` as a PNG file, and returns it: uint8 [H, W, C]."""
+  grid = enlarged_grid(pictures, num_columns, min_size)
   make_folder(path.parent)
   file = io.BytesIO()
   as_picture(grid).save(file, 'png')

@@ -36,6 +36,7 @@ from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.samples import Samples, SampleSet
 from imagenet_synth.inputs.scores import ScoreSet, ScoreTable, table_path
+from imagenet_synth.metrics.logits import judged
 from imagenet_synth.metrics.neighbours import copy_distance, of_unit_length
 
 # at which the result tells quantiles of distances
@@ -140,11 +141,12 @@ class _Scorer:
     parts, features = [], []
     for rows, pictures in Ahead(self._batches(source)):
       outputs = self._forward(pictures)
-      parts.append(self._predictions(np.asarray(outputs.logits, np.float64), self._own[labels[rows]]))
+      parts.append(judged(np.asarray(outputs.logits, np.float64), self._own[labels[rows]]))
       features.append(of_unit_length(np.asarray(outputs.features)))
     probability, entropy, predicted = map(np.concatenate, zip(*parts))
     near = self._real.nearest(np.concatenate(features))
-    return ScoreTable(labels, indices, probability, entropy, predicted, near.distance, near.row)
+    said = self._back[predicted]
+    return ScoreTable(labels, indices, probability, entropy, said, near.distance, near.row)
 
   def _batches(self, source: ShardSource) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the rows of each batch, and their images uint8 [n, S, S, C]."""
@@ -152,14 +154,6 @@ class _Scorer:
     for start in range(0, len(source), self._batch_size):
       rows = np.arange(start, min(start + self._batch_size, len(source)))
       yield rows, data.take(rows)[0]
-
-  def _predictions(self, logits: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the probability of each image's own class, the entropy, and the most likely class."""
-    log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    probs = np.exp(log_probs)
-    entropy = -(probs * log_probs).sum(axis=1)
-    own_probs = np.take_along_axis(probs, own[:, None], axis=1)[:, 0]
-    return own_probs.astype(np.float32), entropy.astype(np.float32), self._back[log_probs.argmax(axis=1)]
 
 
 def _result(

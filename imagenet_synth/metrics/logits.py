@@ -127,6 +127,26 @@ def likeliest(logits: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
   return np.concatenate(classes), np.concatenate(probs)
 
 
+class Judgement(NamedTuple):
+  """What a classifier says of images that are to be of some classes."""
+
+  # of each image's own class, float32 [N] in [0, 1]
+  probability: np.ndarray
+  # of the prediction in nats, float32 [N]
+  entropy: np.ndarray
+  # the likeliest class, int64 [N]
+  predicted: np.ndarray
+
+
+def judged(logits: np.ndarray, labels: np.ndarray) -> Judgement:
+  """Returns what logits float64 [N, K] say of images of the classes int [N]; all are in memory at a time."""
+  log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+  probs = np.exp(log_probs)
+  entropy = -(probs * log_probs).sum(axis=1)
+  own = np.take_along_axis(probs, labels[:, None], axis=1)[:, 0]
+  return Judgement(own.astype(np.float32), entropy.astype(np.float32), log_probs.argmax(axis=1))
+
+
 def _label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """Returns how many classes come before the label's in each row: int64 [N]."""
   ranks = np.empty(len(labels), np.int64)

@@ -178,3 +178,13 @@ def test_calibration_by_a_plain_loop():
 def test_bad_input_is_refused(logits, labels, message):
   with pytest.raises(InputError, match=message):
     scores.accuracy(logits, labels)
+
+
+def test_what_is_said_of_images_of_a_class_is_of_the_softmax():
+  logits, labels = _random()
+  judged = scores.judged(logits, labels)
+  probs = np.array([_softmax(row) for row in logits])
+  np.testing.assert_allclose(judged.probability, [row[label] for row, label in zip(probs, labels)], rtol=1e-6)
+  entropies = [-sum(p * math.log(p) for p in row) for row in probs]
+  np.testing.assert_allclose(judged.entropy, entropies, rtol=1e-6)
+  np.testing.assert_array_equal(judged.predicted, probs.argmax(axis=1))
