@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,25 @@ def _workers_of(pid):
   """The processes whose parent is this one and that Grain has started."""
   listed = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(pid)], capture_output=True, text=True)
   return [int(line.split()[0]) for line in listed.stdout.splitlines() if 'spawn_main' in line]
+
+
+def _pictures(step, rows):
+  return {'image': np.full((len(rows), 64, 64, 3), step % 256, np.uint8)}
+
+
+@pytest.mark.slow
+def test_memory_stays_as_it_is_however_many_batches_are_made():
+  # 0.8 MB each
+  made = workers.made_by_workers(_pictures, range(1000), np.arange(64), num_workers=1)
+  used = []
+  for step, batch in enumerate(made):
+    assert (batch['image'] == step % 256).all()
+    if step in (100, 999):
+      pids = [os.getpid(), *_workers_of(os.getpid())]
+      resident = [int(Path(f'/proc/{pid}/statm').read_text().split()[1]) for pid in pids]
+      used.append(sum(resident) * os.sysconf('SC_PAGE_SIZE') / 1e6)
+      assert len(pids) == 2
+  assert abs(used[1] - used[0]) < 30
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='asks ps for the children of a process')
