@@ -140,6 +140,8 @@ def made_by_workers(
         for name, array in next(stream).items():
           batch[name][start : start + size] = array
       yield batch
+    # Grain lets go of the last pieces when it is asked for more
+    next(stream, None)
   finally:
     stream.close()
     shared.free()
