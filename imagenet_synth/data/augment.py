@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import parent_process
 from typing import NamedTuple
 
 import numpy as np
@@ -42,9 +43,9 @@ def each_image(
 ) -> np.ndarray:
   """Returns what `fn` makes of each image [H, W, C] of [B, H, W, C] and a generator of its own, stacked.
 
-  It is called in threads, which run at the same time where it calls Pillow.
+  It is called in threads, which run at the same time where it calls Pillow; in a worker process in one.
   """
-  with ThreadPoolExecutor() as pool:
+  with ThreadPoolExecutor(None if parent_process() is None else 1) as pool:
     return np.stack(list(pool.map(fn, images, draws.generators())))
 
 

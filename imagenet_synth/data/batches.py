@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from multiprocessing import parent_process
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -27,6 +28,8 @@ T = TypeVar('T')
 _MAX_CACHED_BYTES = 8 * 2**30
 # images that are decoded by threads in less time than workers take to start
 _WORTH_WORKERS = 20_000
+# of each worker process
+_WORKER_THREADS = 4
 # examples whose permutation is in the memory of each process: 16 MiB
 _MOST_PERMUTED = 2**22
 
@@ -225,8 +228,11 @@ def _stacked(pairs: Iterable[tuple[np.ndarray, int]], num: int) -> tuple[np.ndar
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-  """Returns the threads that read and decode: more than there are cores, as some wait for the disk."""
-  return ThreadPoolExecutor()
+  """Returns the threads that read and decode: more than there are cores, as some wait for the disk.
+
+  A worker process has a core's share.
+  """
+  return ThreadPoolExecutor(None if parent_process() is None else _WORKER_THREADS)
 
 
 class Joined(Drawable):
