@@ -11,8 +11,9 @@ networks, schedules and thresholding are IF's own.
 
 gpu_24gb: on one GPU of 24 GB. Stage I is trained in parts of 32 images; stage II stays as it was published,
 as its weights, their average, gradients and Adam's moments alone would fill the GPU.
-own: on such a GPU, your own classes in place of ImageNet's, in folders as own_classes.py wants them. Needs
-no Inception; the classifier of the real images is the extractor.
+own: on such a GPU, your own classes in place of ImageNet's, in folders as own_classes.py wants them, which
+takes this by itself where a GPU and the weights are. Needs no Inception; the classifier of the real images is
+the extractor.
 """
 
 from configs import cifar10_small as small
@@ -142,13 +143,13 @@ def gpu_24gb():
   return jobs
 
 
-def own(directory):
+def own(photos):
   """The jobs of own_classes.py with IF in place of a cascade that is trained from nothing, on such a GPU."""
-  train, validation, test, class_names = own_classes.splits(directory)
-  prompts = class_prompts(class_names)
+  train, validation, test = photos.train, photos.validation, photos.test
+  prompts = class_prompts(photos.class_names, given=photos.names)
   jobs = gpu_24gb()
   del jobs['inception']
-  jobs['embed']['dataset'] = train
+  jobs['embed'].update(dataset=train, names=photos.names)
   # 64 images, for which the rate of OPTIMIZER is halved
   jobs['finetune_base'].update(
     dataset=train,
@@ -172,7 +173,9 @@ def own(directory):
   )
   references = dict(train=train, validation=validation)
   measured = dict(
-    extractor='classify_real', per_class=max(2, own_classes.PER_TRIAL // len(class_names)), batch_size=64
+    extractor='classify_real',
+    per_class=max(2, own_classes.PER_TRIAL // len(photos.class_names)),
+    batch_size=64,
   )
   # fine-tuning on few images may be for the worse
   jobs['select_base'].update(measured, reference=validation, others=['import_stage_1'])
@@ -191,7 +194,7 @@ def own(directory):
       ),
     ),
   }
-  jobs['report'] = dict(job='report', title=f'Own classes: {directory}', jobs=tuple(jobs))
+  jobs['report'] = dict(job='report', title=f'Own classes: {photos.directory}', jobs=tuple(jobs))
   return jobs
 
 
@@ -200,7 +203,7 @@ def get_config(argument=None):
   if variant == 'own':
     if not rest:
       raise InputError('name the folder of your images behind it: configs/deepfloyd.py:own:data/mine')
-    return jobs_config(own(rest))
+    return jobs_config(own(own_classes.photos(*own_classes.parsed(rest))))
   if variant == 'gpu_24gb':
     return imagenet.config_of(gpu_24gb(), rest or None)
   return imagenet.config_of(all_jobs(), argument)

@@ -1,127 +1,225 @@
-"""Your own classes: real images, a small cascade's synthetic ones, and both, from a folder to a report.
+"""Your own classes: real images, a cascade's synthetic ones, and both, from a folder to a report.
 
     python -m imagenet_synth.main --config configs/own_classes.py:data/mine --workdir runs/mine
-    python -m imagenet_synth.main --config configs/own_classes.py:data/mine:10     # 10 images a class
+    python -m imagenet_synth.main --config configs/own_classes.py:data/mine:10             # 10 images a class
+    python -m imagenet_synth.main --config configs/own_classes.py:data/mine:10,steps=5000,size=64
 
 The folder holds data/mine/train/CLASS/*.jpg and, if you have one, data/mine/test/CLASS/*.jpg; or the class
 folders themselves. Images of any size, format and mode are taken. Without a test folder a part of the images
-is held out for it; another part is held out for choices in any case. All else is derived from the folder.
+is held out for it; another part is held out for choices in any case. All else is derived from the folder and
+the machine. Behind a second colon stand, separated by commas, a number of images a class that are trained on,
+and what shall not be derived:
 
-STEPS says how long it trains. Its 1,500 are far too few for photos to look like photos, but enough to see
-whether all fits together; more of them, and a larger network in BASE, are the first things to change.
+    steps=NUM    of the base's first training; the other stages, and the fine-tuning, take a part of it
+    size=NUM     height and width of the images that are drawn; the base draws them half as large
+    start=NAME   small, a small cascade that is trained from nothing, or deepfloyd, the public weights of
+                 DeepFloyd IF: see deepfloyd.py. deepfloyd if a GPU and the weights are there, else small
+    names=FILE   what prompts call the classes: a line CLASS: NAME for each that its folder does not name
+                 well; names.txt in the folder, if there is one
 """
 
-import pathlib
+import re
+import sys
+from typing import NamedTuple
+
+from etils import epath
 
 from configs import cifar10_small as small
 from configs import quickstart
+from imagenet_synth.core import accelerators
 from imagenet_synth.core.config import jobs_config
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.data.class_names import class_prompts
+from imagenet_synth.core.files import data_path, weights_path
+from imagenet_synth.data.class_names import NAMES_FILE, class_prompts, names_in
 from imagenet_synth.data.image_folder import folder_contents
 
-# of the first training of the base; the other stages and the fine-tuning take a part of it
-STEPS = 1500
-BASE, SR_32 = small.BASE, small.SR_32
-RESNET = dict(small.RESNET, num_classes=0)
+SAMPLER = quickstart.sampler(16, guidance=1.5)
+SR_SAMPLER = quickstart.sampler(8)
+# of classifiers
+RESNET = dict(quickstart.RESNET, width=16, num_classes=0)
+RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=300, batch_size=64, crop_padding=4), flip=True)
 # images of each class in the synthetic data set, and in all classes of a trial of sampler settings
 PER_CLASS, PER_TRIAL = 100, 200
 SEEDS = (0, 1, 2)
 NUM_PREVIEWED = 10
+# that the choice depends on, where relative paths of weights begin
+WEIGHTS = ('weights/IF-I-M-v1.0/unet', 'weights/IF-II-L-v1.0/unet')
+_OPTIONS = ('steps', 'size', 'start', 'names')
 
 
-def splits(directory):
-  """The training, validation and test images, and the names of the classes."""
-  path, name = pathlib.Path(directory).expanduser(), 'train'
-  if not (path / name).is_dir():
-    # the class folders themselves
-    path, name = path.parent, path.name
-  contents = folder_contents(path)
-  if name not in contents:
-    raise InputError(f'{directory}: no such folder')
-  part = lambda split: dict(name='folder', directory=str(path), split=split)
-  if 'test' in contents and name == 'train':
-    train, validation, test = f'{name}[:85%]', f'{name}[85%:]', 'test'
-  else:
-    train, validation, test = f'{name}[:60%]', f'{name}[60%:80%]', f'{name}[80%:]'
-  return part(train), part(validation), part(test), contents[name].class_names
+class Photos(NamedTuple):
+  """The images, divided; `names` are the lines of the file of names, `num_train` counts files."""
+
+  directory: str
+  train: dict
+  validation: dict
+  test: dict
+  class_names: tuple
+  names: tuple
+  num_train: int
 
 
-def get_config(argument=''):
-  directory, _, num = (
-    argument.rpartition(':') if argument.rpartition(':')[2].isdigit() else (argument, '', '')
-  )
+def parsed(argument):
+  """The folder, and the options behind it by name."""
+  directory, colon, rest = argument.rpartition(':')
+  if not (colon and re.fullmatch(r'\d+(,.*)?|\w+=.*', rest)):
+    directory, rest = argument, ''
   if not directory:
     raise InputError('name the folder of your images behind a colon: configs/own_classes.py:data/mine')
-  train, validation, test, class_names = splits(directory)
-  if num:
-    train['per_class'] = int(num)
-  prompts = class_prompts(class_names)
-  long_prompts = class_prompts(class_names, small.LONG)
+  options = {}
+  for part in filter(None, rest.split(',')):
+    name, _, value = part.rpartition('=')
+    name = name or 'per_class'
+    if name not in ('per_class', *_OPTIONS) or (
+      name in ('per_class', 'steps', 'size') and not value.isdigit()
+    ):
+      raise InputError(
+        f'{part!r} is neither a number of images nor one of {", ".join(_OPTIONS)} with its =VALUE'
+      )
+    options[name] = int(value) if value.isdigit() else value
+  return directory, options
+
+
+def photos(directory, options):
+  """What is in the folder, as far as the names of its files tell."""
+  root, name = data_path(directory), 'train'
+  if not root.is_dir():
+    raise InputError(f'{directory}: no such folder')
+  file = options.get('names')
+  names = data_path(file) if file else root / NAMES_FILE
+  if file and not names.exists():
+    raise InputError(f'names={file}: no such file')
+  has_test = (root / name).is_dir() and (root / 'test').is_dir()
+  if not (root / name).is_dir():
+    # the class folders themselves
+    root, name, directory = root.parent, root.name, str(epath.Path(directory).parent)
+  contents = folder_contents(root, name)[name]
+  part = lambda split: dict(name='folder', directory=directory, split=split)
+  ends = ('85%', '100%') if has_test else ('60%', '80%')
+  train, validation = part(f'{name}[:{ends[0]}]'), part(f'{name}[{ends[0]}:{ends[1]}]')
+  test = part('test') if has_test else part(f'{name}[{ends[1]}:]')
+  num_each = [round(int(ends[0][:-1]) / 100 * num) for num in contents.class_counts]
+  if 'per_class' in options:
+    train['per_class'] = options['per_class']
+    num_each = [min(num, options['per_class']) for num in num_each]
+  given = names_in(names) if names.exists() else ()
+  return Photos(directory, train, validation, test, contents.class_names, given, sum(num_each))
+
+
+def derived(num_train, options):
+  """Start, size and steps: those that are given, and of the others what suits the images and the machine."""
+  gpu = accelerators.has_gpu()
+  missing = [path for path in WEIGHTS if not weights_path(path).exists()]
+  start = options.get('start') or ('deepfloyd' if gpu and not missing else 'small')
+  if start not in ('deepfloyd', 'small'):
+    raise InputError(f'start={start}: must be small or deepfloyd')
+  # each image some hundred times in batches of 64, but no more than a CPU has done in an hour; a GPU of today
+  # is taken for ten times as fast, and more
+  steps = min(max(1000, 2 * num_train), 5000) * (10 if gpu else 1)
+  return start, options.get('size', 64 if gpu else 32), options.get('steps', steps), gpu
+
+
+def stages(size, width):
+  """The base of half the size, and the stage that doubles it; `width` is the base's number of channels."""
+
+  def wide(stage, channels):
+    return dict(stage, channels=3, network=dict(stage['network'], channels=(channels, 2 * channels)))
+
+  return (
+    dict(wide(quickstart.BASE, width), size=size // 2),
+    dict(wide(quickstart.SR, width // 2), size=size, low_res_size=size // 2),
+  )
+
+
+def small_cascade(own, size, num_steps, width):
+  """The jobs with a small cascade that is trained from nothing."""
+  base_stage, sr_stage = stages(size, width)
+  prompts = class_prompts(own.class_names, given=own.names)
+  long_prompts = class_prompts(own.class_names, small.LONG, own.names)
   # bytes and the token that ends a prompt, in steps of 8
   max_length = -(-max(len(prompt.encode()) + 1 for prompt in long_prompts) // 8) * 8
 
-  def training(job, text, optimizer, num_steps, sampler, previewed, **more):
-    section = quickstart.training(job, text, train, optimizer, 2e-3, num_steps, sampler, 64, **more)
+  def training(job, text, num_steps, sampler, previewed, **more):
+    section = quickstart.training(
+      job, text, own.train, 'adam', 2e-3, num_steps, sampler, 64, flip=True, **more
+    )
     section['preview'].update(prompts=previewed[:NUM_PREVIEWED], columns=6)
     return section
 
   jobs = {}
   embed = dict(
-    job='embed', dataset=train, prompts='classes', encoder=quickstart.ENCODER, max_length=max_length
+    job='embed',
+    dataset=own.train,
+    prompts='classes',
+    names=own.names,
+    encoder=quickstart.ENCODER,
+    max_length=max_length,
   )
   jobs['embed_long'] = dict(embed, template=small.LONG)
   jobs['embed_classes'] = embed
   jobs['pretrain_base'] = training(
-    'pretrain', 'embed_long', 'adam', STEPS, small.FAST_SAMPLER, long_prompts, stage=BASE
-  )
-  jobs['pretrain_sr32'] = training(
-    'pretrain', 'embed_long', 'adam', STEPS // 3, small.SR_SAMPLER, long_prompts, stage=SR_32
+    'pretrain', 'embed_long', num_steps, SAMPLER, long_prompts, stage=base_stage
   )
   jobs['finetune_base'] = training(
-    'finetune', 'embed_classes', 'adafactor', STEPS // 3, small.FAST_SAMPLER, prompts, init='pretrain_base'
+    'finetune', 'embed_classes', num_steps // 4, SAMPLER, prompts, init='pretrain_base'
   )
-  jobs['finetune_sr32'] = training(
-    'finetune', 'embed_classes', 'adam', STEPS // 6, small.SR_SAMPLER, prompts, init='pretrain_sr32'
+  # it has the image to go by, so that it is trained on class names at once
+  jobs['pretrain_sr'] = training(
+    'pretrain', 'embed_classes', num_steps // 4, SR_SAMPLER, prompts, stage=sr_stage
   )
 
   classify = dict(
-    job='classify', model=RESNET, recipe=small.RECIPE, size=32, real=train, test=test, seeds=SEEDS
+    job='classify', model=RESNET, recipe=RECIPE, size=size, real=own.train, test=own.test, seeds=SEEDS
   )
   jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
-  per_class = max(2, PER_TRIAL // len(class_names))
+  per_class = max(2, PER_TRIAL // len(own.class_names))
   measured = dict(text='embed_classes', extractor='classify_real', batch_size=100, per_class=per_class)
   jobs['select_base'] = dict(
-    job='select', weights='finetune_base', sampler=small.FAST_SAMPLER, reference=validation, **measured
+    job='select', weights='finetune_base', sampler=SAMPLER, reference=own.validation, **measured
   )
-  references = dict(train=train, validation=validation)
+  references = dict(train=own.train, validation=own.validation)
   jobs['sweep_base'] = dict(
     job='sweep',
-    stages=[dict(weights='select_base', sampler=small.FAST_SAMPLER)],
+    stages=[dict(weights='select_base', sampler=SAMPLER)],
     grid=dict(guidance=(1.0, 1.5, 2.0, 3.0)),
     choose='fid_validation',
     references=references,
     **measured,
   )
-  base = dict(weights='select_base', sampler=small.FAST_SAMPLER, tuned_by='sweep_base')
+  base = dict(weights='select_base', sampler=SAMPLER, tuned_by='sweep_base')
   jobs['generate'] = dict(
     job='generate',
     text='embed_classes',
-    dataset=train,
+    dataset=own.train,
     per_class=PER_CLASS,
     shard_size=500,
     batch_size=100,
-    stages=[base, dict(weights='finetune_sr32', sampler=small.SR_SAMPLER)],
+    stages=[base, dict(weights='pretrain_sr', sampler=SR_SAMPLER)],
   )
   jobs['evaluate'] = dict(
-    job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real', references=references
+    job='evaluate', samples='generate', sizes=(size,), extractor='classify_real', references=references
   )
   jobs['classify_synthetic'] = dict(
     classify,
     mixtures=dict(
-      synthetic=dict(real=False, synthetic='generate'), both=dict(real=True, synthetic='generate')
+      synthetic=dict(real=False, synthetic='generate'),
+      both=dict(real=True, synthetic='generate', synthetic_share=0.5),
     ),
   )
-  title = f'Own classes: {pathlib.Path(directory).name}'
-  jobs['report'] = dict(job='report', title=title, jobs=tuple(jobs))
-  return jobs_config(jobs)
+  jobs['report'] = dict(job='report', title=f'Own classes: {own.directory}', jobs=tuple(jobs))
+  return jobs
+
+
+def get_config(argument=''):
+  from configs import deepfloyd
+
+  directory, options = parsed(argument)
+  own = photos(directory, options)
+  start, size, steps, gpu = derived(own.num_train, options)
+  said = f'own_classes: {len(own.class_names)} classes, about {own.num_train} images to train on'
+  if start == 'deepfloyd':
+    print(f"{said}; from DeepFloyd IF's weights", file=sys.stderr)
+    return jobs_config(deepfloyd.own(own))
+  why = 'a GPU' if gpu else 'no GPU'
+  print(f'{said}; a small cascade of {size}x{size} pixels, {steps} steps ({why})', file=sys.stderr)
+  return jobs_config(small_cascade(own, size, steps, 128 if gpu else 32))

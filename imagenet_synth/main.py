@@ -4,6 +4,7 @@
 `configs/` can be named without its path.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -134,7 +135,6 @@ def main(argv: list[str]) -> None:
 
     _check_flags()
     config, workdir = _config(), _workdir()
-    set_roots(_DATA_DIR.value, _WEIGHTS_DIR.value)
     jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -177,12 +177,27 @@ def parse_flags(argv: list[str]) -> list[str]:
   ends in one line and exit code 2, too.
   """
   try:
+    # first: a config file may look at data, and for weights, when it is run
+    set_roots(_given(argv, _DATA_DIR.name), _given(argv, _WEIGHTS_DIR.name))
+  except InputError as error:
+    _refuse(str(error))
+  try:
     rest = flags.FLAGS(_with_paths(argv))
   except Exception as error:
     _refuse(_described(error))
   if len(rest) > 1:
     _refuse(f'unexpected argument {rest[1]!r}; flags begin with --')
   return rest
+
+
+def _given(argv: list[str], name: str) -> str | None:
+  """Returns the last value of a flag on a command line that is not parsed yet; None if it is not there."""
+  value = None
+  for argument, following in itertools.pairwise([*argv, '']):
+    flag, is_joined, joined = argument.partition('=')
+    if flag in (f'--{name}', f'-{name}'):
+      value = joined if is_joined else following
+  return value
 
 
 def _with_paths(argv: list[str]) -> list[str]:

@@ -118,6 +118,65 @@ def test_without_a_folder_of_test_images_own_classes_are_tested_on_a_part_that_n
     pipeline.plan(config, tmp_path / 'run')
 
 
+def _derived(name, *argument):
+  """The training jobs of a base: how many steps, and of what size."""
+  base = _config(name, *argument)['jobs']['pretrain_base']
+  return base['num_steps'], base['stage']['size'], base['dataset'].get('per_class')
+
+
+def test_options_of_own_classes_come_before_what_the_folder_tells(photos):
+  assert _derived('own_classes', 'data/cifar10') == (1000, 16, None)
+  assert _derived('own_classes', 'data/cifar10:10') == (1000, 16, 10)
+  assert _derived('own_classes', 'data/cifar10:10,steps=400,size=64') == (400, 32, 10)
+  assert _derived('own_classes', 'data/cifar10:size=64') == (1000, 32, None)
+  for name in cifar10_small.PREVIEW:
+    for i in range(1, 100):
+      Path('data/cifar10/train', name, f'{i}.jpg').touch()
+  assert _derived('own_classes', 'data/cifar10')[0] == 2 * 850
+  for wrong in ('data/cifar10:10,stpes=3', 'data/cifar10:size=big'):
+    with pytest.raises(InputError, match='is neither a number of images nor one of steps, size'):
+      _config('own_classes', wrong)
+  with pytest.raises(InputError, match='data/mine: no such folder'):
+    _config('own_classes', 'data/mine')
+
+
+def test_own_classes_start_from_public_weights_where_they_and_a_gpu_are(
+  tmp_path, photos, monkeypatch, capsys
+):
+  for name in ('IF-I-M-v1.0', 'IF-II-L-v1.0'):
+    (tmp_path / 'weights' / name / 'unet').mkdir(parents=True)
+  assert 'import_stage_1' not in _config('own_classes', 'data/cifar10')['jobs']
+  asked_for = _config('own_classes', 'data/cifar10:start=deepfloyd')
+  monkeypatch.setattr('imagenet_synth.core.accelerators.has_gpu', lambda: True)
+  assert _config('own_classes', 'data/cifar10') == asked_for == _config('deepfloyd', 'own:data/cifar10')
+  assert "from DeepFloyd IF's weights" in capsys.readouterr().err
+  # a GPU alone: larger
+  assert _derived('own_classes', 'data/cifar10:start=small') == (10_000, 32, None)
+  shutil.rmtree(tmp_path / 'weights/IF-II-L-v1.0')
+  config = _config('own_classes', 'data/cifar10')
+  assert config['jobs']['pretrain_sr']['stage']['size'] == 64
+  pipeline.plan(config, tmp_path / 'run')
+
+
+def test_names_of_own_classes_are_in_prompts(tmp_path, photos):
+  (tmp_path / 'data/cifar10/names.txt').write_text('automobile: car\n')
+  config = _config('own_classes', 'data/cifar10')
+  jobs = pipeline.plan(config, tmp_path / 'run').known
+  assert jobs['embed_classes'].known_prompts(jobs)[1] == 'car'
+  assert 'a small photo of a car' in config['jobs']['pretrain_base']['preview']['prompts']
+  (tmp_path / 'mine.txt').write_text('automobil: car\n')
+  with pytest.raises(InputError, match="'automobil', which is no class; did you mean 'automobile'"):
+    _config('own_classes', 'data/cifar10:names=mine.txt')
+
+
+def test_class_folders_themselves_are_looked_at_and_not_what_is_beside_them(tmp_path, photos):
+  (tmp_path / 'data/cifar10/other/a\nb').mkdir(parents=True)
+  config = _config('own_classes', 'data/cifar10/train/')
+  pipeline.plan(config, tmp_path / 'run')
+  train = config['jobs']['pretrain_base']['dataset']
+  assert (train['directory'], train['split']) == ('data/cifar10', 'train[:60%]')
+
+
 @pytest.mark.parametrize('name', _RUNNABLE)
 def test_no_config_chooses_by_images_of_a_split_that_it_tests_on(name, photos):
   jobs = _config(name)['jobs'].values()

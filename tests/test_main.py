@@ -128,6 +128,19 @@ def test_configs_can_be_named_without_their_path(arguments, expected, monkeypatc
   assert str(_ROOT) in sys.path
 
 
+@pytest.mark.parametrize(
+  'arguments, given',
+  [
+    (['--config=a.py', '--data_dir=x'], 'x'),
+    (['--data_dir', 'x', '--config', 'a.py'], 'x'),
+    (['-data_dir=x', '--data_dir=y'], 'y'),
+    (['--workdir=--data_dir'], None),
+  ],
+)
+def test_a_flag_is_known_before_flags_are_parsed(arguments, given):
+  assert main._given(['main', *arguments], 'data_dir') == given
+
+
 def test_a_name_that_no_config_has(monkeypatch, capsys):
   monkeypatch.setattr(sys, 'path', list(sys.path))
   with pytest.raises(SystemExit):

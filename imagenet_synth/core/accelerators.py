@@ -1,5 +1,8 @@
 """Public figures of accelerators: by them costs are estimated, and what is reached is a share of them."""
 
+import glob
+import importlib.util
+import os
 from typing import NamedTuple
 
 from imagenet_synth.core.errors import InputError
@@ -69,3 +72,12 @@ def accelerator(name: str) -> Accelerator:
 def peak_teraflops(device_kind: str) -> float | None:
   """Returns the peak rate of a device by what JAX calls it: see `Accelerator`; None if it is not known."""
   return ACCELERATORS[_OF_JAX[device_kind]].teraflops if device_kind in _OF_JAX else None
+
+
+def has_gpu() -> bool:
+  """Returns whether JAX would find a GPU of NVIDIA; it is not started for this, as a config must not."""
+  has_plugin = any(importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13))
+  is_hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+  platforms = os.environ.get('JAX_PLATFORMS', '')
+  is_asked_for = not platforms or 'cuda' in platforms or 'gpu' in platforms
+  return has_plugin and is_asked_for and not is_hidden and bool(glob.glob('/dev/nvidia[0-9]*'))

@@ -29,6 +29,7 @@ from imagenet_synth.core.files import (
   write_json,
 )
 from imagenet_synth.core.progress import progress, say_once
+from imagenet_synth.data.class_names import NAMES_FILE
 from imagenet_synth.data.decode import Picture, decode_image
 from imagenet_synth.data.source import Contents, Sides, Source, parse_split
 
@@ -42,8 +43,12 @@ _NOT_IN_NAMES = ('Cc', 'Zl', 'Zp', 'Cs')
 _SAVED_EVERY = 120
 
 
-def folder_contents(directory: epath.Path) -> dict[str, Contents]:
+def folder_contents(directory: epath.Path, wanted: str | None = None) -> dict[str, Contents]:
   """Returns what is in each split of a directory, by its name, as far as the names of files tell.
+
+  Args:
+    directory: holds a folder for each split.
+    wanted: the split that is looked at, if not all are: others may be anything, and large.
 
   Raises:
     InputError: the directory is not there, no split with images is in it, or a class has a name that is no
@@ -52,13 +57,17 @@ def folder_contents(directory: epath.Path) -> dict[str, Contents]:
   if not directory.is_dir():
     raise InputError(f'{directory}: no such folder; expected SPLIT/CLASS/FILE in it')
   splits = [path for path, is_folder in entries(directory) if is_folder and not _is_hidden(path)]
-  contents = {}
-  for split in splits:
+  contents = {split.name: Contents() for split in splits}
+  looked_at = [split for split in splits if wanted is None or split.name == wanted]
+  for split in looked_at:
     classes = _list(split).classes
     counts = tuple(map(len, classes.values()))
     contents[split.name] = Contents(None, tuple(classes), (), 3, class_counts=counts)
-  if not any(of.class_names for of in contents.values()):
-    raise InputError(f'{directory}: no images in it as SPLIT/CLASS/FILE ({", ".join(SUFFIXES)})')
+  is_empty = not any(contents[split.name].class_names for split in looked_at)
+  if is_empty and (looked_at or not splits):
+    raise InputError(
+      f'{directory}: no images in it as {wanted or "SPLIT"}/CLASS/FILE ({", ".join(SUFFIXES)})'
+    )
   return contents
 
 
@@ -81,7 +90,8 @@ def _list(root: epath.Path) -> _Listing:
     if _is_hidden(entry):
       continue
     if not is_folder:
-      loose.append(entry.name)
+      if entry.name != NAMES_FILE:
+        loose.append(entry.name)
       continue
     if any(unicodedata.category(character) in _NOT_IN_NAMES for character in entry.name):
       raise InputError(

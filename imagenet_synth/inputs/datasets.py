@@ -231,8 +231,8 @@ class FolderReader(Reader):
       raise Invalid('split', f"is {config.split!r}; the data set 'folder' takes one folder, or a part of it")
 
   def contents(self, config: DatasetConfig, directory: epath.Path) -> Mapping[str, Contents]:
-    """Returns what a look at the folders tells."""
-    return folder_contents(directory)
+    """Returns what a look at the split's folder tells."""
+    return folder_contents(directory, parse_split(config.split).name)
 
   def open(self, config: DatasetConfig, directory: epath.Path, cache_dir: epath.Path) -> Source:
     """Returns the images, their labels and file names."""

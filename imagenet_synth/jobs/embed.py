@@ -74,6 +74,8 @@ class Config:
   max_length: Count
   # the prompt of a class, with {} in the place of its name
   template: str = '{}'
+  # what prompts call classes in the place of the data set's names, each as 'CLASS: NAME'
+  names: tuple[str, ...] = ()
   # the states behind a prompt's last token, and those for "no text": 'zeros'; or 'encoded', what the encoder
   # makes of padding and of an empty prompt, as DeepFloyd IF has it
   padding: Literal['zeros', 'encoded'] = 'zeros'
@@ -153,14 +155,17 @@ class Config:
     """Returns the prompts in order; None if only the data set tells them.
 
     Raises:
-      Invalid: the template makes the same prompt of two classes, or the data set is not there.
+      Invalid: the template makes the same prompt of two classes, a name is of no class, or the data set is
+        not there.
     """
     contents = self.dataset.contents(jobs.workdir, 'dataset')
     if self.prompts == 'captions' or contents.class_names is None:
       return contents.captions
     try:
-      return class_prompts(contents.class_names, self.template)
+      return class_prompts(contents.class_names, self.template, self.names)
     except InputError as error:
+      if self.names:
+        raise Invalid('names', f'do not fit: {error}') from None
       raise Invalid('template', f'is {self.template!r}: {error}') from None
 
 
@@ -189,7 +194,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
 def _prompts(config: Config, source: Source) -> tuple[str, ...]:
   """Returns the prompts of the data set, in order."""
   if config.prompts == 'classes':
-    return class_prompts(source.class_names, config.template)
+    return class_prompts(source.class_names, config.template, config.names)
   if 'caption' not in source[0]:
     raise InputError(f'data set {config.dataset.name} has no captions')
   return tuple(sorted({source[i]['caption'].decode() for i in range(len(source))}))

@@ -10,8 +10,10 @@ from imagenet_synth.data.class_names import (
   class_id,
   class_name_and_wnid,
   class_prompts,
+  given_names,
   imagenet_names,
   label_map,
+  names_in,
 )
 
 
@@ -55,6 +57,33 @@ def test_names_that_others_have_given_twice(wnid, name):
 def test_prompts_are_names_in_a_template():
   assert class_prompts(('cat', 'n01440764')) == ('cat', 'tench')
   assert class_prompts(('cat',), 'a photo of a {}') == ('a photo of a cat',)
+
+
+def test_a_given_name_takes_the_place_of_the_folder_s(tmp_path):
+  path = tmp_path / 'names.txt'
+  path.write_text('# seen from above\n\nimg_04: red panda\n  n01440764:  a fish: tench \n')
+  lines = names_in(path)
+  assert given_names(lines) == {'img_04': 'red panda', 'n01440764': 'a fish: tench'}
+  assert class_prompts(('cat', 'img_04', 'n01440764'), 'a {}', lines) == (
+    'a cat',
+    'a red panda',
+    'a a fish: tench',
+  )
+
+
+@pytest.mark.parametrize(
+  'lines, message',
+  [
+    (['cat'], "'cat' is no name of a class, which is written CLASS: NAME"),
+    (['cat: '], "'cat: ' is no name of a class"),
+    (['cat: pet', 'cat: lion'], "the class 'cat' has two names, 'pet' and 'lion'"),
+    (['cta: pet'], "a name is given to 'cta', which is no class; did you mean 'cat'"),
+    (['cat: dog'], "several classes have the prompt 'dog'"),
+  ],
+)
+def test_names_that_do_not_fit_are_refused(lines, message):
+  with pytest.raises(InputError, match=message):
+    class_prompts(('cat', 'dog'), given=lines)
 
 
 def test_a_prompt_for_two_classes_is_refused():

@@ -164,6 +164,25 @@ def test_how_many_images_classes_have_at_most_is_known_at_the_start(tmp_path):
   assert folder_contents(tmp_path)['train'].class_counts == (10, 9, 10)
 
 
+def test_a_look_at_one_split_is_no_look_at_others(tmp_path):
+  _make(tmp_path)
+  (tmp_path / 'other' / 'a\nb').mkdir(parents=True)
+  contents = folder_contents(tmp_path, 'train')
+  assert contents['train'].class_names == ('ant', 'bee', 'cat') and contents['other'].class_names is None
+  # one that is not there is known by that
+  assert set(folder_contents(tmp_path, 'test')) == {'train', 'other'}
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(InputError, match='no images in it as empty/CLASS/FILE'):
+    folder_contents(tmp_path, 'empty')
+
+
+def test_a_file_of_names_beside_the_classes_is_not_left_out(tmp_path, capsys):
+  _make(tmp_path)
+  (tmp_path / 'train/names.txt').write_text('ant: insect')
+  _open(tmp_path)
+  assert 'names.txt' not in capsys.readouterr().err
+
+
 def test_files_that_cannot_be_read_are_counted_with_the_broken_ones_until_they_can(
   tmp_path, capsys, monkeypatch
 ):
