@@ -1,11 +1,13 @@
-"""CIFAR-10 with a cascade small enough for a CPU: 16x16 -> 32x32, colour, own data as folders.
+"""CIFAR-10 with a cascade small enough for a CPU: 16x16 -> 32x32, in colour.
 
     python -m imagenet_synth.main --config configs/cifar10_small.py
 
-Images are read from data/cifar10/train/CLASS/*.jpg and data/cifar10/test/CLASS/*.jpg (any size, any
-classes: this is also the config to start from with own data). The encoder has random weights, as in
-quickstart.py, from which this differs in data and sizes alone; there is no captioned corpus here, so
-that the cascade is first trained on the same images with longer prompts.
+Images are read from data/cifar10/train/CLASS/*.jpg and data/cifar10/test/CLASS/*.jpg. The encoder has random
+weights, as in quickstart.py, from which this differs in data and sizes alone; there is no captioned corpus
+here, so that the cascade is first trained on the same images with longer prompts.
+
+Training the cascade takes half an hour on two CPU cores that are shared. To expect: a ResNet trained on the
+2,000 images gets 40.6 % of the test images right, one trained on 45,000 real ones 62.5 (docs/results.md).
 """
 
 from configs import quickstart

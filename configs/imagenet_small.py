@@ -3,7 +3,8 @@
     python -m imagenet_synth.main --config configs/imagenet_small.py
 
 Wants ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar (or a few classes of them, packed in the same
-way) in data/tensorflow_datasets/downloads/manual. Minutes on a CPU; far too short a training to be of use.
+way) in data/tensorflow_datasets/downloads/manual. Minutes on two CPU cores with a few classes; far too short
+a training to be of use: to expect are images of each class, in shards of both sizes, and no number.
 """
 
 from configs import cifar10_small, imagenet, quickstart

@@ -11,6 +11,9 @@ Those of 1024x1024 are reduced first, as in the paper: to 256x256, for DeiT-B at
 is done once, not in every epoch: to decode one takes as long as 16 of 256x256.
 
 Single crops of the validation images' centre, 224 of 256 pixels. Number of seeds: ours.
+
+For accelerators, after imagenet.py; not run. To expect is what the paper has: of ResNet-50, 76.39 % on real
+images, 69.24 on generated ones, 78.17 on both; and with 3.6M images and more less than with 2.4M (77.61).
 """
 
 from configs import models, recipes

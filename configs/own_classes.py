@@ -48,14 +48,16 @@ _OPTIONS = ('steps', 'size', 'start', 'names')
 
 
 class Photos(NamedTuple):
-  """The images, divided; `names` are the lines of the file of names, `num_train` counts files."""
+  """What is in a folder, which is called `directory`: see `photos`."""
 
   directory: str
   train: dict
   validation: dict
   test: dict
   class_names: tuple
+  # the lines of the file of names
   names: tuple
+  # about, as files that cannot be decoded count, too
   num_train: int
 
 
@@ -82,7 +84,7 @@ def parsed(argument):
 
 def photos(directory, options):
   """What is in the folder, as far as the names of its files tell."""
-  root, name = data_path(directory), 'train'
+  root, name, place = data_path(directory), 'train', directory
   if not root.is_dir():
     raise InputError(f'{directory}: no such folder')
   file = options.get('names')
@@ -92,9 +94,9 @@ def photos(directory, options):
   has_test = (root / name).is_dir() and (root / 'test').is_dir()
   if not (root / name).is_dir():
     # the class folders themselves
-    root, name, directory = root.parent, root.name, str(epath.Path(directory).parent)
+    root, name, place = root.parent, root.name, str(epath.Path(directory).parent)
   contents = folder_contents(root, name)[name]
-  part = lambda split: dict(name='folder', directory=directory, split=split)
+  part = lambda split: dict(name='folder', directory=place, split=split)
   ends = ('85%', '100%') if has_test else ('60%', '80%')
   train, validation = part(f'{name}[:{ends[0]}]'), part(f'{name}[{ends[0]}:{ends[1]}]')
   test = part('test') if has_test else part(f'{name}[{ends[1]}:]')
@@ -116,7 +118,11 @@ def derived(num_train, options):
   # each image some hundred times in batches of 64, but no more than a CPU has done in an hour; a GPU of today
   # is taken for ten times as fast, and more
   steps = min(max(1000, 2 * num_train), 5000) * (10 if gpu else 1)
-  return start, options.get('size', 64 if gpu else 32), options.get('steps', steps), gpu
+  steps = options.get('steps', steps)
+  # a quarter of a quarter is between two checkpoints
+  if steps < 16:
+    raise InputError(f'steps={steps}: must be at least 16')
+  return start, options.get('size', 64 if gpu else 32), steps, gpu
 
 
 def stages(size, width):
