@@ -1,6 +1,8 @@
+import jax
 import pytest
 
-from imagenet_synth.core.accelerators import ACCELERATORS, accelerator, peak_teraflops
+from imagenet_synth.core import accelerators
+from imagenet_synth.core.accelerators import ACCELERATORS, accelerator, has_gpu, peak_teraflops
 from imagenet_synth.core.errors import InputError
 
 
@@ -17,3 +19,28 @@ def test_the_peak_of_a_device_is_known_by_what_jax_calls_it():
   assert peak_teraflops('NVIDIA A100-SXM4-40GB') == ACCELERATORS['a100'].teraflops
   # slower than the one on SXM
   assert peak_teraflops('NVIDIA H100 PCIe') is None and peak_teraflops('cpu') is None
+
+
+@pytest.mark.parametrize(
+  'environment, plugin, devices, expected',
+  [
+    ({}, True, ['/dev/nvidia0'], True),
+    ({'JAX_PLATFORMS': 'cuda,cpu'}, True, ['/dev/nvidia0'], True),
+    ({'JAX_PLATFORMS': 'cpu'}, True, ['/dev/nvidia0'], False),
+    ({'CUDA_VISIBLE_DEVICES': ''}, True, ['/dev/nvidia0'], False),
+    ({}, False, ['/dev/nvidia0'], False),
+    ({}, True, [], False),
+  ],
+)
+def test_a_gpu_is_there_if_jax_can_use_it(monkeypatch, environment, plugin, devices, expected):
+  for name in ('JAX_PLATFORMS', 'CUDA_VISIBLE_DEVICES'):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(accelerators.importlib.util, 'find_spec', lambda name: plugin or None)
+  monkeypatch.setattr(accelerators.glob, 'glob', lambda pattern: devices)
+  assert has_gpu() == expected
+
+
+def test_no_gpu_is_found_where_jax_finds_none():
+  assert has_gpu() == any(device.platform == 'gpu' for device in jax.devices())

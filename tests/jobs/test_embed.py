@@ -58,6 +58,15 @@ def test_prompts_that_were_encoded_before_a_kill_are_not_encoded_again(
     assert (tmp_path / 'embed' / name).read_bytes() == (workdir / padding / name).read_bytes()
 
 
+def test_what_a_class_is_called_is_encoded_in_place_of_its_name(workdir, tmp_path):
+  section = dict(small_pipeline.EMBED, template='a {}', names=['seven: one', 'one: seven'], batch_size=1)
+  pipeline.run(small_pipeline.config(named=section), tmp_path)
+  text, plain = _open(tmp_path, 'named'), _open(workdir, 'zeros')
+  assert text.class_names == plain.class_names == _NAMES
+  assert (text.prompts[1], text.prompts[7], text.prompts[2]) == ('a seven', 'a one', 'a two')
+  np.testing.assert_array_equal(text.states.prompts[[1, 2, 7]], plain.states.prompts[[7, 2, 1]])
+
+
 def test_a_prompt_that_is_cleaned_has_the_states_of_what_is_left(workdir, tmp_path):
   section = dict(small_pipeline.EMBED, cleaning='deepfloyd', template='A  {}')
   pipeline.run(small_pipeline.config(cleaned=section), tmp_path)
