@@ -215,8 +215,8 @@ def test_an_encoder_that_devices_share_gives_what_it_gives_whole(dtype, toleranc
 
 
 def test_each_device_holds_its_part_of_an_encoder_that_is_shared(monkeypatch):
-  put, jitted = [], embed.jax.device_put
-  monkeypatch.setattr(embed.jax, 'device_put', lambda tree, to: put.append(jitted(tree, to)) or put[-1])
+  put, put_whole = [], embed.put_whole
+  monkeypatch.setattr(embed, 'put_whole', lambda tree, to: put.append(put_whole(tree, to)) or put[-1])
   encoder = dict(weights='tests/fixtures/t5/tiny_byt5', dtype='bfloat16')
   list(embed._encode(_config(encoder=encoder, fsdp=8), byte_tokens(('a',), 2), 'embed'))
   kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(put[0]) if path[-1].key == 'kernel']
