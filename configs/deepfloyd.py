@@ -169,7 +169,7 @@ def own(photos):
   classify = dict(
     job='classify',
     model=own_classes.RESNET,
-    recipe=small.RECIPE,
+    recipe=dict(small.RECIPE, flip=photos.flip),
     size=64,
     real=train,
     test=test,

@@ -14,6 +14,7 @@ and what shall not be derived:
     size=NUM     height and width of the images that are drawn; the base draws them half as large
     start=NAME   small, a small cascade that is trained from nothing, or deepfloyd, the public weights of
                  DeepFloyd IF: see deepfloyd.py. deepfloyd if a GPU and the weights are there, else small
+    flip=no      images are not mirrored in training, as digits and letters must not be
     names=FILE   what prompts call the classes: a line CLASS: NAME for each that its folder does not name
                  well; names.txt in the folder, if there is one
 """
@@ -37,14 +38,14 @@ SAMPLER = quickstart.sampler(16, guidance=1.5)
 SR_SAMPLER = quickstart.sampler(8)
 # of classifiers
 RESNET = dict(quickstart.RESNET, width=16, num_classes=0)
-RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=300, batch_size=64, crop_padding=4), flip=True)
+RECIPE = quickstart.recipe(1e-2, 0.05, num_steps=300, batch_size=64, crop_padding=4)
 # images of each class in the synthetic data set, and in all classes of a trial of sampler settings
 PER_CLASS, PER_TRIAL = 100, 200
 SEEDS = (0, 1, 2)
 NUM_PREVIEWED = 10
 # that the choice depends on, where relative paths of weights begin
 WEIGHTS = ('weights/IF-I-M-v1.0/unet', 'weights/IF-II-L-v1.0/unet')
-_OPTIONS = ('steps', 'size', 'start', 'names')
+_OPTIONS = ('steps', 'size', 'start', 'flip', 'names')
 
 
 class Photos(NamedTuple):
@@ -57,6 +58,8 @@ class Photos(NamedTuple):
   class_names: tuple
   # the lines of the file of names
   names: tuple
+  # whether they are mirrored in training
+  flip: bool
   # about, as files that cannot be decoded count, too
   num_train: int
 
@@ -87,7 +90,9 @@ def photos(directory, options):
   root, name, place = data_path(directory), 'train', directory
   if not root.is_dir():
     raise InputError(f'{directory}: no such folder')
-  file = options.get('names')
+  file, flip = options.get('names'), options.get('flip', 'yes')
+  if flip not in ('yes', 'no'):
+    raise InputError(f'flip={flip}: must be yes or no')
   names = data_path(file) if file else root / NAMES_FILE
   if file and not names.exists():
     raise InputError(f'names={file}: no such file')
@@ -105,7 +110,7 @@ def photos(directory, options):
     train['per_class'] = options['per_class']
     num_each = [min(num, options['per_class']) for num in num_each]
   given = names_in(names) if names.exists() else ()
-  return Photos(directory, train, validation, test, contents.class_names, given, sum(num_each))
+  return Photos(directory, train, validation, test, contents.class_names, given, flip == 'yes', sum(num_each))
 
 
 def derived(num_train, options):
@@ -119,7 +124,7 @@ def derived(num_train, options):
   # is taken for ten times as fast, and more
   steps = min(max(1000, 2 * num_train), 5000) * (10 if gpu else 1)
   steps = options.get('steps', steps)
-  # a quarter of a quarter is between two checkpoints
+  # four of each quarter
   if steps < 16:
     raise InputError(f'steps={steps}: must be at least 16')
   return start, options.get('size', 64 if gpu else 32), steps, gpu
@@ -140,6 +145,8 @@ def stages(size, width):
 def small_cascade(own, size, num_steps, width):
   """The jobs with a small cascade that is trained from nothing."""
   base_stage, sr_stage = stages(size, width)
+  # with four checkpoints, one at the end
+  quarter = num_steps // 16 * 4
   prompts = class_prompts(own.class_names, given=own.names)
   long_prompts = class_prompts(own.class_names, small.LONG, own.names)
   # bytes and the token that ends a prompt, in steps of 8
@@ -147,7 +154,7 @@ def small_cascade(own, size, num_steps, width):
 
   def training(job, text, num_steps, sampler, previewed, **more):
     section = quickstart.training(
-      job, text, own.train, 'adam', 2e-3, num_steps, sampler, 64, flip=True, **more
+      job, text, own.train, 'adam', 2e-3, num_steps, sampler, 64, flip=own.flip, **more
     )
     section['preview'].update(prompts=previewed[:NUM_PREVIEWED], columns=6)
     return section
@@ -167,15 +174,19 @@ def small_cascade(own, size, num_steps, width):
     'pretrain', 'embed_long', num_steps, SAMPLER, long_prompts, stage=base_stage
   )
   jobs['finetune_base'] = training(
-    'finetune', 'embed_classes', num_steps // 4, SAMPLER, prompts, init='pretrain_base'
+    'finetune', 'embed_classes', quarter, SAMPLER, prompts, init='pretrain_base'
   )
   # it has the image to go by, so that it is trained on class names at once
-  jobs['pretrain_sr'] = training(
-    'pretrain', 'embed_classes', num_steps // 4, SR_SAMPLER, prompts, stage=sr_stage
-  )
+  jobs['pretrain_sr'] = training('pretrain', 'embed_classes', quarter, SR_SAMPLER, prompts, stage=sr_stage)
 
   classify = dict(
-    job='classify', model=RESNET, recipe=RECIPE, size=size, real=own.train, test=own.test, seeds=SEEDS
+    job='classify',
+    model=RESNET,
+    recipe=dict(RECIPE, flip=own.flip),
+    size=size,
+    real=own.train,
+    test=own.test,
+    seeds=SEEDS,
   )
   jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
   per_class = max(2, PER_TRIAL // len(own.class_names))

@@ -133,6 +133,9 @@ def test_options_of_own_classes_come_before_what_the_folder_tells(photos):
     for i in range(1, 100):
       Path('data/cifar10/train', name, f'{i}.jpg').touch()
   assert _derived('own_classes', 'data/cifar10')[0] == 2 * 850
+  # digits must not be mirrored
+  jobs = _config('own_classes', 'data/cifar10:flip=no')['jobs']
+  assert not jobs['pretrain_base']['flip'] and not jobs['classify_real']['recipe']['flip']
   for wrong in ('data/cifar10:10,stpes=3', 'data/cifar10:size=big'):
     with pytest.raises(InputError, match='is neither a number of images nor one of steps, size'):
       _config('own_classes', wrong)
