@@ -135,9 +135,9 @@ def matching(folder: epath.PathLike, pattern: str) -> list[epath.Path]:
   """Returns the files and folders below a folder that match a pattern such as `*/*.png`, sorted."""
   if not is_remote(folder):
     return sorted(map(epath.Path, pathlib.Path(folder).glob(pattern)))
-  scheme = os.fspath(folder).partition('://')[0]
-  found = _bucket(folder).glob(f'{glob.escape(os.fspath(folder))}/{pattern}')
-  return sorted(epath.Path(f'{scheme}://{path}') for path in found)
+  bucket = _bucket(folder)
+  found = bucket.glob(f'{glob.escape(os.fspath(folder))}/{pattern}')
+  return sorted(epath.Path(bucket.unstrip_protocol(path)) for path in found)
 
 
 def entries(folder: epath.PathLike) -> list[tuple[epath.Path, bool]]:
@@ -145,9 +145,9 @@ def entries(folder: epath.PathLike) -> list[tuple[epath.Path, bool]]:
   if not is_remote(folder):
     with os.scandir(folder) as found:
       return sorted((epath.Path(entry.path), entry.is_dir()) for entry in found)
-  scheme = os.fspath(folder).partition('://')[0]
-  listed = _bucket(folder).ls(os.fspath(folder), detail=True)
-  both = ((epath.Path(f'{scheme}://{about["name"]}'), about['type'] == 'directory') for about in listed)
+  bucket = _bucket(folder)
+  listed = bucket.ls(os.fspath(folder), detail=True)
+  both = ((epath.Path(bucket.unstrip_protocol(of['name'])), of['type'] == 'directory') for of in listed)
   # a marker that others have made may have the name of the folder
   return sorted((path, is_folder) for path, is_folder in both if path != epath.Path(folder))
 
@@ -246,7 +246,7 @@ class RandomAccess:
     """Returns bytes of the file, fewer where it ends."""
     if self._fd >= 0:
       return os.pread(self._fd, length, start)
-    return fsspec.filesystem(self._path.partition('://')[0]).cat_file(self._path, start, start + length)
+    return _bucket(self._path).cat_file(self._path, start, start + length)
 
 
 @contextlib.contextmanager
