@@ -189,7 +189,9 @@ def files_below(folder: epath.PathLike) -> Iterator[tuple[str, FileState]]:
   else:
     start = len(os.fspath(folder).partition('://')[2].rstrip('/')) + 1
     # a listing of a bucket has all this, a thousand objects an answer
-    for name, about in sorted(_bucket(folder).find(os.fspath(folder), detail=True).items()):
+    found = _bucket(folder).find(os.fspath(folder), detail=True)
+    # folder by folder, as on a disk: `a/b` before `a.txt`
+    for name, about in sorted(found.items(), key=lambda of: of[0].replace('/', '\0')):
       yield name[start:], FileState(about['size'], about.get('generation') or about['ETag'])
 
 

@@ -365,6 +365,13 @@ def test_files_are_listed_and_their_state_changes_with_them(place):
   assert files.are_there([place / 'no/no']) == [False]
 
 
+def test_files_below_a_folder_come_in_the_same_order_everywhere(place):
+  names = ['a b/c', 'a/b.txt', 'a/b/c', 'a-b']
+  for name in names:
+    _write((place / name).parent, (place / name).name)
+  assert [name for name, _ in files.files_below(place)] == ['a/b/c', 'a/b.txt', 'a b/c', 'a-b']
+
+
 def test_of_those_that_create_a_file_at_once_one_does(place):
   files.make_folder(place)
   with ThreadPoolExecutor(8) as pool:
