@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import files_below, is_remote, write_atomic
+from imagenet_synth.core.files import files_below, is_remote, is_unfinished, write_atomic
 
 SUMS = 'SHA256SUMS'
 """The name of the file in a folder."""
@@ -95,8 +95,7 @@ def _listed(names: Sequence[str], left_out: Collection[epath.Path], folder: epat
     # outermost first
     parents = [name[:place] for place, character in enumerate(name) if character == '/']
     own = next((parent for parent in parents if parent in with_sums), None)
-    is_temporary = re.fullmatch(r'\..*\.tmp', name.rpartition('/')[2])
-    if name == SUMS or is_temporary or not not_listed.isdisjoint(parents):
+    if name == SUMS or is_unfinished(name) or not not_listed.isdisjoint(parents):
       continue
     if own is None or name == f'{own}/{SUMS}':
       yield name

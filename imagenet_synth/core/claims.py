@@ -10,7 +10,6 @@ dead if it has not written for a minute.
 import contextlib
 import os
 import pathlib
-import re
 import socket
 import threading
 import time
@@ -21,13 +20,11 @@ from etils import epath
 
 from imagenet_synth.core.division import Worker
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import files_below, is_remote, make_folder, matching, read_json, write_json
+from imagenet_synth.core.files import make_folder, matching, read_json, unfinished_below, write_json
 from imagenet_synth.core.progress import say
 
 # seconds between two times that a claim is written, and after which one that was not is a dead process's
 _BEAT, _DEAD_AFTER = 15, 60
-# how files are called until they are whole
-_TEMPORARY = re.compile(r'(^|/)\.[^/]*\.tmp$')
 
 
 @contextlib.contextmanager
@@ -159,11 +156,7 @@ def _born(pid: int) -> int | None:
 
 def _delete_temporary(workdir: epath.Path, jobs: Sequence[str]) -> None:
   """Deletes temporary files in the folders of jobs, but those of processes that have a claim."""
-  if is_remote(workdir):
-    # there are none: an object appears when it is whole
-    return
-  folders = [workdir / job for job in jobs]
-  found = [folder / name for folder in folders for name, _ in files_below(folder) if _TEMPORARY.search(name)]
+  found = [path for job in jobs for path in unfinished_below(workdir / job)]
   # listed before: who has begun a file has claimed before that
   claims = tuple(f'.{path.stem}.tmp' for path in matching(workdir / 'progress', '*.claim'))
   for path in found:

@@ -4,6 +4,7 @@ They are kept in the user's cache, so that a run that goes on finds them there. 
 them.
 """
 
+import contextlib
 import hashlib
 import os
 import time
@@ -12,7 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import copy_file, files_below, is_remote, modified, users_cache
+from imagenet_synth.core.files import (
+  copy_file,
+  files_below,
+  is_remote,
+  modified,
+  unfinished_below,
+  users_cache,
+)
 from imagenet_synth.core.progress import progress
 
 # files that are copied at a time
@@ -39,10 +47,11 @@ def local_copy(path: epath.PathLike) -> epath.Path:
   copy = users_cache() / 'copies' / version / epath.Path(path).name
   missing = [name for name in states if not (copy / name).exists()]
   if missing:
-    for name, _ in files_below(copy.parent):
-      left = epath.Path(copy.parent, name)
-      if name.endswith('.tmp') and time.time() - modified(left) > _ABANDONED_AFTER:
-        left.unlink(missing_ok=True)
+    for left in unfinished_below(copy.parent):
+      # another process may give it its name now
+      with contextlib.suppress(FileNotFoundError):
+        if time.time() - modified(left) > _ABANDONED_AFTER:
+          left.unlink()
     with (
       progress(len(missing), f'copying {path}', unit='file') as bar,
       ThreadPoolExecutor(_NUM_COPIERS) as pool,

@@ -48,6 +48,8 @@ for _protocol in ('gcs', 's3'):
 _BLOCK = 2**24
 # what a zip file without a comment ends with: a mark, and how many members there are
 _ZIP_END = struct.Struct('<4s6xH10x')
+# what a file is called until it is whole: see `_temporary`
+_UNFINISHED = re.compile(r'(^|/)\.[^/]*\.tmp$')
 # of a journal in a bucket: an object may be written once a second
 _SECONDS_BETWEEN_VERSIONS = 30
 
@@ -351,9 +353,22 @@ def full_disk(error: BaseException | None) -> str | None:
   return None
 
 
+def is_unfinished(name: str) -> bool:
+  """Returns whether a file, by its name or path, is one that `open_atomic` has begun and not ended."""
+  return _UNFINISHED.search(name) is not None
+
+
+def unfinished_below(folder: epath.PathLike) -> list[epath.Path]:
+  """Returns the files at any depth of a folder that somebody writes, or was killed when writing."""
+  # in a bucket there are none. Not by `files_below`, which asks for the state of each file: there may be
+  # millions, and those that others write get their names meanwhile
+  found = () if is_remote(folder) else os.walk(folder)
+  return [epath.Path(parent, name) for parent, _, names in found for name in names if is_unfinished(name)]
+
+
 def delete_unfinished(folder: epath.PathLike) -> None:
-  """Deletes what killed processes have left of files in a folder, when nobody writes there any more."""
-  for path in matching(folder, '.*.tmp'):
+  """Deletes what killed processes have left of files below a folder, when nobody writes there any more."""
+  for path in unfinished_below(folder):
     path.unlink(missing_ok=True)
 
 

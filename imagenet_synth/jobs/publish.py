@@ -27,9 +27,9 @@ from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.config import Count, Invalid
 from imagenet_synth.core.files import (
   are_there,
+  delete_unfinished,
   json_hash,
   make_folder,
-  matching,
   open_atomic,
   write_atomic,
   write_json,
@@ -146,9 +146,7 @@ def _complete(config: Config, folder: JobFolder, samples: SampleSet, lengths: Se
   """Writes what is beside the shards, all of which are there, and says how the data set is uploaded."""
   form, dataset, shards = FORMS[config.form], folder.path / DATASET, samples.shards(config.size)
   # what kills have left of files that they have interrupted must not be passed on
-  for pattern in ('data/.*.tmp', 'train/*/.*.tmp'):
-    for left in matching(dataset, pattern):
-      left.unlink(missing_ok=True)
+  delete_unfinished(dataset)
   if config.form == 'folder':
     folder.unlisted.add(dataset / 'train')
     lines = (form.target(folder.path, shard.stem).read_bytes() for shard in shards)

@@ -1,6 +1,7 @@
 import errno
 import gc
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
@@ -240,6 +241,29 @@ def test_rows_that_were_not_written_to_the_end_are_not_there(tmp_path):
   assert not list(tmp_path.iterdir())
   with pytest.raises(InputError, match='rows.npy does not exist'):
     open_rows(tmp_path / 'rows.npy')
+
+
+def test_unfinished_files_are_found_while_others_come_and_go(tmp_path):
+  left = tmp_path / 'a' / '.b.host.1.tmp'
+  _write(tmp_path / 'a', left.name)
+  written, ended = tmp_path / 'a/8', threading.Event()
+
+  def write():
+    while not ended.is_set():
+      written.mkdir()
+      for number in range(20):
+        (written / f'.{number}.tmp').touch()
+        (written / f'.{number}.tmp').rename(written / str(number))
+      files.delete_tree(written)
+
+  with ThreadPoolExecutor() as pool:
+    writer = pool.submit(write)
+    found = [files.unfinished_below(tmp_path) for _ in range(300)]
+    ended.set()
+    writer.result()
+  assert all(left in of for of in found)
+  files.delete_unfinished(tmp_path)
+  assert not left.exists() and files.unfinished_below(tmp_path / 'nowhere') == []
 
 
 @pytest.mark.parametrize('variable, root', [('/caches', '/caches'), ('', '/home/user/.cache')])
