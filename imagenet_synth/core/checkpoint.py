@@ -21,7 +21,7 @@ from etils import epath
 
 from imagenet_synth.core import checksums
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import absolute, delete_tree, is_remote, make_folder, matching
+from imagenet_synth.core.files import absolute, delete_tree, make_folder
 from imagenet_synth.core.processes import is_first
 
 NUM_STATES = 2
@@ -168,12 +168,7 @@ def latest_step(path: epath.Path) -> int:
   Raises:
     InputError: there is no checkpoint.
   """
-  # what a killed process has left half-written is named otherwise; in a bucket, it lacks Orbax's last file
-  steps = [
-    int(folder.name)
-    for folder in matching(path, '*')
-    if folder.name.isdigit() and (not is_remote(path) or (folder / 'commit_success.txt').exists())
-  ]
+  steps = ocp.utils.checkpoint_steps(path)
   if not steps:
     raise InputError(f'no checkpoint in {path}')
   return max(steps)
