@@ -355,7 +355,7 @@ def _profile() -> range:
   return range(0) if _PROFILE.value is None else parse_steps(_PROFILE.value)
 
 
-def _verify(config: dict[str, Any], workdir: pathlib.Path) -> int:
+def _verify(config: dict[str, Any], workdir: epath.Path) -> int:
   """Prints the faults of what finished jobs have left, and returns the exit code: 1 if there are any."""
   from imagenet_synth import pipeline
 

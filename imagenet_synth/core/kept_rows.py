@@ -8,6 +8,7 @@ cannot be, and two processes that by accident do the same write the same files.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -66,9 +67,11 @@ class KeptRows:
     """Writes all rows that are held."""
     if self._held:
       start = self.num - sum(len(next(iter(arrays.values()))) for arrays in self._held)
-      joined = {name: np.concatenate([arrays[name] for arrays in self._held]) for name in self._held[0]}
+      joined: dict[str, Any] = {
+        name: np.concatenate([arrays[name] for arrays in self._held]) for name in self._held[0]
+      }
       self._held, self._num_bytes = [], 0
-      write_arrays(self._file(start, self.num), **joined)  # type: ignore[arg-type]
+      write_arrays(self._file(start, self.num), **joined)
     for part in self._parts:
       part.write()
 

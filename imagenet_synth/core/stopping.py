@@ -26,6 +26,7 @@ SAVE_MINUTES = 10.0
 # minute is what a machine has that can be taken at any time
 _MEETING_SECONDS = 5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TOLD = 'told to stop; the same command goes on from what is saved'
 
 
 # asyncio, which Orbax uses, and others let a KeyboardInterrupt through where they keep other exceptions
@@ -46,7 +47,7 @@ def stop_when_told(after_minutes: float | None = None) -> None:
 
   def stop(number: int, frame: FrameType | None) -> None:
     ignore_signals()
-    raise Stopped('told to stop; the same command goes on from what is saved', number)
+    raise Stopped(_TOLD, number)
 
   for number in _SIGNALS:
     signal.signal(number, stop)
@@ -81,7 +82,7 @@ class StopSignal:
     for number, handler in self._before.items():
       signal.signal(number, handler)
     if self.came and error is None:
-      raise Stopped('told to stop; the same command goes on from what is saved', self.number)
+      raise Stopped(_TOLD, self.number)
 
   def _hear(self, number: int, frame: FrameType | None) -> None:
     self.came, self.number = True, number
@@ -110,7 +111,7 @@ def keeping(
     save()
     saved = time.monotonic()
     if stop.came:
-      raise Stopped(f'{what}: told to stop; the same command goes on from what is saved', stop.number)
+      raise Stopped(f'{what}: {_TOLD}', stop.number)
 
   with StopSignal() as stop:
     yield after_batch
