@@ -123,8 +123,8 @@ _CPU_DEVICES = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Does what the flags say.
 
-  Bad input ends in one line and exit code 2, faults that --verify finds in code 1, SIGTERM in code 143 and
-  Ctrl-C in 130.
+  Bad input ends in one line and exit code 2, faults that --verify finds and other processes that do not come
+  in code 1, SIGTERM in code 143 and Ctrl-C in 130.
   """
   del argv
   stop_when_told(_STOP_AFTER.value)

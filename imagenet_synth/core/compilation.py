@@ -21,7 +21,7 @@ from imagenet_synth.core.files import (
 )
 from imagenet_synth.core.progress import say
 
-# JAX sets no limit; the oldest programs go first
+# JAX sets no limit by itself, and with one it locks the folder for each program; the oldest programs go first
 _MAX_BYTES = 20 * 2**30
 # what is compiled in less time is not kept: most programs are of one operation. JAX's own limit is a second,
 # within which a CPU compiles much of a small network
