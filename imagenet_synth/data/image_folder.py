@@ -162,12 +162,13 @@ class FolderSource(Source):
         raise InputError(f'{self._root}: none of the images of the class {name!r} can be decoded')
     in_order = sorted(good, key=lambda file: hashlib.sha256(file.encode()).digest())
     try:
-      # as an array, which worker processes share
-      self._files = np.array([in_order[row].encode() for row in part.rows(len(in_order))])
+      files = [in_order[row] for row in part.rows(len(in_order))]
     except InputError as error:
       raise InputError(f'{self._root}: {error}') from None
+    # as an array, which worker processes share
+    self._files = np.array([file.encode() for file in files])
     self._labels = {name: label for label, name in enumerate(self.class_names)}
-    self._looks = {file: good[file] for file in self._files.astype(str)}
+    self._looks = {file: good[file] for file in files}
 
   def __getstate__(self) -> dict[str, Any]:
     # worker processes read, and need nothing that was found out before

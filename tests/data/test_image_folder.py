@@ -176,6 +176,22 @@ def test_a_look_at_one_split_is_no_look_at_others(tmp_path):
     folder_contents(tmp_path, 'empty')
 
 
+def test_names_may_be_of_any_letters(tmp_path):
+  _make(tmp_path, per_class=1)
+  (tmp_path / 'train/bee').rename(tmp_path / 'train/Bär')
+  (tmp_path / 'train/cat/0.jpg').rename(tmp_path / 'train/cat/猫.jpg')
+  source = _open(tmp_path)
+  assert source.class_names == ('Bär', 'ant', 'cat')
+  assert {example['file_name']: example['label'] for example in source} == {
+    'Bär/0.jpg': 0,
+    'ant/0.jpg': 1,
+    'cat/猫.jpg': 2,
+  }
+  sides = source.sides(tmp_path)
+  assert sorted(name.decode() for name in sides.names) == ['Bär/0.jpg', 'ant/0.jpg', 'cat/猫.jpg']
+  assert sorted(source.labels()) == [0, 1, 2] and source.version == _open(tmp_path).version
+
+
 def test_a_file_of_names_beside_the_classes_is_not_left_out(tmp_path, capsys):
   _make(tmp_path)
   (tmp_path / 'train/names.txt').write_text('ant: insect')
