@@ -19,6 +19,7 @@ from imagenet_synth.cost import counts, networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes
 from imagenet_synth.cost.memory import Division, EvaluationMemory, TrainingMemory, itemsize
 from imagenet_synth.cost.networks import Network
+from imagenet_synth.data.batches import MAX_CACHED_BYTES
 from imagenet_synth.evaluation.cas import CasConfig
 from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.evaluation.reference_statistics import main_reference
@@ -47,8 +48,6 @@ from imagenet_synth.weights.public import PUBLIC_NETWORKS
 
 # memory of a process before it has any data: Python, JAX and TensorFlow, measured
 _PROCESS = 700_000_000
-# decoded images that are kept are at most so many bytes: see `data.batches.Images`
-_MOST_CACHED = 8 * 2**30
 # batches that are made ahead of the one that is trained on, and that one
 _BATCHES_AHEAD = 3
 # devices of a host, at most: processes with more devices share what they save
@@ -137,7 +136,7 @@ def _(config: Training, jobs: KnownJobs, num_devices: int) -> Cost:
     True,
     trained,
     disk.peak,
-    host + (decoded if decoded <= _MOST_CACHED else 0),
+    host + (decoded if decoded <= MAX_CACHED_BYTES else 0),
   )
 
 
@@ -319,7 +318,7 @@ def _(config: classify.Config, jobs: KnownJobs, num_devices: int) -> Cost:
     config.recipe.batch_size,
     num_trained=trained,
     disk=num_runs * training_bytes(training, config.recipe.optimizer, 1, 1).kept,
-    host=_PROCESS + min(cached, _MOST_CACHED) + _BATCHES_AHEAD * config.recipe.batch_size * decoded,
+    host=_PROCESS + min(cached, MAX_CACHED_BYTES) + _BATCHES_AHEAD * config.recipe.batch_size * decoded,
   )
 
 

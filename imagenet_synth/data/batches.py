@@ -25,7 +25,6 @@ from imagenet_synth.data.source import Examples
 from imagenet_synth.data.workers import Batch, made_by_workers
 
 T = TypeVar('T')
-_MAX_CACHED_BYTES = 8 * 2**30
 # images that are decoded by threads in less time than workers take to start
 _WORTH_WORKERS = 20_000
 # of each worker process
@@ -35,6 +34,8 @@ _MOST_PERMUTED = 2**22
 
 SHORTEST_SHARE = Fraction(1, 64)
 """The smallest share of each batch, and the finest: the pattern of a batch's rows stays short by it."""
+MAX_CACHED_BYTES = 8 * 2**30
+"""What all decoded images that a process keeps may take."""
 
 
 def share_of_batch(share: float) -> Fraction:
@@ -144,7 +145,7 @@ class _Memory:
       self._left += num_bytes
 
 
-_memory = _Memory(_MAX_CACHED_BYTES)
+_memory = _Memory(MAX_CACHED_BYTES)
 
 
 class Images(Drawable):
