@@ -13,6 +13,7 @@ from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import matching
 from imagenet_synth.cost.jobs import Cost
 from imagenet_synth.cost.memory import Division
+from imagenet_synth.train.metric_writers import whole_lines
 
 _DASH = '-'
 
@@ -81,9 +82,7 @@ def measured(folder: epath.Path) -> Measured | None:
   first: tuple[int, float] | None = None
   seconds, num_steps = 0.0, 0
   for path in [folder / 'times.jsonl', *matching(folder, 'runs/*/times.jsonl')]:
-    # a process that was killed may have left half of a line
-    text = path.read_text().splitlines() if path.exists() else []
-    times = [json.loads(line) for line in text if line.endswith('}')]
+    times = [json.loads(line) for line in whole_lines(path)]
     for before, now in itertools.pairwise(times):
       if 'start' in now:
         continue

@@ -32,9 +32,9 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
   def __init__(self, folder: epath.Path, start_step: int = 0):
     super().__init__()
     path = folder / 'metrics.jsonl'
-    kept = [line for line in _whole_lines(path) if json.loads(line)['step'] <= start_step]
+    kept = [line for line in whole_lines(path) if json.loads(line)['step'] <= start_step]
     self._lines = Journal(path, kept)
-    self._times = Journal(folder / 'times.jsonl', _whole_lines(folder / 'times.jsonl'))
+    self._times = Journal(folder / 'times.jsonl', whole_lines(folder / 'times.jsonl'))
     self.write_speed(start_step, {'start': True})
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -60,8 +60,8 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
     self._times.close()
 
 
-def _whole_lines(path: epath.Path) -> list[str]:
-  """Returns the lines of a file but one that a kill has cut off; none if there is no file."""
+def whole_lines(path: epath.Path) -> list[str]:
+  """Returns the lines of a file of metrics but one that a kill has cut off; none if there is no file."""
   return [line for line in (path.read_text().splitlines() if path.exists() else []) if line.endswith('}')]
 
 
