@@ -3,9 +3,10 @@
     python -m benchmarks.input_pipeline data/mine
 
 The photos of a folder (FOLDER/CLASS/*.jpg) are written as JPEGs of 500x375, the usual size of ImageNet's.
-Random resized crops of 224x224 are cut out of them and mirrored, by one worker and by two, here and by the
-others in turn, if they are installed. Printed are medians over rounds of images a second, and of images a
-second of CPU time, which says more on a busy machine; then the recipes of configs/recipes.py, here alone.
+Random resized crops of 224x224 are cut out of them, by one worker and by two, here and by the others in
+turn, if they are installed; those mirror them, too, which devices do here. Printed are medians over rounds of
+images a second, and of images a second of CPU time, which says more on a busy machine; then the recipes of
+configs/recipes.py, here alone.
 """
 
 import importlib.util
@@ -46,8 +47,7 @@ def _write_files(photos, folder):
     picture.save(target / f'{number:05d}.jpg', quality=_QUALITY)
 
 
-def _ours(folder, num_workers, recipe=None):
-  recipe = RECIPES['cas'] if recipe is None else recipe
+def _ours(folder, num_workers, recipe=RECIPES['cas']):
   augment = build(Recipe, json.loads(json.dumps(recipe)), 'recipe').augmentation(_SIZE)
   source = FolderSource(pathlib.Path(folder), 'train', pathlib.Path(folder) / 'cache')
   images = Images(source, _SIZE, lambda example: example['label'], cache=False)

@@ -1,6 +1,6 @@
 """Memory of a device, as formulas of what a program keeps: for training, and for evaluation of networks.
 
-Of what the program computes, `program` tells. The rest is known from shapes:
+Of what the program computes, `core.program` tells. The rest is known from shapes:
 
 training    weights, average, optimizer state: float32, cut as the mesh cuts them
             gradients: as the weights; with accumulation, a second tree for their sum

@@ -306,8 +306,8 @@ def tfds_source(name: str, split: str, data_dir: epath.PathLike, **builder_confi
   """Returns one split of a TFDS data set, which is prepared if it isn't yet, where that can be done.
 
   Args:
-    name: `digits`, `glyphs`, `imagenet2012` (made from the tars in DATA_DIR/downloads/manual), or the
-      TFDS name of a data set prepared in `data_dir`, such as `imagenet_resized/64x64`.
+    name: one of BUILDERS, `imagenet2012` (made from the tars in DATA_DIR/downloads/manual), or the TFDS
+      name of a data set prepared in `data_dir`, such as `imagenet_resized/64x64`.
     split: a TFDS split, slices included: `train`, `train[10000:]`, `validation[:50%]`.
     data_dir: the TFDS data directory.
     **builder_config: the fields of the data set's config: `num_examples` and `seed` of `glyphs`.
