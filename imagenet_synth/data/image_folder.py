@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import hashlib
 import os
+import re
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 # categories of characters that no class has in its name: control characters, ends of lines and paragraphs,
 # and what stands for bytes that are no text
 _NOT_IN_NAMES = ('Cc', 'Zl', 'Zp', 'Cs')
+# what stands for bytes of a file's name that are no text
+_NO_TEXT = re.compile('[\ud800-\udfff]')
 # seconds between saves while files are checked
 _SAVED_EVERY = 120
 
@@ -85,7 +88,7 @@ def _list(root: epath.Path) -> _Listing:
   """Returns the images of each class; a folder is a class if it holds an image and is not hidden."""
   classes: dict[str, dict[str, list[int | str]]] = {}
   unread: collections.Counter[str] = collections.Counter()
-  loose, empty = [], []
+  loose, empty, unnamed = [], [], []
   for entry, is_folder in entries(root):
     if _is_hidden(entry):
       continue
@@ -108,6 +111,9 @@ def _list(root: epath.Path) -> _Listing:
       if suffix not in SUFFIXES:
         unread[suffix or 'no ending'] += 1
         continue
+      if _NO_TEXT.search(name):
+        unnamed.append(f'{entry.name}/{name}'.encode(errors='backslashreplace').decode())
+        continue
       files[f'{entry.name}/{name}'] = list(state)
     if files:
       classes[entry.name] = files
@@ -117,6 +123,8 @@ def _list(root: epath.Path) -> _Listing:
   if unread:
     kinds = ', '.join(f'{number} {suffix}' for suffix, number in unread.most_common())
     left_out.append(f'{unread.total()} files of formats that are not read ({kinds})')
+  if unnamed:
+    left_out.append(f'{len(unnamed)} files whose names are not in UTF-8 ({_first(unnamed)})')
   if loose:
     left_out.append(f'{len(loose)} files beside the class folders ({_first(loose)})')
   if empty:

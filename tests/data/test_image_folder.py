@@ -1,6 +1,8 @@
 """A folder of images by class."""
 
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -190,6 +192,15 @@ def test_names_may_be_of_any_letters(tmp_path):
   sides = source.sides(tmp_path)
   assert sorted(name.decode() for name in sides.names) == ['Bär/0.jpg', 'ant/0.jpg', 'cat/猫.jpg']
   assert sorted(source.labels()) == [0, 1, 2] and source.version == _open(tmp_path).version
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='others have no such names')
+def test_files_whose_names_are_no_text_are_named_and_left_out(tmp_path, capsys):
+  _make(tmp_path)
+  # as archives of another time and system have them
+  os.rename(tmp_path / 'train/cat/0.jpg', os.fsencode(tmp_path / 'train/cat') + b'/K\xe4tzchen.jpg')
+  assert len(_open(tmp_path)) == 29
+  assert '1 files whose names are not in UTF-8 (cat/K\\udce4tzchen.jpg)' in capsys.readouterr().err
 
 
 def test_a_file_of_names_beside_the_classes_is_not_left_out(tmp_path, capsys):
