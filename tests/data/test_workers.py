@@ -23,6 +23,7 @@ from imagenet_synth.data.image_folder import FolderSource
 from imagenet_synth.data.randaugment import RandAugment
 from imagenet_synth.data.records import Record, ShardSource, write_shard
 
+_asks_ps = pytest.mark.skipif(sys.platform != 'linux', reason='asks ps for the children of a process')
 _CROP = RandomResizedCrop(12, 0.08, 'bilinear')
 _AUGMENT = Augmentation(12, _CROP, randaugment=RandAugment(1, 5.0), erasing=0.3)
 
@@ -75,6 +76,7 @@ def _fails_at_two(step, rows):
   return {'rows': rows}
 
 
+@_asks_ps
 def test_what_a_worker_raises_reaches_the_reader_and_its_processes_end():
   made = workers.made_by_workers(_fails_at_two, range(5), np.arange(3), num_workers=1)
   seen = []
@@ -119,6 +121,7 @@ def _pictures(step, rows):
   return {'image': np.full((len(rows), 64, 64, 3), step % 256, np.uint8)}
 
 
+@_asks_ps
 @pytest.mark.slow
 def test_memory_stays_as_it_is_however_many_batches_are_made():
   # 0.8 MB each
@@ -134,7 +137,7 @@ def test_memory_stays_as_it_is_however_many_batches_are_made():
   assert abs(used[1] - used[0]) < 30
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='asks ps for the children of a process')
+@_asks_ps
 def test_a_kill_leaves_no_worker_and_nothing_in_shared_memory(tmp_path):
   shared = set(os.listdir('/dev/shm'))
   script = tmp_path / 'endless.py'
