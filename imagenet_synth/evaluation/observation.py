@@ -1,7 +1,7 @@
 """The observing of images block by block, so that a kill loses little and processes can share it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from etils import epath
 
@@ -42,12 +42,18 @@ class Observation:
     """Returns the files of all blocks, in order."""
     return [self.path / f'{rows.start:09d}-{rows.stop:09d}.npz' for rows in self._rows]
 
-  def observe(self, blocks: Sequence[epath.Path]) -> None:
-    """Observes the images of some of the blocks, but of those that are there."""
-    wanted = [(path, rows) for path, rows in zip(self.blocks, self._rows) if path in blocks]
-    with progress(sum(len(rows) for _, rows in wanted), self.what) as bar:
-      for path, rows in wanted:
-        if path.exists():
+  def observe(self, blocks: Sequence[epath.Path], is_over: Callable[[], bool] = lambda: False) -> None:
+    """Observes the images of some of the blocks, in their order here, unless a block is there.
+
+    Args:
+      blocks: those.
+      is_over: whether another worker has joined all blocks, and deleted them: none is needed any more.
+    """
+    rows_of = dict(zip(self.blocks, self._rows))
+    with progress(sum(len(rows_of[path]) for path in blocks), self.what) as bar:
+      for path in blocks:
+        rows = rows_of[path]
+        if path.exists() or is_over():
           bar.update(len(rows))
           continue
         pictures = in_batches(self.data, rows, bar)

@@ -87,7 +87,7 @@ def observe_real(
   if not is_there:
     data = Images(source, size, lambda example: 0, cache=False)
     observation = Observation(extractor, data, path.with_suffix('.blocks'), what, num_splits)
-    observation.observe(folder.worker.in_turn(observation.blocks))
+    observation.observe(folder.worker.in_turn(observation.blocks), path.exists)
     are_observed = lambda: [True] if path.exists() else are_there(observation.blocks)
     folder.worker.require_all(what, are_observed, 'blocks')
     if is_first():
