@@ -7,7 +7,7 @@ Trained on synthetic images alone, their accuracy is the Classification Accuracy
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -284,7 +284,7 @@ class _Runs:
     for name, mixture in config.mixtures.items():
       self._added[name] = self._added_parts(mixture)
     # what may be in memory
-    self._loaded: list[tuple[_Part, Images]] = []
+    self._loaded: dict[_Part, Images] = {}
 
   def path(self, mixture: str, seed: int) -> epath.Path:
     """Returns a run's folder, below the job's."""
@@ -316,8 +316,8 @@ class _Runs:
     # they may be all images, in memory: what no mixture that is left has is let go
     mixtures = list(config.mixtures)
     left = [part for name in mixtures[mixtures.index(mixture) :] for part in self._added[name]]
-    kept = [*self._real_parts.values(), *left]
-    self._loaded = [(part, images) for part, images in self._loaded if any(part is other for other in kept)]
+    kept = {*self._real_parts.values(), *left}
+    self._loaded = {part: images for part, images in self._loaded.items() if part in kept}
     for seed in seeds:
       parts = [self._real_parts[seed], *added] if of.real else added
       data = of.joined([self._images(part) for part in parts])
@@ -326,13 +326,10 @@ class _Runs:
 
   def _images(self, part: '_Part') -> Images:
     """Returns the images of a part, brought to their size; they are loaded once."""
-    for other, images in self._loaded:
-      if other is part:
-        return images
-    config = self._config
-    images = trained_on(part.source, part.label_map, config.images_size, config.recipe, part.rows)
-    self._loaded.append((part, images))
-    return images
+    if part not in self._loaded:
+      size, recipe = self._config.images_size, self._config.recipe
+      self._loaded[part] = trained_on(part.source, part.label_map, size, recipe, part.rows)
+    return self._loaded[part]
 
   def summary(self, mixture: str) -> dict[str, Any]:
     """Returns how many images of what kind a mixture has, and its figures over all seeds."""
@@ -462,7 +459,8 @@ class _Runs:
     return label_map(names, self.class_names, f'{self._folder.name}: {what}', str(self._config.real))
 
 
-class _Part(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
   """A part of a training set: some examples of a source, and the labels to use for its own."""
 
   source: Examples
