@@ -285,6 +285,11 @@ class _Runs:
       self._added[name] = self._added_parts(mixture)
     # what may be in memory
     self._loaded: dict[_Part, Images] = {}
+    # also where all runs are done: the process that ends the job says what all of it was made from
+    self._further = {
+      name: of.open(folder, self.class_names, config.images_size, config.recipe.interpolation)
+      for name, of in config.tests.items()
+    }
 
   def path(self, mixture: str, seed: int) -> epath.Path:
     """Returns a run's folder, below the job's."""
@@ -305,12 +310,16 @@ class _Runs:
     seeds = [seed for seed, is_done in zip(seeds, done) if not is_done]
     if not seeds:
       return
-    of, recipe, size = config.mixtures[mixture], config.recipe, config.images_size
-    further = {
-      name: of.open(folder, self.class_names, size, recipe.interpolation) for name, of in config.tests.items()
-    }
+    of = config.mixtures[mixture]
     experiment = Experiment(
-      self.model, recipe, config.size, self._tested_on, config.writers, of.groups, self._held_out, further
+      self.model,
+      config.recipe,
+      config.size,
+      self._tested_on,
+      config.writers,
+      of.groups,
+      self._held_out,
+      self._further,
     )
     added = self._added[mixture]
     # they may be all images, in memory: what no mixture that is left has is let go

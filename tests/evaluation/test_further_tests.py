@@ -209,6 +209,16 @@ def test_each_run_is_tested_on_all_and_the_result_has_means(numbered_files, tmp_
   assert mixture['tests']['numbered']['top_5']['mean'] == mixture['tests']['two']['top_5']['mean'] == 1
 
 
+def test_the_job_says_what_it_was_tested_on_though_it_was_killed_behind_its_last_run(root, tmp_path):
+  config = _section(root, tests=dict(two=dict(dataset=_folder(root, 'two'), answers='own')))
+  path, origins = tmp_path / 'classify/job.json', []
+  for _ in range(2):
+    pipeline.run(config, tmp_path)
+    origins.append(json.loads(path.read_text())['origin'])
+    path.unlink()
+  assert origins[1] == origins[0] and any('two' in what for what in origins[0]['data'])
+
+
 def test_what_was_said_of_each_image_is_kept(numbered_files, tmp_path):
   """Figures can be made of it again."""
   root = numbered_files
