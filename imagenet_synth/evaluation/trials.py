@@ -3,7 +3,9 @@
 trials/NAME/images/*.tfrecord   the images, written as they are drawn, so that a killed process loses few;
                                 deleted once the trial has been measured on all
 trials/NAME/images/*.partial    those of a file that is not whole yet
+trials/NAME/blocks_NUM/*.npz    what the extractor says of some of NUM images, until the figures are there
 trials/NAME/samples.png         a grid of the first images
+trials/NAME/cas_NUM/            the classifiers that were trained on them, if CAS is measured
 trials/NAME/metrics_NUM.json    the figures of NUM images, written last: the trial has been measured
 """
 

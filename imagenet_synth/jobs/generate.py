@@ -33,8 +33,6 @@ from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
 from imagenet_synth.inputs.text import EmbeddedText, Text
 
-# of the data set's card
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
