@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from imagenet_synth.report import figures
-from imagenet_synth.report.accuracy import Accuracy, Pair, accuracies, controls_of, model_name, pairs
+from imagenet_synth.report.accuracy import Accuracy, Pair, accuracies, controls_of, jobs_of, model_name, pairs
 from imagenet_synth.report.gains import Gain, gains_note
 from imagenet_synth.report.page import Block, Lead, Paragraph, Picture, Points, Section, Table
 from imagenet_synth.report.results import FinishedJob, Results, duration, spread
@@ -25,7 +25,7 @@ def in_short(results: Results) -> Section:
   blocks: list[Block] = [Lead(_headline(answers, rows)), *_controls(answers, rows), Paragraph(_cost(results))]
   if answers:
     compared = _compared(answers, rows)
-    jobs = list(dict.fromkeys(row.job for before, after in compared for row in (before, after)))
+    jobs = jobs_of([row for before_and_after in compared for row in before_and_after])
     blocks += [_picture(compared, rows, jobs), _table(compared, rows, jobs)]
   encoders = dict.fromkeys(job.result['encoder'] for job in results.of_kind('embed'))
   points = [f'Text encoder: {encoder}.' for encoder in encoders]

@@ -22,10 +22,10 @@ class Table:
   approximate: bool
   # names of the columns
   columns: tuple[str, ...]
-  # a value for each column, None where the paper has none
-  rows: tuple[tuple[str | float | None, ...], ...]
+  # a value for each column: str or float, None where the paper has none
+  rows: tuple[tuple[Any, ...], ...]
 
-  def select(self, **values: str | float) -> tuple[dict[str, str | float | None], ...]:
+  def select(self, **values: str | float) -> tuple[dict[str, Any], ...]:
     """Returns the rows, as {column: value}, in which each named column has the value given.
 
     Example: `tables()['table_3'].select(model='ResNet-50')`.

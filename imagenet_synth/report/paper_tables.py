@@ -4,11 +4,11 @@ On ImageNet each of the paper's numbers has a place for ours, which is seen to b
 Of other data sets there is nothing to compare: their classifiers stand above some of the paper's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from imagenet_synth.report import paper
-from imagenet_synth.report.accuracy import Accuracy, by_real_id, model_name, sets_of
+from imagenet_synth.report.accuracy import Accuracy, by_real_id, jobs_of, model_name, sets_of
 from imagenet_synth.report.page import NO_RUN, Table
 from imagenet_synth.report.results import Results, percent, spread
 
@@ -28,7 +28,7 @@ def table_2(results: Results, rows: Sequence[Accuracy]) -> list[Table]:
   def measured(of: dict[str, Any]) -> Row:
     if of['model'] == 'Real':
       found = [row for row in ours if row.on_real_alone]
-    elif str(of['model']).startswith('Ours'):
+    elif of['model'].startswith('Ours'):
       found = [row for row in alone if _drawn_size(results, row) == of['image_size']]
     else:
       return ['', '']
@@ -38,7 +38,7 @@ def table_2(results: Results, rows: Sequence[Accuracy]) -> list[Table]:
   for of in paper.tables()['table_2'].select():
     size = f'{of["image_size"]}x{of["image_size"]}' if of['image_size'] else ''
     theirs = [f'{of[key]:.2f}' for key in ('top_1', 'top_5')]
-    cells.append([str(of['model']), size, *_in_turns(measured(of), theirs)])
+    cells.append([of['model'], size, *_in_turns(measured(of), theirs)])
   header = ['Trained on', 'Size', 'Top-1 here (%)', 'the paper', 'Top-5 here (%)', 'the paper']
   return [Table('As Table 2 of the paper: CAS, ResNet-50', header, cells, jobs=[row.job for row in ours][:1])]
 
@@ -53,11 +53,11 @@ def table_3(rows: Sequence[Accuracy]) -> Table:
     first = ours[0]
     printed = theirs.pop((first.model, first.size), None) if _on_imagenet(first) else None
     cells.append([model_name(first, rows), *_in_turns(_measured(ours), _printed(printed))])
-  empty: Callable[[], Row] = lambda: [NO_RUN if on_imagenet else ''] * 4
+  empty: Row = [NO_RUN if on_imagenet else ''] * 4
   for (model, size), printed in theirs.items():
     if on_imagenet or model in _SHOWN_OF_TABLE_3:
       name = f'{model} at {size}{"" if on_imagenet else ", ImageNet"}'
-      cells.append([name, *_in_turns(empty(), _printed(printed))])
+      cells.append([name, *_in_turns(empty, _printed(printed))])
   titles = ['Real', 'Generated', 'Real + generated', 'Gain']
   return Table(
     'As Table 3 of the paper: top-1 (%) of each classifier',
@@ -65,7 +65,7 @@ def table_3(rows: Sequence[Accuracy]) -> Table:
     cells,
     note='Of several numbers of images: the most real ones, the fewest synthetic ones. The paper: ImageNet, '
     '1.2M real and 1.2M generated images.',
-    jobs=list(dict.fromkeys(row.job for row in rows)),
+    jobs=jobs_of(rows),
   )
 
 
@@ -112,7 +112,7 @@ def table_4(results: Results, rows: Sequence[Accuracy]) -> Table:
     'As Table 4 of the paper: top-1 (%) of ResNet-50, 1.2M real images of ImageNet and generated ones',
     header,
     cells,
-    jobs=list(dict.fromkeys(row.job for row in ours)),
+    jobs=jobs_of(ours),
   )
 
 
@@ -120,8 +120,7 @@ def figure_6(row: Accuracy) -> list[tuple[float, float]]:
   """Returns the points (generated images, top-1 %) of the paper's Figure 6, if `row` is one of its kind."""
   if not _of_resnet_50([row]) or row.synthetic_size != 64:
     return []
-  points: Sequence[dict[str, Any]] = paper.tables()['figure_6'].select()
-  return [(1e6 * of['generated_millions'], of['top_1']) for of in points]
+  return [(1e6 * of['generated_millions'], of['top_1']) for of in paper.tables()['figure_6'].select()]
 
 
 def _of_resnet_50(rows: Sequence[Accuracy]) -> list[Accuracy]:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from imagenet_synth.data.decode import as_picture
 from imagenet_synth.report.colors import INK, MUTED, VARIABLES
+from imagenet_synth.report.drawing import FONT
 from imagenet_synth.report.page import Gallery, Tiles
 
 # pixels an inch of PNG files
@@ -73,7 +74,7 @@ def drawn(gallery: Gallery) -> Image.Image:
   size = next(len(tiles.images[0]) for tiles in cells if tiles.images)
   scale, gap = max(1, _TILE // size), 4
   tile = size * scale
-  font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 15)
+  font = ImageFont.truetype(font_manager.findfont(FONT), 15)
   left = 2 * gap + int(max(font.getlength(name) for name, _ in gallery.rows)) + 10
   widths = [
     max(gap + max(len(tiles.images) for tiles in column) * (tile + gap), int(font.getlength(name)) + 20)

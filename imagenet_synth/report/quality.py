@@ -104,12 +104,12 @@ def _of_the_paper(jobs: Sequence[FinishedJob], names: Sequence[str]) -> list[Row
   on_imagenet = any(of['name'] == 'imagenet2012' for of in references)
   blank = [''] * (len(_SIMILARITY) + 1)
   for of in paper.tables()['table_1'].select():
-    if not str(of['model']).startswith('Ours'):
+    if not of['model'].startswith('Ours'):
       continue
     size = f'{of["image_size"]}x{of["image_size"]}'
     if on_imagenet and of['image_size'] not in measured:
       rows.append([size, 'fine-tuned', *[NO_RUN] * len(names), *blank, NO_RUN, ''])
-    theirs = ['' if of.get(name) is None else number(of[name]) for name in names]  # type: ignore[arg-type]
+    theirs = ['' if of.get(name) is None else number(of[name]) for name in names]
     score = f'{of["inception_score"]} ± {of["inception_score_std"]}'
     rows.append([size, 'the paper', *theirs, *blank, score, ''])
   return rows
