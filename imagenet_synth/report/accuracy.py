@@ -61,11 +61,16 @@ class Accuracy:
     """Returns the training set in words, to be followed by 'images'."""
     parts = [f'{self.num_real:,} real'] if self.num_real else []
     if self.num_synthetic:
-      size = f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
-      parts.append(f'{self.num_synthetic:,} synthetic{size}' + ('' if self.finetuned else ', not fine-tuned'))
+      tuned = '' if self.finetuned else ', not fine-tuned'
+      parts.append(f'{self.num_synthetic:,} synthetic{self.of_size}{tuned}')
     if self.num_stand_in:
       parts.append(f'{self.num_stand_in:,} stand-in')
     return ' + '.join(parts) + (f' ({self.how_mixed})' if self.how_mixed and not self.on_real_alone else '')
+
+  @property
+  def of_size(self) -> str:
+    """Returns ' of 32x32', to follow 'synthetic'; '' where the config chooses no size."""
+    return f' of {self.synthetic_size}x{self.synthetic_size}' if self.synthetic_size else ''
 
   @property
   def num_stand_in(self) -> int:

@@ -111,8 +111,7 @@ def _answer(pair: Pair, rows: Sequence[Accuracy]) -> str:
     sure += (
       f'{seeds} seeds' if gain.difference.seeds_vary else 'with one seed, the spread over seeds is not known'
     )
-  of = f' of {both.synthetic_size}x{both.synthetic_size}' if both.synthetic_size else ''
-  of += '' if both.finetuned else ', of a cascade that was not fine-tuned,'
+  of = both.of_size + ('' if both.finetuned else ', of a cascade that was not fine-tuned,')
   return (
     f'{answer}: {model_name(real, rows)} with {real.num_real:,} real and {both.num_synthetic:,} synthetic '
     f'images{of} gets {both.top_1[0]:.1f} % of {both.num_test:,} real test images right, with the real ones '
@@ -154,8 +153,7 @@ def _added(both: Accuracy) -> str:
   """Returns what was added to real images, in few words."""
   if both.num_stand_in:
     return f'{both.num_stand_in:,} (control)'
-  size = f' of {both.synthetic_size}x{both.synthetic_size}' if both.synthetic_size else ''
-  return f'{both.num_synthetic:,}{size}{"" if both.finetuned else " (not fine-tuned)"}'
+  return f'{both.num_synthetic:,}{both.of_size}{"" if both.finetuned else " (not fine-tuned)"}'
 
 
 def _table(

@@ -62,6 +62,7 @@ def _extremes(results: Results, trio: Trio, name: str, gain: np.ndarray) -> list
     gain: of each class, in percentage points, by training on synthetic instead of real images.
   """
   classes, differences = trio.real.class_names, trio.synthetic.class_differences(trio.real)
+  real, synthetic = _confused(trio.real), _confused(trio.synthetic)
   num = min(_NUM_EXTREMES // 2, len(classes) // 2)
   # a class that was not tested is NaN, and last
   order = [c for c in np.argsort(-gain, kind='stable') if np.isfinite(gain[c])]
@@ -72,7 +73,7 @@ def _extremes(results: Results, trio: Trio, name: str, gain: np.ndarray) -> list
       *(row.of_class(c) for row in (trio.real, trio.synthetic)),
       str(trio.synthetic.gain_over(trio.real, int(c))),
       '' if differences is None else 'yes' if differences.is_beyond_chance[c] else 'no',
-      *(_taken_for(row, int(c)) for row in (trio.real, trio.synthetic)),
+      *(_taken_for(trio.real, int(c), shares) for shares in (real, synthetic)),
     ]
     for c in shown
   ]
@@ -95,7 +96,7 @@ def _extremes(results: Results, trio: Trio, name: str, gain: np.ndarray) -> list
     caption = f'Images of these classes, in the same order ({name}).'
     shown_names = [classes[c] for c in shown]
     blocks.append(class_gallery(results, f'extremes_{trio.real.slug}', shown_names, caption))
-  return blocks + _confusions(trio, name)
+  return blocks + _confusions(trio, name, real, synthetic)
 
 
 def _beyond_chance(differences: ClassDifferences | None) -> str:
@@ -111,16 +112,22 @@ def _beyond_chance(differences: ClassDifferences | None) -> str:
   )
 
 
-def _taken_for(row: Accuracy, label: int) -> str:
+def _taken_for(row: Accuracy, label: int, confused: np.ndarray) -> str:
   """Returns 'tabby 12.0 %', the class that most images of a class are taken for; '' if there is none."""
-  shares = _confused(row)[label]
+  shares = confused[label]
   other = int(shares.argmax())
   return f'{_name(row, other)} {shares[other]:.1f} %' if shares[other] else ''
 
 
-def _confusions(trio: Trio, name: str) -> list[Table]:
-  """Returns the pairs of classes that are confused most often after training on synthetic images."""
-  real, synthetic = _confused(trio.real), _confused(trio.synthetic)
+def _confusions(trio: Trio, name: str, real: np.ndarray, synthetic: np.ndarray) -> list[Table]:
+  """Returns the pairs of classes that are confused most often after training on synthetic images.
+
+  Args:
+    trio: the classifier.
+    name: what it is called.
+    real: what is confused by it, trained on real images, as `_confused` has it.
+    synthetic: the same, trained on synthetic ones.
+  """
   most = np.argsort(-synthetic, axis=None, kind='stable')[:_NUM_EXTREMES]
   pairs = [(c, other) for c, other in zip(*np.unravel_index(most, real.shape)) if synthetic[c, other]]
   cells = [

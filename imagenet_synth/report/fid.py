@@ -32,7 +32,7 @@ def how_measured(job: FinishedJob, measured: dict[str, Any]) -> str:
   )
   said = f' Noise floor, the FID that as many real images would have: {floors}.' if floors else ''
   # where the extractor itself is hardly better than guessing
-  doubt = f' {job.result["doubt"]}.' if job.result.get('doubt') else ''
+  doubt = f' {job.result["doubt"]}.' if job.result['doubt'] else ''
   return f'{measured["num_samples"]:,} samples, features of {job.result["extractor"]}{warning}.{said}{doubt}'
 
 
