@@ -15,7 +15,7 @@ import time
 import pytest
 
 from imagenet_synth.data.records import ShardSource
-from tests.report.html_reader import require_readable
+from tests.report.html_reader import assert_readable
 
 _ROOT = pathlib.Path(__file__).parent.parent
 # the networks are tiny: compiling is what takes the time, and processes that go on compile the same again
@@ -93,7 +93,7 @@ def test_a_better_setting_is_what_the_next_job_uses(workdir):
 
 def test_the_report_needs_no_other_file_and_no_network(workdir):
   html = (workdir / 'report/report.html').read_text()
-  require_readable(html)
+  assert_readable(html)
   # the names that SVG has for itself are no addresses
   assert 'http' not in re.sub(r'xmlns(:xlink)?="[^"]*"|base64,[^"]*', '', html)
   assert 'RANDOM weights' in html and 'classify_real at 32x32' in html

@@ -249,6 +249,11 @@ def blocks(section, kind):
   return [block for block in section.blocks if isinstance(block, kind)]
 
 
+def by_column(table):
+  """The rows of a table, each as {name of the column: cell}."""
+  return [dict(zip(table.header, row)) for row in table.rows]
+
+
 def points(figure, index=0):
   """The points of a line of a figure."""
   return figure.axes[0].lines[index].get_xydata().tolist()

@@ -1,4 +1,4 @@
-"""Reads a page of the report as strictly as a validator, and asks of it what must hold for every page."""
+"""Reads a page of the report as strictly as a validator, and asserts what must hold for every page."""
 
 import html.parser
 import re
@@ -27,7 +27,7 @@ class _Reader(html.parser.HTMLParser):
 
 
 def read(page):
-  """The elements of a page: (tag, attributes, tags that it is within)."""
+  """The elements of a page: (tag, attributes, tags that it is within); asserts that each is closed."""
   reader = _Reader()
   reader.feed(page)
   reader.close()
@@ -35,7 +35,7 @@ def read(page):
   return reader.seen
 
 
-def require_readable(page):
+def assert_readable(page):
   """Asserts what holds for every page, whatever is in it."""
   seen = read(page)
   ids = [attrs['id'] for _, attrs, _ in seen if 'id' in attrs]

@@ -7,7 +7,7 @@ import pytest
 from imagenet_synth.report.answer import in_short
 from imagenet_synth.report.page import Lead, Paragraph, Picture, Points, Table
 from tests.report import hand_made
-from tests.report.hand_made import RUN, VIT, blocks, classify, mixture, results
+from tests.report.hand_made import RUN, VIT, blocks, by_column, classify, mixture, results
 
 # 3 classes: guessing gives a third
 _REAL, _SYNTHETIC = mixture(600, top_1=0.8), mixture(0, 1200, 0.6, std=0.02)
@@ -114,7 +114,7 @@ def test_controls_are_held_against_synthetic_images(tmp_path):
 def test_the_picture_and_the_table_have_all_comparisons_and_controls(tmp_path):
   section = in_short(results(*_many(tmp_path)))
   (picture,), (table,) = blocks(section, Picture), blocks(section, Table)
-  rows = [dict(zip(table.header, row)) for row in table.rows]
+  rows = by_column(table)
   assert [(row['Classifier'], row['Added'], row['Verdict']) for row in rows] == [
     ('gains', '1,200 synthetic', 'helps'),
     ('gains', '100 stand-in', 'control helps'),

@@ -21,7 +21,7 @@ from imagenet_synth.report.page import (
   Table,
   Tiles,
 )
-from tests.report.html_reader import read, require_readable
+from tests.report.html_reader import assert_readable, read
 
 _SECTIONS = [
   Section(
@@ -56,12 +56,12 @@ _SECTIONS = [
 
 
 def test_the_page_can_be_read_whatever_is_in_it():
-  require_readable(to_html('Title', _SECTIONS))
+  assert_readable(to_html('Title', _SECTIONS))
 
 
 @pytest.mark.parametrize('blocks', [[], [Table('None', ['a', 'b'], [])]])
 def test_a_page_with_next_to_nothing_can_be_read(blocks):
-  require_readable(to_html('Title', [Section('Empty', blocks)]))
+  assert_readable(to_html('Title', [Section('Empty', blocks)]))
 
 
 def test_text_is_escaped_and_numbers_are_set_as_such():

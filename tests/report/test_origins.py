@@ -3,7 +3,7 @@
 from imagenet_synth.report.origins import origins
 from imagenet_synth.report.page import Code, Paragraph, Table
 from tests.report import hand_made
-from tests.report.hand_made import RUN, blocks, results
+from tests.report.hand_made import RUN, blocks, by_column, results
 
 
 def test_a_row_for_each_job_in_order_with_what_it_was_made_from_and_by():
@@ -15,7 +15,7 @@ def test_a_row_for_each_job_in_order_with_what_it_was_made_from_and_by():
   section = origins(results(first, second, third))
   assert section.title == 'Where it comes from'
   (table,) = blocks(section, Table)
-  rows = [dict(zip(table.header, row)) for row in table.rows]
+  rows = by_column(table)
   # an earlier version of the program did not say what has run it
   assert rows[0] == {
     'Job': 'embed',

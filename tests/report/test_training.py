@@ -7,7 +7,7 @@ import pytest
 from imagenet_synth.report.page import Picture, Table
 from imagenet_synth.report.training import selection, training
 from tests.report import hand_made
-from tests.report.hand_made import blocks, classify, mixture, results, select
+from tests.report.hand_made import blocks, by_column, classify, mixture, results, select
 
 
 def test_there_is_no_section_without_a_job_that_it_could_be_about():
@@ -15,12 +15,15 @@ def test_there_is_no_section_without_a_job_that_it_could_be_about():
   assert training(nothing) is selection(nothing) is None
 
 
+def _losses(folder, losses):
+  folder.mkdir(parents=True)
+  lines = [{'step': step, 'loss': loss} for step, loss in losses.items()]
+  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
 def _trained(tmp_path, kind, name, losses, num_steps=100, **more):
   path = tmp_path / name
-  path.mkdir()
-  (path / 'metrics.jsonl').write_text(
-    ''.join(json.dumps({'step': step, 'loss': loss}) + '\n' for step, loss in losses.items())
-  )
+  _losses(path, losses)
   config = {
     'dataset': {'name': 'digits'},
     'optimizer': {'name': 'adam'},
@@ -39,7 +42,7 @@ def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
   section = training(results(base, tuned))
   assert section.title == 'Training'
   (table,) = blocks(section, Table)
-  rows = [dict(zip(table.header, row)) for row in table.rows]
+  rows = by_column(table)
   assert rows[0] == {
     'Stage': 'pretrain_base',
     'Starts from': 'random weights',
@@ -54,12 +57,6 @@ def test_a_row_for_each_stage_with_the_loss_of_the_last_quarter(tmp_path):
   assert (rows[1]['Starts from'], rows[1]['Steps'], rows[1]['Loss']) == ('pretrain_base', '1,000', '1.0000')
   assert rows[1]['Data'] == 'digits, glyphs (33.3 %), web (25 %)'
   assert table.note.startswith('Loss: mean over the last quarter of the steps.')
-
-
-def _losses(folder, losses):
-  folder.mkdir(parents=True)
-  lines = [{'step': step, 'loss': loss} for step, loss in losses.items()]
-  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
 
 
 def test_the_losses_of_stages_are_drawn_and_said(tmp_path):
