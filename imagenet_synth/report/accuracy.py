@@ -158,7 +158,9 @@ class Accuracy:
     return percent(self.summary['top_1'])
 
 
-def accuracies(results: Results) -> list[Accuracy]:
+# several sections ask for them, and each has predictions to read; a report is made of one `Results`
+@functools.lru_cache(maxsize=1)
+def accuracies(results: Results) -> tuple[Accuracy, ...]:
   """Returns the classifiers of all classify jobs, one for each mixture."""
   rows = []
   for job in results.of_kind('classify'):
@@ -187,7 +189,7 @@ def accuracies(results: Results) -> list[Accuracy]:
           mixture,
         )
       )
-  return rows
+  return tuple(rows)
 
 
 def _images_of(job: FinishedJob, key: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The report's first section: whether synthetic images help, by how much, how sure that is, at what cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from imagenet_synth.report import figures
 from imagenet_synth.report.accuracy import Accuracy, Pair, accuracies, controls_of, jobs_of, model_name, pairs
@@ -46,19 +46,16 @@ def _headline(answers: Sequence[Pair], rows: Sequence[Accuracy]) -> str:
   if len(answers) == 1:
     return _answer(answers[0], rows)
   gains = [pair.both.gain_over(pair.real) for pair in answers]
-  verdicts = [_help(gain) for gain in gains]
-  counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
   said = {
     'helps': 'helps in {}',
     'hurts': 'hurts in {}',
     'within the noise': 'makes no difference that could be told from noise in {}',
     'not known': 'has an effect that is not known in {}',
   }
-  parts = [said[verdict].format(counts[verdict]) for verdict in said if verdict in counts]
   low, high = min(gain.points for gain in gains), max(gain.points for gain in gains)
   return (
-    f'Synthetic data {_listed(parts)} of {len(answers)} comparisons: between {low:+.1f} and {high:+.1f} '
-    'points of top-1 accuracy on real test images, beside the same real images alone.'
+    f'Synthetic data {_counted(said, gains)} of {len(answers)} comparisons: between {low:+.1f} and '
+    f'{high:+.1f} points of top-1 accuracy on real test images, beside the same real images alone.'
   )
 
 
@@ -73,14 +70,14 @@ def _controls(answers: Sequence[Pair], rows: Sequence[Accuracy]) -> list[Paragra
     'within the noise': 'cannot be told from them in {}',
     'not known': 'compare in a way that is not known in {}',
   }
-  verdicts = [_help(gain) for gain in gains]
-  listed = _listed([said[of].format(verdicts.count(of)) for of in said if of in verdicts])
   what = 'Controls, other labelled images in the place of synthetic ones,'
-  return [Paragraph(f'{what} {listed} of {len(gains)}.')]
+  return [Paragraph(f'{what} {_counted(said, gains)} of {len(gains)}.')]
 
 
-def _listed(parts: Sequence[str]) -> str:
-  """Returns 'a, b and c'."""
+def _counted(said: Mapping[str, str], gains: Sequence[Gain]) -> str:
+  """Returns 'helps in 3 and hurts in 1': how many gains have which verdict, in the words that `said` has."""
+  verdicts = [_help(gain) for gain in gains]
+  parts = [words.format(verdicts.count(verdict)) for verdict, words in said.items() if verdict in verdicts]
   return f'{", ".join(parts[:-1])} and {parts[-1]}' if len(parts) > 1 else parts[0]
 
 

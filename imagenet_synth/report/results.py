@@ -56,9 +56,9 @@ class FinishedJobReference(Reference):
     return FinishedJob(self.name, record['job'], path, config, result, origin, seconds, run)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-  """What a report is made from."""
+  """What a report is made from; equal to itself alone, so that what is read of it can be kept by it."""
 
   # the jobs that are reported, in order
   jobs: Sequence[FinishedJob]

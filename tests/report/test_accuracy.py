@@ -6,6 +6,11 @@ from imagenet_synth.report.accuracy import accuracies, pairs, trios
 from tests.report.hand_made import BOTH, REAL, SYNTHETIC, classify, mixture, results
 
 
+def test_several_sections_share_what_is_read_of_classifiers():
+  first, second = (results(classify(real=REAL)) for _ in range(2))
+  assert accuracies(first)[0] is accuracies(first)[0] is not accuracies(second)[0]
+
+
 def test_training_sets_in_words():
   job = classify(
     a=mixture(600),
