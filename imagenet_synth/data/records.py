@@ -196,10 +196,7 @@ class ShardSource(Examples):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Returns an image and what is known of it: the fields of `Record`, and `encoded`, the image's file."""
-    features, where = self._read(index)
-    encoded = _encoded(features)
-    image = decode_image(encoded, _channels(features), where)
-    return {'image': image, 'encoded': encoded, **_fields(features)}
+    return _example(*self._read(index))
 
   def undecoded(self, index: int) -> dict[str, Any]:
     features, where = self._read(index)
@@ -238,7 +235,7 @@ class ShardSource(Examples):
     except FileNotFoundError:
       raise missing_shard(path) from None
     try:
-      return tfrecord.features(record, path, number), f'{path}: record {number}'
+      return tfrecord.features(record, path, number), _where(path, number)
     except InputError:
       # what is wrong is told by the shard alone, as its index may be that of another one
       for _ in tfrecord.records(path):
@@ -248,12 +245,36 @@ class ShardSource(Examples):
       ) from None
 
 
+def read_shard(path: epath.Path) -> Iterator[dict[str, Any]]:
+  """Yields what `ShardSource` returns of each image of a shard, in order; its index is not read or written.
+
+  Raises:
+    InputError: the shard is missing, cut short or altered; the message names it and the record.
+  """
+  try:
+    for number, (_, features) in enumerate(tfrecord.records(path)):
+      yield _example(features, _where(path, number))
+  except FileNotFoundError:
+    raise missing_shard(path) from None
+
+
 def _files() -> Callable[[epath.Path], RandomAccess]:
   """Returns what opens files and keeps so many of them open.
 
   One that others take the place of is closed when the last thread that reads it lets it go.
   """
   return functools.lru_cache(_MAX_OPEN_FILES)(RandomAccess)
+
+
+def _where(path: epath.Path, number: int) -> str:
+  """Returns where a record is, for messages."""
+  return f'{path}: record {number}'
+
+
+def _example(features: tfrecord.Features, where: str) -> dict[str, Any]:
+  """Returns an image and what is known of it, from the features of its record."""
+  encoded = _encoded(features)
+  return {'image': decode_image(encoded, _channels(features), where), 'encoded': encoded, **_fields(features)}
 
 
 def _encoded(features: tfrecord.Features) -> bytes:

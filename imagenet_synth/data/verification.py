@@ -16,7 +16,7 @@ from imagenet_synth.core.checksums import SUMS, fault_of, hash_path, read_sums
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import files_below, matching, read_arrays, read_json
 from imagenet_synth.core.progress import progress
-from imagenet_synth.data.records import ShardSource
+from imagenet_synth.data.records import read_shard
 from imagenet_synth.data.shard_index import index_path
 from imagenet_synth.data.shard_plan import Shard, plan_shards
 
@@ -157,10 +157,10 @@ def _shard_fault(shard: Shard, size: int, digest: str, seed: int) -> str | None:
   if fault:
     return fault
   try:
-    source = ShardSource([path])
+    # without its index, which would be made again where it is damaged, and that is a fault to be told
     held = [
       (example['label'], example['index'], example['seed'], example['image'].shape[:2])
-      for example in (source[i] for i in range(len(source)))
+      for example in read_shard(path)
     ]
   except InputError as error:
     return _reason(error)

@@ -14,7 +14,7 @@ from imagenet_synth.core.checksums import kept_hash
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data import records as records_module
 from imagenet_synth.data import shard_index
-from imagenet_synth.data.records import Record, ShardSource, shard_name, write_shard
+from imagenet_synth.data.records import Record, ShardSource, read_shard, shard_name, write_shard
 from imagenet_synth.data.shard_index import index_path
 
 
@@ -56,6 +56,17 @@ def test_what_is_known_of_an_image_is_read_without_it(tmp_path):
     fields = {k: v for k, v in source[i].items() if k not in ('image', 'encoded')}
     assert source.fields(i) == fields
     assert source.as_written(i) == {'encoded': source[i]['encoded'], 'channels': 1, **fields}
+
+
+def test_a_shard_is_read_from_start_to_end_without_its_index(tmp_path):
+  path = tmp_path / 'shard'
+  write_shard(path, _records(3, 1))
+  expected = list(ShardSource([path]))
+  index_path(path).write_bytes(b'damaged')
+  for example, as_indexed in zip(read_shard(path), expected, strict=True):
+    np.testing.assert_array_equal(example.pop('image'), as_indexed.pop('image'))
+    assert example == as_indexed
+  assert index_path(path).read_bytes() == b'damaged'
 
 
 def test_an_image_that_is_encoded_already_is_written_as_it_is(tmp_path):

@@ -113,7 +113,9 @@ def test_workers_share_the_arrays_of_what_they_call():
 
 def _workers_of(pid):
   """The processes whose parent is this one and that Grain has started."""
-  listed = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(pid)], capture_output=True, text=True)
+  # -ww: whole lines, however long the path of Python is, and whatever COLUMNS says
+  command = ['ps', '-ww', '-o', 'pid=,args=', '--ppid', str(pid)]
+  listed = subprocess.run(command, capture_output=True, text=True)
   return [int(line.split()[0]) for line in listed.stdout.splitlines() if 'spawn_main' in line]
 
 
