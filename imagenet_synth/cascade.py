@@ -244,13 +244,14 @@ def sampling_dtypes(stage: Stage, text_size: int) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def default_batch_size(stage: Stage, text_length: int, text_size: int) -> int:
+def default_batch_size(stage: Stage, text_length: int, text_size: int, guided: bool) -> int:
   """Returns how many images are sampled at a time, over all local devices, where no config says it.
 
   On each device it is the greatest power of 2, up to 256, that takes no more than half of the memory that is
   free when it is first asked for. An image takes the most that the network, traced but not compiled, has made
-  and still needs at any time, and eight images in float32 for the sampler. What a compiler adds for itself
-  has the other half. Where a device does not tell its memory, as a CPU, the number is 16.
+  and still needs at any time, twice if it is `guided`, and eight images in float32 for the sampler. What a
+  compiler adds for itself has the other half. Where a device does not tell its memory, as a CPU, the number
+  is 16.
   """
   num_devices = jax.local_device_count()
   stats = jax.local_devices()[0].memory_stats() or {}
@@ -261,7 +262,7 @@ def default_batch_size(stage: Stage, text_length: int, text_size: int) -> int:
     lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), _variables(stage, text_size), dtypes
   )
   of_network = peak_bytes(_traced(stage, variables, text_length, text_size))
-  each = of_network + 8 * 4 * stage.size**2 * stage.channels
+  each = (1 + guided) * of_network + 8 * 4 * stage.size**2 * stage.channels
   free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
   num_fitting = max(free // (2 * each), 1)
   return min(2 ** (num_fitting.bit_length() - 1), 256) * num_devices
@@ -310,25 +311,31 @@ def sample_stage(
     noise = keys.normal(image_keys, _AUGMENTATION_DRAW, shape)
     low_res = diffuse(images.upsample(low_res, stage.size, stage.align_corners), noise, aug_logsnr)
 
-  def denoise_with(text: jax.Array) -> denoising.Denoise:
-    def denoise(x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
-      output, mixing = stage.predict(variables, x_t, logsnr, text, low_res, aug_logsnr), None
-      if stage.learned_variance:
-        output, v = jnp.split(output, 2, axis=-1)
-        mixing = (v + 1) / 2
-      return denoising.Estimate(denoising.to_x0(stage.prediction, output, x_t, logsnr), mixing)
+  def estimate(text: jax.Array, x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
+    output, mixing = (
+      stage.predict(variables, x_t, logsnr, text, *_repeated(len(text), low_res, aug_logsnr)),
+      None,
+    )
+    if stage.learned_variance:
+      output, v = jnp.split(output, 2, axis=-1)
+      mixing = (v + 1) / 2
+    return denoising.Estimate(denoising.to_x0(stage.prediction, output, x_t, logsnr), mixing)
 
-    return denoise
+  def with_and_without(x_t: jax.Array, logsnr: jax.Array) -> tuple[denoising.Estimate, denoising.Estimate]:
+    # one batch of both: the network is in the program once, and small batches keep a device busy
+    texts = jnp.concatenate([text, jnp.broadcast_to(null, text.shape)])
+    both = estimate(texts, *_repeated(len(texts), x_t, logsnr))
+    num = len(text)
+    return jax.tree.map(lambda x: x[:num], both), jax.tree.map(lambda x: x[num:], both)
 
-  unbounded = denoise_with(text)
+  unbounded: denoising.Denoise = functools.partial(estimate, text)
   if guided:
-    nothing = denoise_with(jnp.broadcast_to(null, text.shape))
-    unbounded = denoising.guide(unbounded, nothing, settings.guidance, settings.guidance_interval)
+    unbounded = denoising.guide(unbounded, with_and_without, settings.guidance, settings.guidance_interval)
 
   def denoise(x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
-    estimate = unbounded(x_t, logsnr)
-    return estimate._replace(
-      x_0=denoising.threshold(estimate.x_0, settings.thresholding, settings.percentile, settings.max_scale)
+    found = unbounded(x_t, logsnr)
+    return found._replace(
+      x_0=denoising.threshold(found.x_0, settings.thresholding, settings.percentile, settings.max_scale)
     )
 
   x_0 = samplers.sample(
@@ -342,6 +349,11 @@ def sample_stage(
     settings.spacing,
   )
   return jnp.clip(x_0, -1, 1)
+
+
+def _repeated(num_rows: int, *arrays: jax.Array | None) -> tuple[Any, ...]:
+  """Returns arrays [B, ...] with their rows over and over again, so that there are `num_rows`; None stays."""
+  return tuple(None if x is None else jnp.tile(x, (num_rows // len(x), *[1] * (x.ndim - 1))) for x in arrays)
 
 
 # settings that are arguments of the compiled program: when they change, nothing is compiled anew
@@ -531,8 +543,10 @@ class Cascade:
   def _num_at_a_time(self, trained: TrainedStage) -> int:
     """Returns how many images a stage samples at a time, a multiple of the number of local devices."""
     num_devices = jax.local_device_count()
-    shape = self.text.prompts.shape[1:]
-    wanted = trained.batch_size or self.batch_size or default_batch_size(trained.stage, *shape)
+    wanted = trained.batch_size or self.batch_size
+    if wanted is None:
+      shape, guided = self.text.prompts.shape[1:], trained.settings.guidance != 1
+      wanted = default_batch_size(trained.stage, *shape, guided)
     return -(-wanted // num_devices) * num_devices
 
   def _enlarged(self, batches: Iterator[Drawn], trained: TrainedStage, position: int) -> Iterator[Drawn]:

@@ -222,25 +222,27 @@ def test_weights_that_are_cast_before_draw_the_same_images(name):
   np.testing.assert_array_equal(out[0], expected[0])
 
 
+@pytest.mark.parametrize('guided', [False, True])
 @pytest.mark.parametrize('limit_in_images, expected', [(1, 1), (5, 2), (9, 4), (17, 8), (10**6, 256)])
 def test_the_default_batch_takes_half_of_the_memory_that_is_free(
-  tiny, monkeypatch, limit_in_images, expected
+  tiny, monkeypatch, limit_in_images, expected, guided
 ):
   stage = tiny[0].stage
   shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
   program = jax.make_jaxpr(stage.predict)(
     tiny[0].variables, shape, jnp.zeros(1), jnp.zeros((1, 2, 4)), None, None
   )
-  each = peak_bytes(program) + 8 * 4 * 8 * 8 * 3
+  # with guidance, the network has each image twice
+  each = (1 + guided) * peak_bytes(program) + 8 * 4 * 8 * 8 * 3
   stats = {'bytes_limit': 1000 + limit_in_images * each, 'bytes_in_use': 1000}
   device = SimpleNamespace(memory_stats=lambda: stats)
   monkeypatch.setattr(jax, 'local_devices', lambda: [device])
   monkeypatch.setattr(jax, 'local_device_count', lambda: 2)
   default_batch_size.cache_clear()
-  assert default_batch_size(stage, 2, 4) == 2 * expected
+  assert default_batch_size(stage, 2, 4, guided) == 2 * expected
   stats.clear()
   default_batch_size.cache_clear()
-  assert default_batch_size(stage, 2, 4) == 32
+  assert default_batch_size(stage, 2, 4, guided) == 32
   default_batch_size.cache_clear()
 
 

@@ -397,9 +397,14 @@ def _sampling(
   """
   stages = [use.weights.stage(jobs) for use in uses]
   batch_sizes = [use.batch_size or batch_size or num_devices for use in uses]
+  # with guidance, the network gets each image twice in a batch
+  times = [1 if _settings(use, jobs).guidance == 1 else 2 for use in uses]
   evaluated = [networks.stage_evaluation(stage, text_shape) for stage in stages]
   memory = EvaluationMemory(
-    [(network, itemsize(stage.network), num) for network, stage, num in zip(evaluated, stages, batch_sizes)],
+    [
+      (network, itemsize(stage.network), of_each * num)
+      for network, stage, num, of_each in zip(evaluated, stages, batch_sizes, times)
+    ],
     [4 * stage.channels * stage.size**2 for stage in stages],
   )
   return sum(network.num_params for network in evaluated), memory, max(batch_sizes)

@@ -4,6 +4,7 @@ A sampler sees one function, `Denoise`. What the network predicts, how strongly 
 how the estimate is kept in range are made part of it here.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -53,29 +54,28 @@ def target(prediction: Prediction, x_0: jax.Array, eps: jax.Array, logsnr: jax.A
 
 def guide(
   conditional: Denoise,
-  unconditional: Denoise,
+  both: Callable[[jax.Array, jax.Array], tuple[Estimate, Estimate]],
   weight: float | jax.Array,
   interval: tuple[float | jax.Array, float | jax.Array] | None = None,
 ) -> Denoise:
   """Returns a `Denoise` with classifier-free guidance: eps = w eps_cond + (1 - w) eps_uncond (Imagen, eq. 2).
 
   x_0 is affine in eps at fixed x_t and the two weights sum to 1, so that estimates of x_0 can be mixed in
-  place of eps, whatever the network predicts. A learned variance is that of `conditional`. At w = 1,
+  place of eps, whatever the network predicts. A learned variance is that of the estimate with text. At w = 1,
   `conditional` alone is the same at half the cost.
 
   Args:
     conditional: the estimate with text.
-    unconditional: the estimate without.
+    both: the estimates with and without text, which a network makes in one batch.
     weight: w.
     interval: the least and the greatest logSNR at which there is guidance, both included (Kynkäänniemi et
-      al., 2024); everywhere if not given. Outside, `unconditional` is not evaluated; logSNR must be the same
+      al., 2024); everywhere if not given. Outside, `conditional` alone is evaluated; logSNR must be the same
       for all images then.
   """
 
   def guided(x_t: jax.Array, logsnr: jax.Array) -> Estimate:
-    estimate = conditional(x_t, logsnr)
-    mixed = weight * estimate.x_0 + (1 - weight) * unconditional(x_t, logsnr).x_0
-    return estimate._replace(x_0=mixed)
+    estimate, without = both(x_t, logsnr)
+    return estimate._replace(x_0=weight * estimate.x_0 + (1 - weight) * without.x_0)
 
   if interval is None:
     return guided
@@ -101,6 +101,29 @@ def threshold(
     return x_0
   if kind == 'static':
     return jnp.clip(x_0, -1, 1)
-  axes = tuple(range(1, x_0.ndim))
-  s = jnp.clip(jnp.percentile(jnp.abs(x_0), percentile, axis=axes, keepdims=True), 1, max_scale)
+  s = per_image(jnp.clip(_percentile(jnp.abs(x_0).reshape(len(x_0), -1), percentile), 1, max_scale), x_0)
   return jnp.clip(x_0, -s, s) / s
+
+
+def _percentile(x: jax.Array, percentile: float) -> jax.Array:
+  """Returns the percentile of each row of x, float32 [B, N] without negative numbers: [B].
+
+  It is what jnp.percentile returns, without sorting: such floats are in the order of their bits, from the
+  highest of which the number at the percentile's place is put together, a count of the row for each bit.
+  """
+  place = percentile / 100 * (x.shape[1] - 1)
+  low = math.floor(place)
+  bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+
+  def add_bit(number: jax.Array, found: jax.Array) -> jax.Array:
+    larger = found + (1 << (30 - number))
+    num_below = jnp.sum(bits < larger[:, None], axis=1)
+    return jnp.where(num_below <= low, larger, found)
+
+  at_low = jax.lax.fori_loop(0, 31, add_bit, jnp.zeros(len(x), jnp.int32))
+  # the next one in order, which is the same where there are several
+  above = jnp.min(jnp.where(bits > at_low[:, None], bits, jnp.iinfo(jnp.int32).max), axis=1)
+  at_next = jnp.where(jnp.sum(bits <= at_low[:, None], axis=1) > low + 1, at_low, above)
+  at_low, at_next = (jax.lax.bitcast_convert_type(of, jnp.float32) for of in (at_low, at_next))
+  share = place - low
+  return at_low if share == 0 else at_low * (1 - share) + at_next * share

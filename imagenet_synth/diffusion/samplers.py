@@ -4,6 +4,7 @@ The times at which it is evaluated are spaced evenly in time u, in logSNR, or as
 the estimate of x_0 without noise.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -240,12 +241,17 @@ def sample(
     logsnr_t = logsnr_at(i - 1, num_steps, schedule, spacing)
     logsnr_s = logsnr_at(i, num_steps, schedule, spacing)
     estimate = denoise(x_t, jnp.full(x_t.shape[0], logsnr_t))
-    now = Now(
-      x_t, estimate, logsnr_t, logsnr_s, last_x_0, last_logsnr, logvar, eta, lambda: noise_fn(i), denoise
-    )
-    return STEPS[name](now), estimate.x_0, logsnr_t
+
+    def advance() -> jax.Array:
+      noise = functools.partial(noise_fn, i)
+      now = Now(x_t, estimate, logsnr_t, logsnr_s, last_x_0, last_logsnr, logvar, eta, noise, denoise)
+      return STEPS[name](now)
+
+    # the last estimate is what is returned
+    return jax.lax.cond(i < num_steps, advance, lambda: x_t), estimate.x_0, logsnr_t
 
   x_1 = noise_fn(0)
   first = (x_1, jnp.zeros_like(x_1), jnp.float32(-jnp.inf))
-  x_t, _, _ = jax.lax.fori_loop(1, num_steps, step, first)
-  return denoise(x_t, jnp.full(x_t.shape[0], logsnr_at(num_steps - 1, num_steps, schedule, spacing))).x_0
+  # with the last evaluation in the loop, the program has the network once, and takes half as long to compile
+  _, x_0, _ = jax.lax.fori_loop(1, num_steps + 1, step, first)
+  return x_0

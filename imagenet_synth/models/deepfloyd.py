@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from imagenet_synth.core.config import Count, Invalid, NotEmpty
-from imagenet_synth.models.layers import attend, conv, dense, resample, split_heads
+from imagenet_synth.models.layers import GroupNorm, attend, conv, dense, gelu, resample, split_heads
 from imagenet_synth.models.network import DiffusionNetwork
 
 # of all norms
@@ -96,7 +96,7 @@ class IFUNet(DiffusionNetwork):
     scale = _SR_SCALE if is_sr else 1.0
     vector = self._conditioning(logsnr, text, aug_logsnr)
     # one activation for all blocks, where stage I has one in each
-    vector = _gelu(vector) if is_sr else vector
+    vector = gelu(vector) if is_sr else vector
     tokens = dense(self.cross_attention_size, dtype=self.dtype, name='encoder_hid_proj')(text)
     resnet_class, attention_class = (
       (nn.remat(_ResNet), nn.remat(_Attention)) if self.remat else (_ResNet, _Attention)
@@ -135,7 +135,7 @@ class IFUNet(DiffusionNetwork):
       if level > 0:
         x = resnet(x, self.channels[level], f'{block}_upsamplers_0', 'up')
 
-    x = _gelu(_group_norm(self.dtype, 'conv_norm_out')(x))
+    x = gelu(_group_norm(self.dtype, 'conv_norm_out')(x))
     return conv(2 * x_t.shape[-1], zero=True, name='conv_out')(x.astype(jnp.float32))
 
   def _conditioning(self, logsnr: jax.Array, text: jax.Array, aug_logsnr: jax.Array | None) -> jax.Array:
@@ -186,7 +186,7 @@ class _StepMlp(nn.Module):
     frequencies = jnp.exp(-math.log(10000) * jnp.arange(self.size // 2) / (self.size // 2))
     angles = step[:, None] * frequencies[None]
     x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-    x = _gelu(dense(self.features, dtype=self.dtype, name='linear_1')(x))
+    x = gelu(dense(self.features, dtype=self.dtype, name='linear_1')(x))
     return dense(self.features, dtype=self.dtype, name='linear_2')(x)
 
 
@@ -235,13 +235,13 @@ class _ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, vector: jax.Array) -> jax.Array:
-    h = _gelu(_group_norm(self.dtype, 'norm1')(x))
+    h = gelu(_group_norm(self.dtype, 'norm1')(x))
     h, x = resample(h, self.how), resample(x, self.how)
     h = conv(self.features, dtype=self.dtype, name='conv1')(h)
-    vector = _gelu(vector) if self.activate_vector else vector
+    vector = gelu(vector) if self.activate_vector else vector
     scale_shift = dense(2 * self.features, dtype=self.dtype, name='time_emb_proj')(vector)
     scale, shift = jnp.split(scale_shift[:, None, None], 2, axis=-1)
-    h = _gelu(_group_norm(self.dtype, 'norm2')(h) * (1 + scale) + shift)
+    h = gelu(_group_norm(self.dtype, 'norm2')(h) * (1 + scale) + shift)
     h = conv(self.features, zero=True, dtype=self.dtype, name='conv2')(h)
     if x.shape[-1] != self.features:
       x = conv(self.features, kernel_size=1, dtype=self.dtype, name='conv_shortcut')(x)
@@ -273,12 +273,8 @@ class _Attention(nn.Module):
     return x + out.reshape(x.shape)
 
 
-def _gelu(x: jax.Array) -> jax.Array:
-  return jax.nn.gelu(x, approximate=False)
-
-
-def _group_norm(dtype: DTypeLike, name: str) -> nn.GroupNorm:
-  return nn.GroupNorm(_NUM_GROUPS, epsilon=_EPSILON, dtype=dtype, name=name)
+def _group_norm(dtype: DTypeLike, name: str) -> GroupNorm:
+  return GroupNorm(_NUM_GROUPS, _EPSILON, dtype, name=name)
 
 
 def _layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:

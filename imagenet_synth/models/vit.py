@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from imagenet_synth.core.config import Count, Invalid, NonNegativeInt, Rate
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.gathering import named
-from imagenet_synth.models.layers import layer_norm
+from imagenet_synth.models.layers import attend, gelu, layer_norm
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.pixels import Pixels, seen
@@ -54,7 +54,7 @@ class Attention(nn.Module):
       projected = _dense(width, ('embed', 'heads'), self.dtype, name)(x)
       return projected.reshape(batch_size, num_tokens, self.num_heads, width // self.num_heads)
 
-    out = jax.nn.dot_product_attention(heads('query'), heads('key'), heads('value'))
+    out = attend(heads('query'), heads('key'), heads('value'))
     return _dense(width, ('heads', 'embed'), self.dtype, 'out')(out.reshape(x.shape))
 
 
@@ -79,7 +79,7 @@ class Block(nn.Module):
     x = x + drop_path()(Attention(self.num_heads, self.dtype, name='attention')(h))
     h = layer_norm(self.dtype, 'mlp_norm')(x)
     h = _dense(width * self.mlp_ratio, ('embed', 'mlp'), self.dtype, 'mlp_in')(h)
-    h = nn.gelu(h, approximate=False)
+    h = gelu(h)
     return x + drop_path()(_dense(width, ('mlp', 'embed'), self.dtype, 'mlp_out')(h))
 
 

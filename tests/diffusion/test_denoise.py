@@ -45,7 +45,9 @@ def test_mixing_clean_images_is_mixing_eps(prediction, weight):
     alpha, sigma = np.sqrt(snr / (1 + snr)), np.sqrt(1 / (1 + snr))
     return (np.asarray(x_t, np.float64) - alpha * np.asarray(x_0, np.float64)) / sigma
 
-  guided = denoising.guide(denoise(conditional), denoise(unconditional), weight)(x_t, _LOGSNR).x_0
+  guided = denoising.guide(
+    denoise(conditional), lambda *at: (denoise(conditional)(*at), denoise(unconditional)(*at)), weight
+  )(x_t, _LOGSNR).x_0
   expected = weight * eps(denoise(conditional)(x_t, _LOGSNR).x_0) + (1 - weight) * eps(
     denoise(unconditional)(x_t, _LOGSNR).x_0
   )
@@ -58,7 +60,7 @@ def test_guidance_of_one_is_the_conditional_estimate(prediction):
   x_t, output = _normal(0), _normal(1)
   estimate = denoising.Estimate(denoising.to_x0(prediction, output, x_t, _LOGSNR), output / 9)
   other = denoising.Estimate(jnp.full_like(x_t, 0.3), jnp.zeros_like(x_t))
-  guided = denoising.guide(lambda *_: estimate, lambda *_: other, 1.0)(x_t, _LOGSNR)
+  guided = denoising.guide(lambda *_: estimate, lambda *_: (estimate, other), 1.0)(x_t, _LOGSNR)
   np.testing.assert_array_equal(guided.x_0, estimate.x_0)
   # a learned variance is not guided
   np.testing.assert_array_equal(guided.logvar, estimate.logvar)
@@ -90,6 +92,27 @@ def test_dynamic_threshold_is_each_images_own(percentile):
     s = max(np.percentile(np.abs(image), percentile), 1)
     np.testing.assert_allclose(thresholded, np.clip(image, -s, s) / s, atol=1e-6)
   assert np.abs(out).max() <= 1
+
+
+@pytest.mark.parametrize('num', [1, 2, 7, 192, 12_288])
+@pytest.mark.parametrize('percentile', [0.5, 50.0, 99.0, 99.5, 100.0])
+def test_the_percentile_is_that_of_sorted_numbers(percentile, num):
+  """Also where many are equal, or all are 0, and whatever their size."""
+  rng = np.random.default_rng(num)
+  rows = np.stack(
+    [
+      np.abs(rng.normal(size=num)),
+      rng.integers(0, 3, num),
+      np.zeros(num),
+      np.exp(rng.normal(size=num) * 20),
+      np.where(rng.random(num) < 0.5, np.float32(1e-40), 1.0),
+    ]
+  ).astype(np.float32)
+  x_0 = jnp.asarray(1 + rows.reshape(5, num, 1, 1))
+  # where s is at least 1, the largest number becomes max / s, at most 1
+  out = denoising.threshold(x_0, 'dynamic', percentile).reshape(5, num)
+  s = np.percentile(1 + rows, percentile, axis=1)[:, None]
+  np.testing.assert_allclose(out, np.minimum(1 + rows, s) / s, rtol=1e-6)
 
 
 def test_dynamic_threshold_leaves_an_image_in_range_alone():

@@ -297,12 +297,17 @@ def test_a_mixtures_modes_keep_their_proportions(name, weight):
   np.testing.assert_allclose(out[out > 0].std(), 0.1, atol=0.02)
 
 
+def _guided(conditional, unconditional, *how):
+  """Guidance with two functions in place of a network that makes both estimates at once."""
+  return guide(conditional, lambda *at: (conditional(*at), unconditional(*at)), *how)
+
+
 @pytest.mark.parametrize('name', ['ddpm', 'ddim'])
 def test_guidance_between_gaussians_extrapolates_their_means(name):
   # of equal variance, so that the mixed denoiser is that of N(w cond + (1 - w) uncond, std^2)
   @jax.jit
   def guided(weight, noises):
-    denoise = guide(_gaussian(0.2, 0.3), _gaussian(-0.1, 0.3), weight)
+    denoise = _guided(_gaussian(0.2, 0.3), _gaussian(-0.1, 0.3), weight)
     return samplers.sample(denoise, lambda i: noises[i], Schedule(), 30, 0.3, name)
 
   @jax.jit
@@ -320,7 +325,7 @@ def test_guidance_between_gaussians_extrapolates_their_means(name):
 def test_more_guidance_moves_more_of_a_mixture_to_the_wanted_mode():
   @jax.jit
   def share(weight, noises):
-    guided = guide(_mixture(0.7), _mixture(0.5), weight)
+    guided = _guided(_mixture(0.7), _mixture(0.5), weight)
     out = samplers.sample(guided, lambda i: noises[i], Schedule(), 50, 0.3, 'ddpm')
     return jnp.mean(out > 0)
 
@@ -338,8 +343,8 @@ def test_guidance_in_an_interval_is_guidance_there_and_none_elsewhere():
     return _gaussian(-0.1, 0.3)(x_t, logsnr)
 
   conditional = _gaussian(0.2, 0.3)
-  denoise = jax.jit(guide(conditional, unconditional, 3.0, (-2.0, 1.0)))
-  always = guide(conditional, _gaussian(-0.1, 0.3), 3.0)
+  denoise = jax.jit(_guided(conditional, unconditional, 3.0, (-2.0, 1.0)))
+  always = _guided(conditional, _gaussian(-0.1, 0.3), 3.0)
   x_t = jnp.ones((2, 1, 1, 1))
   for logsnr in (-5.0, -2.0, 0.0, 1.0, 1.5):
     level = jnp.full(2, logsnr)

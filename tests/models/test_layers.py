@@ -1,11 +1,14 @@
-"""Attention: what is computed, and which arguments are given to the fused kernel, in which form."""
+"""Layers against float64 and flax, and which arguments of attention are given to the fused kernel."""
 
+import math
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.models.layers import attend
+from imagenet_synth.models.layers import GroupNorm, attend, gelu
 
 
 def _attend64(query, key, value, mask):
@@ -63,9 +66,8 @@ def _arguments(length, num_keys, size, dtype, masked):
 def test_the_fused_kernel_gets_what_jax_lets_it_have(length, num_keys, size, dtype, masked, fused, given):
   query, key, value, mask = _arguments(length, num_keys, size, dtype, masked)
   out = attend(query, key, value, mask)
-  (call,) = given
-  assert call['implementation'] == ('cudnn' if fused else None)
-  if fused:
+  assert [call['implementation'] for call in given] == ['cudnn'] * fused
+  for call in given:
     # also where gradients are taken, and with a row of the mask for each query
     assert call['query'].shape[1] % 2 == call['key'].shape[1] % 2 == 0
     assert call['mask'] is None or call['mask'].shape == (2, 1, length, num_keys)
@@ -90,3 +92,47 @@ def test_where_nothing_can_be_attended_to_all_is_alike():
   query, key, value, _ = _arguments(4, 6, 8, 'float32', False)
   out = attend(query, key, value, jnp.zeros((2, 6), bool))
   np.testing.assert_allclose(out, jnp.broadcast_to(value.mean(axis=1, keepdims=True), out.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 2e-6), ('bfloat16', 0.02)])
+@pytest.mark.parametrize('masked', [False, True])
+def test_attention_and_its_gradients_are_those_of_float64(dtype, tolerance, masked):
+  query, key, value, mask = _arguments(5, 7, 8, dtype, masked)
+  # far apart, so that weights of 1 and of 0 are among them
+  query = 4 * query
+  np.testing.assert_allclose(
+    np.float64(attend(query, key, value, mask)), _attend64(query, key, value, mask), atol=tolerance
+  )
+  where = None if mask is None else mask[:, None, None, :]
+  total = lambda attention, *args: jnp.sum(attention(*args).astype(jnp.float32) ** 2)
+  ours = jax.grad(lambda *args: total(lambda *x: attend(*x, mask), *args), (0, 1, 2))(query, key, value)
+  jaxs = jax.grad(
+    lambda *args: total(lambda *x: jax.nn.dot_product_attention(*x, mask=where), *args), (0, 1, 2)
+  )(query, key, value)
+  for mine, other in zip(ours, jaxs):
+    np.testing.assert_allclose(np.float64(mine), np.float64(other), atol=20 * tolerance)
+
+
+@pytest.mark.parametrize('shape', [(2, 4, 4, 12), (3, 5, 12), (2, 1, 1, 12)])
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 2e-6), ('bfloat16', 0.02)])
+def test_group_norm_is_flax_s(shape, dtype, tolerance):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(0.5, 2, shape), dtype)
+  norm = GroupNorm(4, 1e-5, dtype)
+  variables = {'params': {name: jnp.asarray(rng.normal(size=12), jnp.float32) for name in ('scale', 'bias')}}
+  assert jax.tree.structure(nn.unbox(norm.init(jax.random.key(0), x))) == jax.tree.structure(variables)
+  flaxs = nn.GroupNorm(4, epsilon=1e-5, dtype='float32')
+  out = norm.apply(variables, x)
+  assert out.dtype == dtype
+  np.testing.assert_allclose(np.float64(out), flaxs.apply(variables, x), atol=2 * tolerance)
+
+
+def test_gelu_is_that_of_float64_to_the_last_digits():
+  x = np.linspace(-12, 12, 4001, dtype=np.float32)
+  exact = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.astype(np.float64)])
+  np.testing.assert_allclose(gelu(jnp.asarray(x)), exact, rtol=3e-7, atol=3e-7)
+  half = gelu(jnp.asarray(x, jnp.bfloat16))
+  assert half.dtype == jnp.bfloat16
+  rounded = np.float64(jnp.asarray(x, jnp.bfloat16))
+  exact = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in rounded])
+  np.testing.assert_allclose(np.float64(half), exact, rtol=2**-8, atol=1e-6)
