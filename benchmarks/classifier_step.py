@@ -1,20 +1,18 @@
-"""Time of a training step of ResNet-50 and ViT-S/16, ours beside PyTorch's, on the CPU of this machine.
+"""A training step of ResNet-50 and ViT-S/16, ours beside timm's in PyTorch, on the CPU of this machine.
 
-    pip install torch timm && python -m benchmarks.classifier_step
+    pip install -r benchmarks/requirements.txt && python -m benchmarks classifier_step
 
-Images of 64x64 pixels, batches of 32, float32, SGD with momentum; forward, backward and update. Ours are on
-one device, as with --cpu_devices=1, which is best for networks as large as these. The two alternate, so that
-what else the machine does hits both. What is printed: images/s of each, and the ratio of the medians.
+Images of 64x64 pixels, batches of 32, float32, SGD with momentum; forward, backward and update.
 """
 
-import statistics
-import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import timm
 import torch
 
+from benchmarks.harness import Row, alternate
 from imagenet_synth.core.devices import batch_sharding, make_mesh
 from imagenet_synth.models.resnet import ResNet50
 from imagenet_synth.models.vit import ViT_S16
@@ -22,11 +20,26 @@ from imagenet_synth.train.classifier import ClassifierObjective
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import make_trainer
 
-_SIZE, _BATCH_SIZE, _NUM_CLASSES, _REPEATS = 64, 32, 1000, 9
+_SIZE, _BATCH_SIZE, _NUM_CLASSES, _REPEATS = 64, 32, 1000, 7
 _MODELS = {
   'ResNet-50': (ResNet50, 'resnet50', {}),
   'ViT-S/16': (ViT_S16, 'vit_small_patch16_224', {'img_size': _SIZE}),
 }
+
+
+DEVICES = (1, 2)
+"""The numbers of virtual devices that ours is tried with."""
+
+
+def rows() -> Iterator[Row]:
+  """Yields what is measured."""
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (_BATCH_SIZE, _SIZE, _SIZE, 3), np.uint8)
+  labels = rng.integers(0, _NUM_CLASSES, _BATCH_SIZE).astype(np.int32)
+  for name, (make, public, options) in _MODELS.items():
+    runs = {'imagenet_synth': _ours(make, images, labels), 'timm': _theirs(public, options, images, labels)}
+    subject = f'{name}, {_SIZE}x{_SIZE}, batch {_BATCH_SIZE}: training step'
+    yield Row(subject, 'images/s', alternate(runs, _BATCH_SIZE, _REPEATS))
 
 
 def _ours(make, images, labels):
@@ -60,36 +73,3 @@ def _theirs(name, options, images, labels):
     return float(loss.detach())
 
   return step
-
-
-def _images_per_second(step):
-  start = time.perf_counter()
-  step()
-  return _BATCH_SIZE / (time.perf_counter() - start)
-
-
-def main():
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (_BATCH_SIZE, _SIZE, _SIZE, 3), np.uint8)
-  labels = rng.integers(0, _NUM_CLASSES, _BATCH_SIZE).astype(np.int32)
-  for name, (make, public, options) in _MODELS.items():
-    steps = {
-      'imagenet_synth': _ours(make, images, labels),
-      'PyTorch': _theirs(public, options, images, labels),
-    }
-    rates = {who: [] for who in steps}
-    for step in steps.values():
-      step()
-    for _ in range(_REPEATS):
-      for who, step in steps.items():
-        rates[who].append(_images_per_second(step))
-    for who, values in rates.items():
-      print(
-        f'{name}, {who}: {statistics.median(values):.2f} images/s ({min(values):.2f} to {max(values):.2f})'
-      )
-    ours, theirs = (statistics.median(values) for values in rates.values())
-    print(f'{name}: ratio {ours / theirs:.2f}', flush=True)
-
-
-if __name__ == '__main__':
-  main()
