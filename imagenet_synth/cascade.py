@@ -106,7 +106,8 @@ class SamplerSettings:
   num_steps: Count = 256
   # how the times of the steps are spaced: see `diffusion.samplers.logsnr_at`
   spacing: samplers.Spacing = 'time'
-  # weight w of classifier-free guidance; 1 is none, 0 leaves the text out
+  # weight w of guidance, away from what the network says without text (classifier-free), or from what a
+  # weaker network says with it (see `TrainedStage.guide`); 1 is none
   guidance: NonNegative = 1.0
   # the least and the greatest logSNR at which there is guidance (Kynkäänniemi et al., 2024); if not given,
   # there is at all
@@ -150,6 +151,15 @@ class SamplerSettings:
       )
 
 
+class LoadedStage(NamedTuple):
+  """A stage and its weights."""
+
+  # the stage
+  stage: Stage
+  # the network's variables
+  variables: Any
+
+
 class TrainedStage(NamedTuple):
   """A stage with its weights, and how it is sampled."""
 
@@ -161,6 +171,15 @@ class TrainedStage(NamedTuple):
   settings: SamplerSettings
   # images sampled at a time, over all local devices; None to leave it to the cascade
   batch_size: int | None = None
+  # the weaker version of itself that it is guided away from (autoguidance: Karras et al., 2024), whose
+  # variables are where its own are; None for itself without text
+  guide: LoadedStage | None = None
+
+  def on_devices(self) -> 'TrainedStage':
+    """Returns the stage with all weights whole on every device of this host."""
+    there = local_replicated()
+    guide = self.guide and self.guide._replace(variables=jax.device_put(self.guide.variables, there))
+    return self._replace(variables=jax.device_put(self.variables, there), guide=guide)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +310,7 @@ def sample_stage(
   image_keys: jax.Array,
   low_res: jax.Array | None,
   guided: bool,
+  guide: LoadedStage | None = None,
 ) -> jax.Array:
   """Returns images of one stage, sampled on one device: float32 [B, S, S, C] in [-1, 1].
 
@@ -303,6 +323,7 @@ def sample_stage(
     image_keys: typed keys [B].
     low_res: float32 [B, s, s, C] in [-1, 1], the images that are enlarged; None for the base.
     guided: whether there is guidance; at a weight of 1 it can be left out, and with it half of the cost.
+    guide: what it is away from; None for the stage itself without text.
   """
   shape = (stage.size, stage.size, stage.channels)
   aug_logsnr = None
@@ -311,26 +332,30 @@ def sample_stage(
     noise = keys.normal(image_keys, _AUGMENTATION_DRAW, shape)
     low_res = diffuse(images.upsample(low_res, stage.size, stage.align_corners), noise, aug_logsnr)
 
-  def estimate(text: jax.Array, x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
-    output, mixing = (
-      stage.predict(variables, x_t, logsnr, text, *_repeated(len(text), low_res, aug_logsnr)),
-      None,
-    )
-    if stage.learned_variance:
+  def estimate(
+    network: LoadedStage, text: jax.Array, x_t: jax.Array, logsnr: jax.Array
+  ) -> denoising.Estimate:
+    of, mixing = network.stage, None
+    output = of.predict(network.variables, x_t, logsnr, text, *_repeated(len(text), low_res, aug_logsnr))
+    if of.learned_variance:
       output, v = jnp.split(output, 2, axis=-1)
       mixing = (v + 1) / 2
-    return denoising.Estimate(denoising.to_x0(stage.prediction, output, x_t, logsnr), mixing)
+    return denoising.Estimate(denoising.to_x0(of.prediction, output, x_t, logsnr), mixing)
 
-  def with_and_without(x_t: jax.Array, logsnr: jax.Array) -> tuple[denoising.Estimate, denoising.Estimate]:
+  own = LoadedStage(stage, variables)
+
+  def both(x_t: jax.Array, logsnr: jax.Array) -> tuple[denoising.Estimate, denoising.Estimate]:
+    if guide is not None:
+      return estimate(own, text, x_t, logsnr), estimate(guide, text, x_t, logsnr)
     # one batch of both: the network is in the program once, and small batches keep a device busy
     texts = jnp.concatenate([text, jnp.broadcast_to(null, text.shape)])
-    both = estimate(texts, *_repeated(len(texts), x_t, logsnr))
+    joined = estimate(own, texts, *_repeated(len(texts), x_t, logsnr))
     num = len(text)
-    return jax.tree.map(lambda x: x[:num], both), jax.tree.map(lambda x: x[num:], both)
+    return jax.tree.map(lambda x: x[:num], joined), jax.tree.map(lambda x: x[num:], joined)
 
-  unbounded: denoising.Denoise = functools.partial(estimate, text)
+  unbounded: denoising.Denoise = functools.partial(estimate, own, text)
   if guided:
-    unbounded = denoising.guide(unbounded, with_and_without, settings.guidance, settings.guidance_interval)
+    unbounded = denoising.guide(unbounded, both, settings.guidance, settings.guidance_interval)
 
   def denoise(x_t: jax.Array, logsnr: jax.Array) -> denoising.Estimate:
     found = unbounded(x_t, logsnr)
@@ -362,7 +387,7 @@ _NUMBERS = ('num_steps', 'guidance', 'guidance_interval', 'logvar', 'noise_augme
 
 @functools.lru_cache(maxsize=16)
 def _pmapped(
-  stage: Stage, compiled: SamplerSettings, guided: bool
+  stage: Stage, compiled: SamplerSettings, guided: bool, guide: Stage | None
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
   """Returns the program that samples a stage on all local devices, whatever the numbers of the settings.
 
@@ -370,7 +395,7 @@ def _pmapped(
   """
 
   def run(
-    variables: Any,
+    weights: tuple[Any, Any],
     text: jax.Array,
     null: jax.Array,
     image_keys: jax.Array,
@@ -378,11 +403,14 @@ def _pmapped(
     numbers: dict[str, Any],
   ) -> tuple[jax.Array, jax.Array]:
     settings = dataclasses.replace(compiled, **numbers)
-    drawn = sample_stage(stage, settings, variables, text, null, image_keys, low_res, guided)
+    variables, of_guide = weights
+    weaker = None if guide is None else LoadedStage(guide, of_guide)
+    drawn = sample_stage(stage, settings, variables, text, null, image_keys, low_res, guided, weaker)
     return images.to_uint8(drawn), drawn
 
-  # with several processes, a bare pmap would be over the devices of all
-  return jax.pmap(run, in_axes=(None, 0, None, 0, 0, None), devices=jax.local_devices())
+  # with several processes, a bare pmap would be over the devices of all. Axes of one level are given to the
+  # wrong arguments if there are as many arrays as arguments, one of which is None (jax 0.10)
+  return jax.pmap(run, in_axes=((None, None), 0, None, 0, 0, None), devices=jax.local_devices())
 
 
 def _sample_batch(
@@ -396,7 +424,9 @@ def _sample_batch(
   stage, variables, settings = trained.stage, trained.variables, trained.settings
   numbers = {name: getattr(settings, name) for name in _NUMBERS}
   defaults = {name: getattr(SamplerSettings(), name) for name in _NUMBERS}
-  sample = _pmapped(stage, dataclasses.replace(settings, **defaults), settings.guidance != 1.0)
+  guided = settings.guidance != 1.0
+  guide, of_guide = trained.guide if guided and trained.guide else (None, None)
+  sample = _pmapped(stage, dataclasses.replace(settings, **defaults), guided, guide)
 
   def cut(x: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
     return x.reshape(jax.local_device_count(), -1, *x.shape[1:])
@@ -405,7 +435,7 @@ def _sample_batch(
     return np.asarray(x).reshape(-1, *x.shape[2:])
 
   small = None if low_res is None else cut(low_res)
-  pixels, exact = sample(variables, cut(text), null, cut(image_keys), small, numbers)
+  pixels, exact = sample((variables, of_guide), cut(text), null, cut(image_keys), small, numbers)
   return joined(pixels), joined(exact)
 
 
@@ -528,8 +558,7 @@ class Cascade:
       return iter(())
     stages = self.stages
     if self.stage_by_stage:
-      there = local_replicated()
-      stages = [trained._replace(variables=jax.device_put(trained.variables, there)) for trained in stages]
+      stages = [trained.on_devices() for trained in stages]
     # of each stage, the first image of the batch that has the first one that the next stage takes
     starts = [start]
     for trained in reversed(stages):

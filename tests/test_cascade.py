@@ -16,6 +16,7 @@ from imagenet_synth import cascade
 from imagenet_synth.cascade import (
   Cascade,
   DiffusionObjective,
+  LoadedStage,
   SamplerSettings,
   Stage,
   TextStates,
@@ -36,7 +37,7 @@ _CALLS = []
 
 
 class _Formula(nn.Module):
-  """Answers with the first numbers of the text as a colour, its `low_res`, or the level of that."""
+  """Answers with the first numbers of the text as a colour or half of it, `low_res`, or the level of that."""
 
   kind: str
 
@@ -44,9 +45,11 @@ class _Formula(nn.Module):
   def __call__(self, x_t, logsnr, text, low_res=None, aug_logsnr=None, *, train=False):
     self.param('unused', nn.initializers.ones_init(), ())
     _TRACES.append(self.kind)
-    jax.debug.callback(lambda x: _CALLS.append(float(x)), jnp.abs(text).max())
-    if self.kind == 'text':
-      return jnp.broadcast_to(text[:, 0, None, None, : x_t.shape[-1]], x_t.shape)
+    # a call for each image
+    jax.debug.callback(lambda x: _CALLS.extend(x.tolist()), jnp.abs(text).max(axis=(1, 2)))
+    if self.kind in ('text', 'half'):
+      share = 1 if self.kind == 'text' else 0.5
+      return jnp.broadcast_to(share * text[:, 0, None, None, : x_t.shape[-1]], x_t.shape)
     return (
       low_res if self.kind == 'low_res' else jnp.broadcast_to(aug_logsnr[:, None, None, None] / 20, x_t.shape)
     )
@@ -371,6 +374,27 @@ def test_guidance_extrapolates_from_no_text(guidance):
   (out,) = _sample([_formula('text', dataclasses.replace(_PLAIN, guidance=guidance))])
   expected = np.clip(guidance * _TEXT[:4, 0, :3], -1, 1)
   np.testing.assert_allclose(out, np.broadcast_to(expected[:, None, None], out.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize('guidance', [0.0, 1.0, 1.5, 3.0])
+def test_another_network_can_be_what_guidance_is_away_from(guidance):
+  # x_0 is the text's colour, and half of it by the other
+  trained = _formula('text', dataclasses.replace(_PLAIN, guidance=guidance))
+  weaker = _formula('half')
+  (out,) = _sample([trained._replace(guide=LoadedStage(weaker.stage, weaker.variables))])
+  expected = np.clip((0.5 + 0.5 * guidance) * _TEXT[:4, 0, :3], -1, 1)
+  np.testing.assert_allclose(out, np.broadcast_to(expected[:, None, None], out.shape), atol=1e-6)
+  # always with text, and not asked where its weight is 0
+  assert len(_CALLS) == (1 + (guidance != 1)) * _PLAIN.num_steps * jax.local_device_count()
+  assert min(_CALLS) > 0
+
+
+def test_what_guides_is_put_on_devices_with_what_it_guides():
+  trained, weaker = _formula('text'), _formula('half')
+  guided = trained._replace(guide=LoadedStage(weaker.stage, jax.tree.map(np.asarray, weaker.variables)))
+  guide = guided.on_devices().guide
+  assert guide.stage == weaker.stage
+  assert [x.sharding.num_devices for x in jax.tree.leaves(guide.variables)] == [jax.local_device_count()]
 
 
 def test_numbers_do_not_compile_again():

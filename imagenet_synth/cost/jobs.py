@@ -185,8 +185,8 @@ def _imported(network: Network) -> Cost:
 def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   num = counts.num_generated(config, jobs)
   shape = counts.text_shape(config.text, jobs)
+  flops = num * sum(_drawing_by(use, shape, jobs) for use in config.stages)
   stages = [use.weights.stage(jobs) for use in config.stages]
-  flops = num * sum(_drawing(of, _settings(use, jobs), shape) for of, use in zip(stages, config.stages))
   channels = stages[0].channels
   of_image = sum(image_bytes(size, channels, config.format_of(size)) for size in config.image_sizes(jobs))
   num_params, memory, batch_size = _sampling(config.stages, shape, config.batch_size, jobs, num_devices)
@@ -267,10 +267,10 @@ def _trials(
   """
   shape = counts.text_shape(config.text, jobs)
   stages = [use.weights.stage(jobs) for use in uses]
-  costs = sorted((_drawing(stages[-1], of, shape) for of in settings), reverse=True)
+  guide = _guide(uses[-1], jobs)
+  costs = sorted((_drawing(stages[-1], of, shape, guide) for of in settings), reverse=True)
   num_images = rounds[-1][2]
-  below = zip(stages[:-1], uses[:-1])
-  flops = num_images * sum(_drawing(stage, _settings(use, jobs), shape) for stage, use in below)
+  flops = num_images * sum(_drawing_by(use, shape, jobs) for use in uses[:-1])
   extractor = _extractor(config.extractor, stages[-1].channels, jobs).profile.flops
   for num_trials, num_drawn, num_measured in rounds:
     flops += num_drawn * sum(costs[:num_trials]) + num_trials * num_measured * extractor
@@ -377,10 +377,26 @@ def _settings(use: StageUse, jobs: KnownJobs) -> SamplerSettings:
   return settings
 
 
-def _drawing(stage: Stage, settings: SamplerSettings, text_shape: tuple[int, int]) -> float:
-  """Returns the operations of drawing an image of a stage."""
-  evaluation = networks.stage_evaluation(stage, text_shape).profile.flops
-  return settings.num_evaluations(stage.schedule) * evaluation
+def _drawing(
+  stage: Stage, settings: SamplerSettings, text_shape: tuple[int, int], guide: Stage | None = None
+) -> float:
+  """Returns the operations of drawing an image of a stage, guided by itself without text or by another."""
+  num_unguided = dataclasses.replace(settings, guidance=1.0).num_evaluations(stage.schedule)
+  num_of_guide = settings.num_evaluations(stage.schedule) - num_unguided
+  return sum(
+    num * networks.stage_evaluation(of, text_shape).profile.flops
+    for of, num in ((stage, num_unguided), (guide or stage, num_of_guide))
+  )
+
+
+def _drawing_by(use: StageUse, text_shape: tuple[int, int], jobs: KnownJobs) -> float:
+  """Returns the operations of drawing an image of a stage as it is used."""
+  return _drawing(use.weights.stage(jobs), _settings(use, jobs), text_shape, _guide(use, jobs))
+
+
+def _guide(use: StageUse, jobs: KnownJobs) -> Stage | None:
+  """Returns the weaker version of a stage that guides it; None if it guides itself."""
+  return None if use.guide is None else use.guide.weights.stage(jobs)
 
 
 def _sampling(
@@ -395,17 +411,18 @@ def _sampling(
   Where no config says how many images are sampled at a time, there are as many as fit: an image on each
   device is counted, which is the least.
   """
-  stages = [use.weights.stage(jobs) for use in uses]
   batch_sizes = [use.batch_size or batch_size or num_devices for use in uses]
-  # with guidance, the network gets each image twice in a batch
-  times = [1 if _settings(use, jobs).guidance == 1 else 2 for use in uses]
-  evaluated = [networks.stage_evaluation(stage, text_shape) for stage in stages]
+  # each network, and how many images it gets at a time: with guidance twice as many, unless another guides
+  shown: list[tuple[Stage, int]] = []
+  for use, num in zip(uses, batch_sizes):
+    guide = _guide(use, jobs)
+    twice = guide is None and _settings(use, jobs).guidance != 1
+    shown.append((use.weights.stage(jobs), 2 * num if twice else num))
+    shown += [] if guide is None else [(guide, num)]
+  evaluated = [networks.stage_evaluation(stage, text_shape) for stage, _ in shown]
   memory = EvaluationMemory(
-    [
-      (network, itemsize(stage.network), of_each * num)
-      for network, stage, num, of_each in zip(evaluated, stages, batch_sizes, times)
-    ],
-    [4 * stage.channels * stage.size**2 for stage in stages],
+    [(network, itemsize(stage.network), num) for network, (stage, num) in zip(evaluated, shown)],
+    [4 * stage.channels * stage.size**2 for stage, _ in shown],
   )
   return sum(network.num_params for network in evaluated), memory, max(batch_sizes)
 

@@ -152,4 +152,7 @@ def _per_class(counts: list[int]) -> str:
 
 
 def _sampler(stage: Mapping[str, Any]) -> str:
-  return ', '.join(f'{name} {value}' for name, value in stage['sampler'].items() if value is not None)
+  said = [f'{name} {value}' for name, value in stage['sampler'].items() if value is not None]
+  if 'guide' in stage:
+    said.append(f'guided away from {stage["guide"]["run"]} at step {stage["guide"]["step"]:,}')
+  return ', '.join(said)

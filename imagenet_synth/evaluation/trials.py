@@ -49,8 +49,8 @@ class Trials:
   stage: Stage
   # returns how a trial samples it
   settings_fn: Callable[[Trial], SamplerSettings]
-  # returns the weights that a trial samples it with
-  variables_fn: Callable[[Trial], Any]
+  # returns the stage with the weights that a trial samples it with
+  trained_fn: Callable[[Trial], TrainedStage]
   # the images that are drawn, and what the stage gets to draw them
   samples: FixedSamples
   # the numbers of images on which trials are measured, a round each, ascending
@@ -143,7 +143,7 @@ class Trials:
     if is_drawn:
       on_evaluations(self.cost([trial], num_images))
       return list(chunks)
-    trained = TrainedStage(self.stage, self.variables_fn(trial), self.settings_fn(trial))
+    trained = self.trained_fn(trial)._replace(settings=self.settings_fn(trial))
     mine = within.part(list(chunks))
     for path in mine:
       rows = chunks[path]

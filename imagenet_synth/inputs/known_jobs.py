@@ -64,6 +64,10 @@ class MakesWeights(Protocol):
     """Returns the `Text` that the stage has been conditioned on."""
     ...
 
+  def kept_steps(self) -> tuple[int, ...] | None:
+    """Returns the steps of the checkpoints that stay when the job has ended; None if only that tells it."""
+    ...
+
 
 class MakesSamples(Protocol):
   """The configuration of a job that makes `Samples`: what it tells before the job runs."""

@@ -10,7 +10,14 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, TrainedStage, sampling_dtypes
+from imagenet_synth.cascade import (
+  DiffusionObjective,
+  LoadedStage,
+  SamplerSettings,
+  Stage,
+  TrainedStage,
+  sampling_dtypes,
+)
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Count, Execution, Invalid, Reference, build
 from imagenet_synth.core.devices import local_replicated, own_replicas
@@ -119,6 +126,39 @@ class Sweep(Reference):
 
 
 @dataclasses.dataclass(frozen=True)
+class Guide:
+  """A weaker version of a stage, which guides it: smaller, or trained for less long (Karras et al., 2024)."""
+
+  # the job that has trained, imported or selected its weights
+  weights: Weights
+  # one of its checkpoints; what the job hands on if not given
+  step: Count | None = None
+
+  def check(self, stage: Stage, text: Text, jobs: KnownJobs, key: str) -> None:
+    """Raises `Invalid` below `key` if it has no such checkpoint, or does not draw what `stage` does."""
+    own = self.weights.stage(jobs)
+    for name in ('size', 'channels', 'low_res_size'):
+      if getattr(own, name) != getattr(stage, name):
+        raise Invalid(
+          f'{key}.weights',
+          f'is {self.weights}, whose {name} is {getattr(own, name)}, not {getattr(stage, name)} as that of '
+          'the stage that it guides',
+        )
+    self.weights.require_text(text, jobs, 'text')
+    maker: MakesWeights = jobs.of(self.weights)
+    steps = maker.kept_steps()
+    if self.step is not None and steps is not None and self.step not in steps:
+      raise Invalid(
+        f'{key}.step', f'is {self.step}; {self.weights} keeps checkpoints of {", ".join(map(str, steps))}'
+      )
+
+  def open(self, folder: JobFolder) -> StageWeights:
+    """Returns the weights."""
+    weights = self.weights.open(folder)
+    return weights if self.step is None else weights._replace(step=self.step)
+
+
+@dataclasses.dataclass(frozen=True)
 class StageUse:
   """A trained stage and how it is sampled."""
 
@@ -128,6 +168,8 @@ class StageUse:
   sampler: SamplerSettings = SamplerSettings()
   # a sweep whose best settings override those of `sampler`
   tuned_by: Sweep | None = None
+  # what guidance is away from; the stage itself without text if not given
+  guide: Guide | None = None
   # images sampled at a time, over all devices of a host; what the job says of all stages if not given
   batch_size: Annotated[Count | None, Execution()] = None
 
@@ -175,6 +217,8 @@ def check_stage(use: StageUse, below: Stage | None, text: Text, jobs: KnownJobs,
     raise Invalid(f'{section}weights', f'is {use.weights} of {stage.channels} channels, not {below.channels}')
   use.sampler.require_variance(stage, f'{section}sampler')
   use.weights.require_text(text, jobs, 'text')
+  if use.guide is not None:
+    use.guide.check(stage, text, jobs, f'{section}guide')
   if use.tuned_by is not None:
     swept = jobs.of(use.tuned_by).stages[-1].weights.stage(jobs)
     if swept.size != stage.size:
@@ -222,7 +266,7 @@ def load_stage(
     InputError: a job that is read has not been run to its end, or the checkpoint does not fit the stage.
   """
   weights = use.weights.open(folder)
-  variables = _read(weights)
+  variables, guide = _read(weights), None
   settings = dataclasses.replace(use.sampler, **use.tuned(folder))
   origin = {
     'weights': use.weights.name,
@@ -232,10 +276,14 @@ def load_stage(
     'checkpoint_hash': tree_hash(variables),
     'sampler': dataclasses.asdict(settings),
   }
+  if use.guide is not None:
+    weaker = use.guide.open(folder)
+    of_guide = _read(weaker)
+    origin['guide'] = {'run': weaker.run, 'step': weaker.step, 'checkpoint_hash': tree_hash(of_guide)}
+    guide = LoadedStage(weaker.stage, _for_sampling(of_guide, weaker))
   variables = _for_sampling(variables, weights)
-  if on_devices:
-    variables = jax.device_put(variables, local_replicated())
-  return TrainedStage(weights.stage, variables, settings, use.batch_size), origin
+  trained = TrainedStage(weights.stage, variables, settings, use.batch_size, guide)
+  return trained.on_devices() if on_devices else trained, origin
 
 
 def load_cascade(

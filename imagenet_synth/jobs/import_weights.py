@@ -53,6 +53,10 @@ class Config:
     """Returns the prompts that the stage is conditioned on."""
     return self.text
 
+  def kept_steps(self) -> tuple[int, ...] | None:
+    """Returns the step of the one checkpoint."""
+    return (0,)
+
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Reads the published weights, writes them as a checkpoint, and returns it for `Weights.open`."""

@@ -7,7 +7,7 @@ have been for the worse.
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from imagenet_synth.cascade import SamplerSettings, Stage
+from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, Seed, parts
 from imagenet_synth.core.files import delete_tree
 from imagenet_synth.core.job_folder import JobFolder
@@ -108,6 +108,10 @@ class Config:
     """Returns the prompts that the stage is conditioned on; those of `others` have the same shape."""
     return jobs.of(self.weights).trained_text(jobs)
 
+  def kept_steps(self) -> tuple[int, ...] | None:
+    """Returns None: what is chosen, and from what run, is known in the end."""
+    return None
+
 
 def run(config: Config, folder: JobFolder) -> dict[str, Any]:
   """Measures this worker's part of the checkpoints; returns the best for `Weights.open`, and all figures.
@@ -128,7 +132,9 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     folder,
     weights.stage,
     lambda trial: config.sampler,
-    lambda trial: load_variables(candidates[trial['run'], trial['step']]),
+    lambda trial: TrainedStage(
+      weights.stage, load_variables(candidates[trial['run'], trial['step']]), config.sampler
+    ),
     samples,
     [len(labels)],
     extractor,

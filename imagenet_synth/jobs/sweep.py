@@ -179,7 +179,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     folder,
     swept.stage,
     lambda trial: dataclasses.replace(swept.settings, **trial),
-    lambda trial: swept.variables,
+    lambda trial: swept,
     samples,
     ends,
     extractor,

@@ -190,6 +190,10 @@ class Training(abc.ABC):
     """Returns the prompts that the stage is conditioned on."""
     return self.text
 
+  def kept_steps(self) -> tuple[int, ...] | None:
+    """Returns the steps of the snapshots, unless a select job deletes them."""
+    return self.snapshots
+
   def real_images(self) -> RealImages:
     """Returns the images that the stage is trained on."""
     return RealImages(trained_on=dict(parts(self, DatasetConfig)))

@@ -18,6 +18,7 @@ from imagenet_synth.core.files import tree_hash
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import (
+  Guide,
   StageUse,
   StageWeights,
   Sweep,
@@ -118,6 +119,9 @@ class _Train:
   def trained_text(self, jobs):
     return Text(self.text)
 
+  def kept_steps(self):
+    return 10, 20
+
 
 @dataclasses.dataclass(frozen=True)
 class _Swept:
@@ -186,6 +190,8 @@ def _uses(*names, **settings):
     (_uses('base', tuned_by=Sweep('sweep_base')), [4]),
     (_uses('base', 'sr8', tuned_by=Sweep('sweep_sr8')), [4, 8]),
     (_uses('learned', sampler=SamplerSettings(logvar=None)), [4]),
+    (_uses('base', 'sr8', guide=Guide(Weights('sr8'), 10)), [4, 8]),
+    (_uses('base', guide=Guide(Weights('learned'))), [4]),
   ],
 )
 def test_stages_that_fit_are_given_in_order(uses, sizes, jobs):
@@ -208,6 +214,14 @@ def test_stages_that_fit_are_given_in_order(uses, sizes, jobs):
     (
       _uses('base', 'sr8', sampler=SamplerSettings(logvar=None)),
       'stages[1].sampler.logvar is None, but the stage has not learned a variance; set a number from 0 to 1',
+    ),
+    (
+      _uses('base', 'sr8', guide=Guide(Weights('rgb8'))),
+      'stages[1].guide.weights is rgb8, whose channels is 3, not 1 as that of the stage that it guides',
+    ),
+    (
+      _uses('base', guide=Guide(Weights('base'), 15)),
+      'stages[0].guide.step is 15; base keeps checkpoints of 10, 20',
     ),
     (
       _uses('base', 'sr8', tuned_by=Sweep('sweep_base')),
@@ -287,6 +301,15 @@ def test_a_stage_is_loaded_whole_onto_every_device(workdir):
     'checkpoint_hash': tree_hash(expected),
     'sampler': dataclasses.asdict(SamplerSettings()),
   }
+
+
+def test_what_guides_a_stage_is_loaded_with_it_and_said(workdir):
+  use = StageUse(Weights('train'), guide=Guide(Weights('train'), 10))
+  trained, origin = load_stage(use, _reader(workdir))
+  _assert_equal(trained.variables, _variables(20))
+  _assert_equal(trained.guide.variables, _variables(10))
+  assert trained.guide.stage == _BASE
+  assert origin['guide'] == {'run': 'train', 'step': 10, 'checkpoint_hash': tree_hash(_variables(10))}
 
 
 def test_what_a_sweep_has_found_overrides_the_settings(workdir):
