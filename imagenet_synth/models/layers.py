@@ -234,7 +234,7 @@ def rematerialised(remat: bool) -> tuple[type[ResBlock], type[Attention]]:
 def gelu(x: jax.Array) -> jax.Array:
   """Returns the exact gelu (Hendrycks & Gimpel, 2016): x times the share of a standard normal below x.
 
-  It is computed by the error function, which is within 1e-7 |x| of jax.nn.gelu and on CPUs takes half of its
+  It is computed by the error function, which is within 2e-7 |x| of jax.nn.gelu and on CPUs takes half of its
   time.
   """
   exact = x.astype(jnp.float32)
