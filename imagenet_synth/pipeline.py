@@ -147,7 +147,7 @@ def plan(config: Mapping[str, Any], workdir: epath.Path, worker: Worker = Worker
   for name in order:
     folder = _folder(workdir, name, sections[name], configs[name], worker)
     jobs.append(PlannedJob(name, JOBS[kinds[name]], configs[name], folder))
-  versions: dict[str, dict[str, str]] = {}
+  versions: dict[str, dict[str, str | None]] = {}
   to_come: list[str] = []
   for job in jobs:
     job.folder.check(to_come)
@@ -399,9 +399,11 @@ def _check_references(name: str, config: Any, order: Sequence[str], kinds: Mappi
       )
 
 
-def _data_versions(job: PlannedJob, workdir: epath.Path, known: dict[str, dict[str, str]]) -> dict[str, str]:
+def _data_versions(
+  job: PlannedJob, workdir: epath.Path, known: dict[str, dict[str, str | None]]
+) -> dict[str, str | None]:
   """Returns the versions of all data that a job names, by what it is called; `known` keeps them."""
-  versions: dict[str, str] = {}
+  versions: dict[str, str | None] = {}
   if not job.folder.started:
     return versions
   for _, config in parts(job.config, DatasetConfig):

@@ -129,7 +129,10 @@ def test_sizes_ranges_and_variety(drawn):
     assert out.std(axis=0).min() > 1e-3
 
 
-@pytest.mark.parametrize('num_devices, batch_size', [(1, 5), (2, 8), (8, 1)])
+@pytest.mark.parametrize(
+  'num_devices, batch_size',
+  [(1, 5), pytest.param(2, 8, marks=pytest.mark.slow), pytest.param(8, 1, marks=pytest.mark.slow)],
+)
 def test_an_image_depends_on_neither_batch_nor_order_nor_devices(
   tiny, drawn, monkeypatch, num_devices, batch_size
 ):
@@ -198,7 +201,14 @@ _NETWORKS = {
 }
 
 
-@pytest.mark.parametrize('name', _NETWORKS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('unet', marks=pytest.mark.slow),
+    'efficient_unet',
+    pytest.param('deepfloyd', marks=pytest.mark.slow),
+  ],
+)
 def test_weights_that_are_cast_before_draw_the_same_images(name):
   stage = Stage(8, 3, _NETWORKS[name], prediction='v', learned_variance=name == 'deepfloyd')
   shapes = nn.unbox(jax.eval_shape(DiffusionObjective(stage, 4).init, jax.random.key(0)))
@@ -256,7 +266,10 @@ def test_another_seed_draws_other_images(tiny, drawn):
   assert np.abs(out[1] - expected[1]).max(axis=(1, 2, 3)).min() > 1e-2
 
 
-@pytest.mark.parametrize('batch_sizes', [(8, 2), (2, 8), (3, 5)])
+@pytest.mark.parametrize(
+  'batch_sizes',
+  [pytest.param((8, 2), marks=pytest.mark.slow), pytest.param((2, 8), marks=pytest.mark.slow), (3, 5)],
+)
 def test_each_stage_can_have_a_batch_size_of_its_own(tiny, drawn, monkeypatch, batch_sizes):
   labels, indices, expected = drawn
   monkeypatch.setattr(jax, 'local_device_count', lambda: 1)

@@ -66,6 +66,7 @@ def test_every_config_is_planned_whole(tmp_path, name, photos):
   assert [job.name for job in planned] == config['order']
 
 
+@pytest.mark.slow
 def test_deepfloyd_on_one_gpu_of_24_gb_trains_the_stage_that_fits(tmp_path):
   config = _config('deepfloyd', 'gpu_24gb')
   planned = pipeline.plan(config, tmp_path)
@@ -208,6 +209,7 @@ def test_no_config_chooses_by_images_of_a_split_that_it_tests_on(name, photos):
     ('deepfloyd', {'finetune_base': 371_605_830, 'finetune_sr256': 1_243_277_190}),
   ],
 )
+@pytest.mark.slow
 def test_networks_have_as_many_parameters_at_full_size(tmp_path, name, sizes):
   config = _config(name)
   known = pipeline.plan(config, tmp_path).known
@@ -324,6 +326,7 @@ def test_table_3_has_the_rows_of_the_paper():
   assert rows == [(row['model'], row['image_size']) for row in paper.tables()['table_3'].select()]
 
 
+@pytest.mark.slow
 def test_models_have_the_sizes_of_their_papers():
   counts = {}
   for title, model, _, size in imagenet_study.TABLE_3.values():

@@ -134,10 +134,18 @@ class JobFolder:
             f'--redo {self.name} makes it anew'
           )
 
-  def check_data(self, versions: Mapping[str, str]) -> None:
-    """Raises InputError if the work is of other data than is there now: {what it is called: version}."""
+  def check_data(self, versions: Mapping[str, str | None]) -> None:
+    """Raises InputError if the work is of other data than is there now.
+
+    Args:
+      versions: of all data that the config names now, by what it is called; None where it is not known. What
+        was recorded by another name was moved, and must be there in another place.
+    """
+    # a report also reads data that the jobs name which it is about
+    there = {*versions.values()} or {None}
     for what, recorded in self._read_inputs()['data'].items():
-      if not self.started or versions.get(what, recorded) == recorded:
+      now = {versions[what]} if what in versions else there
+      if not self.started or not now.isdisjoint({None, recorded}):
         continue
       if self.grows and what.startswith('classes of '):
         self._has_other_classes = True
@@ -160,6 +168,9 @@ class JobFolder:
         # what an earlier configuration has read, before there was work or when less was wanted
         for name in ('inputs.json', *_AT_END):
           (self.path / name).unlink(missing_ok=True)
+        write_json(self.path / 'config.json', self.config)
+      elif self.execution and is_first() and read_json(self.path / 'config.json') != self.config:
+        # as it goes on: data may be in another place now
         write_json(self.path / 'config.json', self.config)
     except OSError as error:
       raise InputError(f'cannot write to workdir {self.workdir}: {error.strerror}') from None

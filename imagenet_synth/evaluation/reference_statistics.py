@@ -79,7 +79,7 @@ def observe_real(
   What the extractor says of them is kept in WORKDIR/references, for all jobs.
   """
   source = dataset.open(folder)
-  about = {'dataset': dataclasses.asdict(dataset), 'version': source.version, 'size': size}
+  about = {'dataset': dataset.without_place, 'version': source.version, 'size': size}
   name = json_hash([extractor.described, extractor.computed, about, num_splits])
   path = folder.workdir / 'references' / f'{name}.npz'
   what = f'{folder.name} {dataset.split} {size}x{size}'

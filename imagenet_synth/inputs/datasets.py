@@ -3,12 +3,12 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from etils import epath
 
-from imagenet_synth.core.config import Count, Invalid
+from imagenet_synth.core.config import Count, Execution, Invalid
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import absolute, data_path, json_hash, make_folder, write_atomic
 from imagenet_synth.core.job_folder import JobFolder
@@ -31,7 +31,7 @@ class DatasetConfig:
   # options of the data set's builder: `num_examples` and `seed` of 'glyphs'; the others have none
   options: dict[str, int] = dataclasses.field(default_factory=dict)
   # the folder of all data sets, WORKDIR/datasets if not given; for 'folder', the folder of SPLIT/CLASS/FILE
-  directory: str | None = None
+  directory: Annotated[str | None, Execution()] = None
   # only images whose shorter side has at least so many pixels; smaller ones are left out, counted and listed
   # in WORKDIR/datasets. All are taken if not given
   min_side: Count | None = None
@@ -151,20 +151,23 @@ class DatasetConfig:
       )
     return chosen
 
-  def versions(self, workdir: epath.Path) -> dict[str, str]:
+  @property
+  def without_place(self) -> dict[str, Any]:
+    """Returns what the section says but for the folder: images that were moved are the same."""
+    return {name: value for name, value in dataclasses.asdict(self).items() if name != 'directory'}
+
+  def versions(self, workdir: epath.Path) -> dict[str, str | None]:
     """Returns the versions that `open` would record now, by what it calls them; leaves nothing behind.
 
-    Those that would take long to find are left out.
+    Those that would take long to find are None.
     """
     version, class_names = self._reader.state(self, self._directory(workdir), workdir / 'datasets')
     if version is not None and self.min_side is not None:
       version = f'{self.min_side} pixels or more of {version}'
     if version is not None and self.per_class is not None:
       version = f'{self.per_class} of each class of {version}'
-    versions = {} if version is None else {f'images of {self}': version}
-    if class_names is not None:
-      versions[f'classes of {self}'] = json_hash(list(class_names))
-    return versions
+    of_classes = None if class_names is None else json_hash(list(class_names))
+    return {f'images of {self}': version, f'classes of {self}': of_classes}
 
   def overlaps(self, other: 'DatasetConfig', workdir: epath.Path) -> bool:
     """Returns whether the two have images in common, or may have.

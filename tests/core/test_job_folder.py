@@ -208,6 +208,29 @@ def test_changed_data_is_noticed_before_and_after_the_end(tmp_path):
   folder.finish({})
   assert folder.record['origin']['data'] == {'images of mine': 'a'}
   folder.check_data({'images of mine': 'a', 'images of others': 'c'})
+  # not known without long work
+  folder.check_data({'images of mine': None})
+
+
+def test_data_may_be_moved_if_it_stays_the_same(tmp_path):
+  folder = JobFolder(tmp_path, 'base', _CONFIG)
+  folder.start()
+  folder.record_data('images of here', 'a')
+  (folder.path / 'work').touch()
+  folder.check_data({'images of there': 'a'})
+  folder.check_data({'images of there': None})
+  with pytest.raises(InputError, match='base was made from other images of here than are there now'):
+    folder.check_data({'images of there': 'b', 'images of others': 'c'})
+
+
+def test_how_a_job_is_done_is_written_down_as_it_goes_on(tmp_path):
+  path = tmp_path / 'base/config.json'
+  for directory in 'here', 'there':
+    folder = JobFolder(tmp_path, 'base', {**_CONFIG, 'directory': directory}, execution={'directory'})
+    folder.check()
+    folder.start()
+    (folder.path / 'work').touch()
+    assert read_json(path)['directory'] == directory
 
 
 def test_other_classes_ask_more_of_a_job_that_grows(tmp_path):

@@ -46,7 +46,9 @@ def _memory(network, optimizer=_ADAM, batch_size=64, itemsize=4, remat=False):
   return TrainingMemory(network, optimizer, batch_size, 3 * _SIZE**2, itemsize, remat)
 
 
-@pytest.mark.parametrize('name, accumulate', [('resnet', 1), ('resnet', 2), ('vit', 1)])
+@pytest.mark.parametrize(
+  'name, accumulate', [('resnet', 1), pytest.param('resnet', 2, marks=pytest.mark.slow), ('vit', 1)]
+)
 def test_the_estimate_is_near_the_compiled_step(name, accumulate):
   """On eight devices, with the memory analysis and the operations that XLA tells."""
   objective = ClassifierObjective(_CLASSIFIERS[name], _SIZE, 3)

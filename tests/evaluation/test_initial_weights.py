@@ -105,6 +105,7 @@ def test_the_last_layer_is_kept_for_the_same_classes_in_the_same_order(root, tmp
   assert 'head' not in weights.of_run('real-seed0', names[::-1])['params']
 
 
+@pytest.mark.slow
 def test_classifiers_of_other_classes_can_be_started_from(root, tmp_path):
   _run(tmp_path, three=_classify(root), two=_classify(root, 'two', init='three'))
   before, after = _trained(tmp_path, 'three', 3, 1), _trained(tmp_path, 'two', 2, 1)

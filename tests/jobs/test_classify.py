@@ -57,7 +57,9 @@ def _run(workdir, worker=Worker(), **sections):
   return small_pipeline.result_of(workdir, list(sections)[-1])
 
 
-@pytest.mark.parametrize('model, recipe', [('resnet', 'resnet_rs'), ('vit', 'deit')])
+@pytest.mark.parametrize(
+  'model, recipe', [('resnet', 'resnet_rs'), pytest.param('vit', 'deit', marks=pytest.mark.slow)]
+)
 def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
   epochs = dict(recipes.RECIPES[recipe], epochs=0.2, batch_size=32)
   section = _section(model, seeds=(0,), recipe=epochs, real=_digits('train'), test=_digits('test'))
@@ -70,6 +72,7 @@ def test_a_classifier_of_epochs_is_an_extractor(model, recipe, tmp_path):
   assert outputs.logits.shape == (3, 10) and np.isfinite(outputs.logits).all()
 
 
+@pytest.mark.slow
 def test_finetuned_at_a_higher_resolution(tmp_path):
   """As DeiT-B at 384 pixels: crops of 12 out of images of 14, positions for 9 patches instead of 4."""
   sections = dict(at_8=_section(title='DeiT-T'), at_12=_section(init='at_8', size=12, loaded_size=14))

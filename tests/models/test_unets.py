@@ -27,6 +27,8 @@ _EFFICIENT = functools.partial(
 )
 _NETWORKS = {'unet': _UNET, 'efficient': _EFFICIENT}
 _BOTH = pytest.mark.parametrize('name', sorted(_NETWORKS))
+# of what takes the longest; the other one is among the slow tests
+_ONE_SOON = pytest.mark.parametrize('name', ['efficient', pytest.param('unet', marks=pytest.mark.slow)])
 
 
 def _inputs(sr, batch_size=2, size=8, channels=3):
@@ -67,7 +69,7 @@ def _apply(name, dtype='float32'):
   return jax.jit(_NETWORKS[name](dtype=dtype).apply)
 
 
-@_BOTH
+@_ONE_SOON
 def test_starts_at_exactly_zero_with_float32_parameters(name):
   def start(key, **inputs):
     params = nn.unbox(model.init(key, **inputs))
@@ -80,7 +82,7 @@ def test_starts_at_exactly_zero_with_float32_parameters(name):
   np.testing.assert_array_equal(out, 0)
 
 
-@_BOTH
+@_ONE_SOON
 def test_bfloat16_is_near_float32(name):
   exact, out = (_apply(name, dtype)(_params(name), **_inputs(True)) for dtype in ('float32', 'bfloat16'))
   assert out.dtype == exact.dtype == jnp.float32
@@ -97,7 +99,7 @@ def test_every_parameter_names_its_axes(name, sr):
     assert len(leaf.names) == leaf.value.ndim, jax.tree_util.keystr(path)
 
 
-@_BOTH
+@_ONE_SOON
 def test_padding_of_the_text_changes_nothing(name):
   inputs, params = _inputs(True), _params(name)
   padded = {**inputs, 'text': jnp.pad(inputs['text'], ((0, 0), (0, 3), (0, 0)))}
@@ -139,7 +141,7 @@ def test_runs_at_another_size_with_the_same_parameters(name, sr):
   assert out.shape == (1, 16, 16, 3) and out.dtype == jnp.float32
 
 
-@_BOTH
+@_ONE_SOON
 def test_gradients_reach_every_parameter(name):
   inputs = _inputs(True)
   loss = lambda params: jnp.mean(jnp.square(_NETWORKS[name]().apply(params, **inputs)))
@@ -316,7 +318,7 @@ def test_pooling_does_not_depend_on_the_order_of_tokens():
   np.testing.assert_allclose(_layer(module, text[:, ::-1]), out, atol=1e-5)
 
 
-@_BOTH
+@_ONE_SOON
 def test_rematerialisation_changes_no_output_and_no_gradient(name):
   inputs, params = _inputs(True), _params(name)
 

@@ -81,9 +81,9 @@ _KERNELS = {'resnet': ('stage_1_block_0', 'conv_2'), 'vit': ('block_1', 'mlp_in'
 @pytest.mark.parametrize(
   'name, axes, shard',
   [
-    ('resnet', {}, (3, 3, 16, 16)),
+    pytest.param('resnet', {}, (3, 3, 16, 16), marks=pytest.mark.slow),
     ('resnet', {'fsdp': 2, 'tensor': 2}, (3, 3, 8, 8)),
-    ('vit', {}, (8, 32)),
+    pytest.param('vit', {}, (8, 32), marks=pytest.mark.slow),
     ('vit', {'fsdp': 4, 'tensor': 2}, (2, 16)),
   ],
 )
@@ -143,7 +143,7 @@ def _train(path, recipe, data, network='vit', log=None, **more):
   return variables, log.written
 
 
-@pytest.mark.parametrize('together', [Joined, Blend])
+@pytest.mark.parametrize('together', [pytest.param(Joined, marks=pytest.mark.slow), Blend])
 def test_weighted_images_count_the_same_in_parts_of_a_batch(together, tmp_path):
   """With parts of every second row, one is of real images alone, the other one of synthetic images."""
   parts = [_images(30, seed=1), _images(20, seed=2, brightness=3)]

@@ -238,6 +238,7 @@ def _loss_of_fine_tuning(optimizers, num_steps):
   return losses
 
 
+@pytest.mark.slow
 def test_the_base_of_deepfloyd_if_learns_with_adam_and_not_with_relative_adafactor():
   section = dict(deepfloyd.all_jobs()['finetune_base']['optimizer'], warmup_steps=0, schedule='constant')
   adam = build(Optimizer, section, 'optimizer')
