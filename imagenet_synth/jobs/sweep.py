@@ -1,5 +1,7 @@
 """The sweep job: FID, IS and CAS of a grid of sampler settings of a stage, of which the best is chosen.
 
+Each trial's figures have `evaluations`, too: how often the network is evaluated for an image.
+
 All trials draw the same images from the same noise, so that differences come from the settings.
 """
 
@@ -188,7 +190,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
     config.cas,
   )
   trials.say_cost(config.trials)
-  rows = _rows(config, trials)
+  rows = [row | {'evaluations': trials.cost([_trial(row, config)], 1)} for row in _rows(config, trials)]
   samples.clean()
   # only trials of the last round have been measured on all samples
   last = [row for row in rows if row['num_samples'] == ends[-1]]

@@ -114,6 +114,31 @@ def guidance_cas(
   return figure
 
 
+def cas_evaluations(
+  lines: Mapping[str, Sequence[tuple[float, float, Number]]], real: MeanStd | None = None
+) -> Figure:
+  """Returns accuracy against evaluations of the network, a line for each sampler with bars over seeds.
+
+  Args:
+    lines: {sampler: [(evaluations for an image, mean %, standard deviation)]} of classifiers trained on
+      synthetic data.
+    real: of the same classifier trained on real data.
+  """
+  figure, axes = new_axes('Evaluations of the network for an image', 'Classification accuracy score (%)')
+  for (name, points), (color, marker) in zip(lines.items(), ordered_styles(len(lines))):
+    num, mean, std = np.array(sorted(points), float).T
+    draw_line(axes, num, mean, color, name, marker)
+    axes.errorbar(num, mean, np.nan_to_num(std), fmt='none', ecolor=color, elinewidth=1, zorder=2)
+  axes.set_xscale('log')
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:g}'))
+  axes.margins(y=0.12)
+  if real is not None:
+    draw_reference(axes, real, 'Real data, top-1')
+  write_legend(axes, None, outside=True)
+  write_note(axes, spread_note([point[2] for points in lines.values() for point in points]))
+  return figure
+
+
 def cas_fid(
   lines: Mapping[float, Sequence[tuple[float, float, float]]],
   paper: Mapping[float, Sequence[tuple[float, float, float]]] | None = None,

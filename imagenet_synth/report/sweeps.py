@@ -3,7 +3,7 @@
 Instead of a section, None is returned where no job was run that it could be about.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -25,6 +25,8 @@ def sweeps(results: Results) -> Section | None:
   """Returns a table for each sweep job, and what the paper shows in Figures 3 and 4."""
   blocks: list[Block] = []
   jobs = results.of_kind('sweep')
+  for stage in dict.fromkeys(job.result['stages'][-1]['run'] for job in jobs):
+    blocks += _by_evaluations([job for job in jobs if job.result['stages'][-1]['run'] == stage], stage)
   for job in jobs:
     # the pictures of one sweep stay apart from those of the next
     blocks += [Heading(job.name)] if len(jobs) > 1 else []
@@ -36,21 +38,21 @@ def _table(job: FinishedJob) -> Table:
   """Returns a row for each trial; those that cannot be told from the best one stand out."""
   grid, rows = list(job.config['grid']), job.result['rows']
   close = _close_trials(job)
-  has_cas, names = 'cas' in rows[0], fids(rows[0])
-  cells = [
-    [_setting(row[name]) for name in grid]
-    + [*(number(row[name]) for name in names), inception_score(row)]
-    + ([spread(percent(row['cas']['top_1']))] if has_cas else [])
-    + [f'{row["num_samples"]:,}']
-    for row in rows
+  columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+    *(
+      (name.replace('_', ' ').capitalize(), lambda row, name=name: _setting(name, row[name])) for name in grid
+    ),
+    *((fid_title(name), lambda row, name=name: number(row[name])) for name in fids(rows[0])),
+    ('Inception Score', inception_score),
   ]
-  header = (
-    [name.replace('_', ' ').capitalize() for name in grid]
-    + [fid_title(name) for name in names]
-    + ['Inception Score']
-    + (['CAS (%)'] if has_cas else [])
-    + ['Samples']
-  )
+  if 'recall' in rows[0]:
+    columns.append(('Recall', lambda row: number(row['recall'])))
+  if 'cas' in rows[0]:
+    columns.append(('CAS (%)', lambda row: spread(percent(row['cas']['top_1']))))
+  if len({row['evaluations'] for row in rows}) > 1:
+    columns.append(('Evaluations an image', lambda row: f'{row["evaluations"]:,}'))
+  columns.append(('Samples', lambda row: f'{row["num_samples"]:,}'))
+  header, cells = [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
   saved = job.result['num_without_halving'] - job.result['num_drawn']
   halving = (
     f' Successive halving: {job.result["num_drawn"]:,} images drawn instead of '
@@ -81,11 +83,43 @@ def _close_trials(job: FinishedJob) -> list[int]:
   return [last[place] for place in close_to_best([rows[i] for i in last], job.result['choose'])]
 
 
-def _setting(value: float | str | None) -> str:
-  """Returns a setting as text; None is the variance that a network has learned."""
+def _setting(name: str, value: Any) -> str:
+  """Returns the value of a field of `SamplerSettings` as text."""
   if value is None:
-    return 'learned'
+    return {'logvar': 'learned', 'guidance_interval': 'all'}[name]
+  if isinstance(value, (list, tuple)):
+    return ' to '.join(f'{of:g}' for of in value)
   return value if isinstance(value, str) else f'{value:g}'
+
+
+def _by_evaluations(jobs: Sequence[FinishedJob], stage: str) -> list[Picture]:
+  """Returns CAS by evaluations of a stage's network, where sweeps have tried several numbers of steps."""
+  swept = [job for job in jobs if 'num_steps' in job.config['grid'] and 'cas' in job.result['rows'][0]]
+  lines: dict[str, list[tuple[float, float, float | None]]] = {}
+  for job in swept:
+    others = [name for name in job.config['grid'] if name != 'num_steps']
+    for row in job.result['rows']:
+      line = ', '.join(
+        [job.name, *(f'{name.replace("_", " ")} {_setting(name, row[name])}' for name in others)]
+      )
+      lines.setdefault(line, []).append((row['evaluations'], *percent(row['cas']['top_1'])))
+  if not lines:
+    return []
+  real = percent(swept[0].result['cas_real']['top_1'])
+  said = '; '.join(
+    f'{name}: ' + ', '.join(f'{spread((mean, std))} at {num:g}' for num, mean, std in points)
+    for name, points in lines.items()
+  )
+  return [
+    Picture(
+      f'{stage}_evaluations',
+      figures.cas_evaluations(lines, real),
+      f'What images of {stage} are worth by what they cost.',
+      f'Classification accuracy score in percent by evaluations of the network for an image. {said}. A '
+      f'dotted line: real images, {spread(real)}.',
+      [job.name for job in swept],
+    )
+  ]
 
 
 def _pictures(job: FinishedJob) -> list[Picture]:
@@ -187,7 +221,7 @@ def _slice(job: FinishedJob, *shown: str) -> tuple[list[dict[str, Any]], str]:
       if 'cas' in row:
         names |= dict(zip(('top_1', 'top_1_std'), percent(row['cas']['top_1'])))
       rows.append(row | names)
-  others = ', '.join(f'{name.replace("_", " ")} {_setting(value)}' for name, value in fixed.items())
+  others = ', '.join(f'{name.replace("_", " ")} {_setting(name, value)}' for name, value in fixed.items())
   return rows, f'At {others}.' if others else ''
 
 

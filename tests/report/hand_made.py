@@ -224,7 +224,7 @@ def select(name='select_base', run='finetune_base', step=2, choose='fid', **fid_
 def sweep(grid, rows, best, name='sweep_base', choose='fid_train', dataset='digits', num_drawn=None, **more):
   """A sweep of `grid`; a row is (values of the grid, FID, Inception Score) and what else it has."""
   at_all = [
-    dict(zip(grid, values)) | figures(fid, fid + 1) | {'is': score} | rest
+    dict(zip(grid, values)) | figures(fid, fid + 1) | {'is': score, 'evaluations': 8} | rest
     for values, fid, score, rest in rows
   ]
   total = sum(row['num_samples'] for row in at_all)

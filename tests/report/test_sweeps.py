@@ -35,12 +35,13 @@ def test_a_table_of_all_trials_with_the_best_one_strong():
     'Train FID',
     'Validation FID',
     'Inception Score',
+    'Recall',
     'Samples',
   ]
   assert table.rows == [
-    ['0', 'ddpm', '3', '4', '8', '2,400'],
-    ['0', 'ddim', '1', '2', '8', '2,400'],
-    ['0.25', 'ddpm', '2', '3', '8', '2,400'],
+    ['0', 'ddpm', '3', '4', '8', '0.625', '2,400'],
+    ['0', 'ddim', '1', '2', '8', '0.625', '2,400'],
+    ['0.25', 'ddpm', '2', '3', '8', '0.625', '2,400'],
   ]
   assert table.strong == [1]
   assert table.caption == 'sweep_base: sampler of finetune_sr16, chosen by Train FID'
@@ -169,3 +170,36 @@ def test_several_sweeps_have_a_heading_each():
   jobs = [sweep({'guidance': [1.0, 2.0]}, rows, {'guidance': 1.0}, name) for name in ('first', 'second')]
   assert [block.text for block in blocks(sweeps(results(*jobs)), Heading)] == ['first', 'second']
   assert not blocks(sweeps(results(jobs[0])), Heading)
+
+
+def _by_steps(name, sampler, **more):
+  grid = {'num_steps': [2, 4], 'sampler': [sampler]}
+  rows = [
+    ((num, sampler), 5.0, 8.0, {**_cas(0.5 + num / 10), 'recall': 0.25 * num, 'evaluations': 2 * num})
+    for num in (2, 4)
+  ]
+  best = {'num_steps': 4, 'sampler': sampler}
+  return sweep(grid, rows, best, name, 'cas', cas_real=_cas(0.9)['cas'], **more)
+
+
+def test_sweeps_of_steps_are_drawn_together_by_what_an_image_costs():
+  jobs = _by_steps('ancestral', 'ddpm'), _by_steps('second_order', 'dpmpp_2m')
+  section = sweeps(results(*jobs))
+  (picture,) = blocks(section, Picture)
+  assert section.blocks[0] is picture and picture.jobs == ['ancestral', 'second_order']
+  assert points(picture.image) == points(picture.image, 1) == [[4, 70], [8, 90]]
+  assert [text.get_text() for text in picture.image.axes[0].get_legend().get_texts()] == [
+    'ancestral, sampler ddpm',
+    'second_order, sampler dpmpp_2m',
+  ]
+  assert 'second_order, sampler dpmpp_2m: 70.00 ± 1.00 at 4, 90.00 ± 1.00 at 8. A dotted' in picture.alt
+  rows = [hand_made.by_column(table) for table in blocks(section, Table)]
+  assert [row['Evaluations an image'] for row in rows[0]] == ['4', '8']
+  assert [row['Recall'] for row in rows[1]] == ['0.5', '1']
+
+
+def test_an_interval_of_guidance_is_written_as_such():
+  grid = {'guidance_interval': [None, [-6.0, 2.5]]}
+  rows = [((None,), 5.0, 8.0, {}), (([-6.0, 2.5],), 4.0, 8.0, {})]
+  (table,) = _tables(sweep(grid, rows, {'guidance_interval': None}))
+  assert [row[0] for row in table.rows] == ['all', '-6 to 2.5']
