@@ -27,7 +27,7 @@ from imagenet_synth.core.accelerators import ACCELERATORS, UTILISATION, accelera
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, full_disk, set_roots
-from imagenet_synth.core.processes import Missing
+from imagenet_synth.core.processes import Missing, leave
 from imagenet_synth.core.stopping import Stopped, ignore_signals, stop_when_told
 from imagenet_synth.train.profiling import parse_steps, profiling
 
@@ -155,7 +155,7 @@ def main(argv: list[str]) -> None:
     _tell(str(unfinished))
   except Missing as missing:
     _tell(f'error: {missing}')
-    sys.exit(1)
+    leave(1)
   except Stopped as stopped:
     ignore_signals()
     _tell(str(stopped))
@@ -253,7 +253,7 @@ def _tell(message: str) -> None:
 def _refuse(message: str) -> NoReturn:
   """Prints the message and exits with code 2."""
   print(f'error: {_speaker}{message}', file=sys.stderr)
-  sys.exit(2)
+  leave(2)
 
 
 def _described(error: BaseException) -> str:

@@ -6,10 +6,11 @@ The processes of one run share a workdir. The first one writes what is written o
 import contextlib
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ from imagenet_synth.core.errors import InputError
 _MAX_WAIT = 12 * 3600
 # seconds in which all of them are to end; one that has failed does not keep the others longer
 _MAX_END = 60
+# seconds that one that cannot go on waits for the others, which mostly cannot either
+_MAX_REFUSAL = 10
 # seconds within which a network disk shows each host what another one has written
 _MAX_LAG = 120
 
@@ -50,6 +53,22 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     raise InputError(
       f'--distributed: {reason}; give --coordinator HOST:PORT, --num_processes and --process_id'
     ) from None
+
+
+def leave(code: int) -> NoReturn:
+  """Ends a program that cannot go on, with an exit code that stays what it is.
+
+  If the others, too, find that they cannot, all end as usual. If not, this one does not wait for them: JAX
+  would in the end abort it, with another code and many lines. They are told by JAX that it has left.
+  """
+  if jax.distributed.is_initialized():
+    try:
+      wait_for_all('the end of those that cannot go on', _MAX_REFUSAL)
+    except Missing:
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(code)
+  sys.exit(code)
 
 
 def _local_device_ids() -> list[int] | None:

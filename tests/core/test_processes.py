@@ -119,3 +119,30 @@ def test_who_waits_in_vain_is_told_who_is_missing():
     ['within', 'what never comes: waited for process 1 of 2, which has not come; its log may say why'],
     ['within'],
   ]
+
+
+_REFUSES = """
+import sys
+import jax
+from imagenet_synth.core import processes
+jax.config.update('jax_platforms', 'cpu')
+processes.initialize(f'localhost:{sys.argv[2]}', 2, int(sys.argv[1]))
+if sys.argv[1] in sys.argv[3]:
+  processes.leave(2)
+processes.wait_for_all('what the other does not come to')
+"""
+
+
+@pytest.mark.parametrize('which', ['0', pytest.param('1', marks=pytest.mark.slow), '01'])
+def test_who_cannot_go_on_ends_with_the_code_that_says_so_and_all_end(which):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  command = [sys.executable, '-c', _REFUSES]
+  both = [
+    subprocess.Popen([*command, str(i), str(port), which], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for i in range(2)
+  ]
+  errors = [process.communicate(timeout=200)[1].decode() for process in both]
+  codes = [process.returncode for process in both]
+  assert all(codes) and all(codes[int(index)] == 2 for index in which), errors
