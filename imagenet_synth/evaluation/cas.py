@@ -28,7 +28,7 @@ from imagenet_synth.metrics.summary import mean_std
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train import classifier
 from imagenet_synth.train.classifier import HeldOut
-from imagenet_synth.train.metric_writers import WriterName, make_writer
+from imagenet_synth.train.metric_writers import WriterName, make_writer, require_writers
 from imagenet_synth.train.recipe import Recipe
 
 # of test images that stay in memory while the next classifier is trained
@@ -53,7 +53,8 @@ class CasConfig:
   writers: tuple[WriterName, ...] = ('tensorboard',)
 
   def validate(self) -> None:
-    """Raises `Invalid` if the length of training is counted in real images, of which there are none."""
+    """Raises `Invalid` if the length of training is counted in real images, or a writer is not installed."""
+    require_writers(self.writers)
     if self.recipe.real_exposures is not None:
       raise Invalid(
         'recipe.real_exposures', 'is set, but CAS is of synthetic images alone; give num_steps or epochs'

@@ -34,7 +34,7 @@ from imagenet_synth.inputs.predictions import Predictions, load_predictions
 from imagenet_synth.inputs.samples import Samples
 from imagenet_synth.models.registry import Classifier, for_classes
 from imagenet_synth.train.classifier import HeldOut, has_batch_statistics
-from imagenet_synth.train.metric_writers import WriterName
+from imagenet_synth.train.metric_writers import WriterName, require_writers
 from imagenet_synth.train.recipe import Recipe
 
 
@@ -81,6 +81,7 @@ class Config:
     """Raises `Invalid` if settings of images, of the recipe and of the mixtures contradict each other."""
     if self.loaded_size is not None and self.loaded_size < self.size:
       raise Invalid('loaded_size', f'is {self.loaded_size}, less than size {self.size}')
+    require_writers(self.writers)
     for key, names in (('mixtures', self.mixtures), ('tests', self.tests)):
       for name in names:
         if '/' in name or name.startswith('.'):

@@ -1,6 +1,8 @@
 """Writers of a run's metrics: to `metrics.jsonl`, which the report reads, and to what the config names."""
 
+import importlib.util
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -11,7 +13,8 @@ from clu import metric_writers
 from clu.metric_writers import MetricWriter
 from etils import epath
 
-from imagenet_synth.core.files import Journal, is_remote
+from imagenet_synth.core.config import Invalid
+from imagenet_synth.core.files import Journal, absolute, is_remote, json_hash
 from imagenet_synth.core.processes import is_first
 from imagenet_synth.core.progress import say_once
 
@@ -65,7 +68,50 @@ def whole_lines(path: epath.Path) -> list[str]:
   return [line for line in (path.read_text().splitlines() if path.exists() else []) if line.endswith('}')]
 
 
-WriterName = Literal['tensorboard']
+WriterName = Literal['tensorboard', 'wandb']
+
+
+class WandbWriter(metric_writers.LoggingWriter):
+  """A writer of scalars and images to Weights & Biases, where each folder is a run.
+
+  The environment says the rest, as `wandb` documents it: WANDB_PROJECT, WANDB_API_KEY, WANDB_MODE=offline. A
+  folder's run goes on when the program does.
+
+  Args:
+    folder: the run's; the project's name is that of the package if the environment has none.
+  """
+
+  def __init__(self, folder: epath.Path):
+    super().__init__()
+    import wandb
+
+    self._image = wandb.Image
+    self._run = wandb.init(
+      project=os.environ.get('WANDB_PROJECT', 'imagenet_synth'),
+      name=f'{folder.parent.name}/{folder.name}',
+      id=json_hash(str(absolute(folder))),
+      resume='allow',
+      reinit='create_new',
+      dir=None if is_remote(folder) else str(folder),
+      settings=wandb.Settings(silent=True),
+    )
+    # steps may come again when a run goes on: they are numbers like others
+    self._run.define_metric('*', step_metric='step')
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Logs numbers."""
+    self._run.log({'step': int(step), **{name: float(np.asarray(value)) for name, value in scalars.items()}})
+
+  def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+    """Logs images, uint8 [1, H, W, C] each."""
+    self._run.log({'step': int(step), **{name: self._image(picture[0]) for name, picture in images.items()}})
+
+  def flush(self) -> None:
+    """Does nothing: what was logged is in a process of its own."""
+
+  def close(self) -> None:
+    """Returns when all is sent, or, offline, written."""
+    self._run.finish()
 
 
 def _tensorboard(folder: epath.Path) -> MetricWriter:
@@ -77,8 +123,17 @@ def _tensorboard(folder: epath.Path) -> MetricWriter:
   return metric_writers.SummaryWriter(str(folder))
 
 
-WRITERS: dict[WriterName, Callable[[epath.Path], MetricWriter]] = {'tensorboard': _tensorboard}
+WRITERS: dict[WriterName, Callable[[epath.Path], MetricWriter]] = {
+  'tensorboard': _tensorboard,
+  'wandb': WandbWriter,
+}
 """Functions that make clu's metric writers for a run's folder, by the name that a config has for it."""
+
+
+def require_writers(names: Sequence[WriterName]) -> None:
+  """Raises `Invalid` for 'writers' if a package that one needs is not installed."""
+  if 'wandb' in names and importlib.util.find_spec('wandb') is None:
+    raise Invalid('writers', "has 'wandb', a package that is not installed; pip install wandb")
 
 
 class RunWriter(metric_writers.MultiWriter):

@@ -58,7 +58,7 @@ from imagenet_synth.inputs.stages import StageWeights, sampling_replicas
 from imagenet_synth.inputs.text import NO_PROMPT, EmbeddedText, JoinedText, Text, join
 from imagenet_synth.models.network import DType
 from imagenet_synth.train.loop import fit
-from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer
+from imagenet_synth.train.metric_writers import MetricWriter, WriterName, make_writer, require_writers
 from imagenet_synth.train.optim import Optimizer
 from imagenet_synth.train.state import Trainer, TrainState, make_trainer
 
@@ -157,7 +157,8 @@ class Training(abc.ABC):
   writers: Annotated[tuple[WriterName, ...], Execution()] = ('tensorboard',)
 
   def validate(self) -> None:
-    """Raises `Invalid` if the shares of a batch are more than there is, or no whole numbers of images."""
+    """Raises `Invalid` if the shares of a batch are not possible, or a writer is not installed."""
+    require_writers(self.writers)
     shared = sum(part.fraction for part in self.blend)
     if shared >= 1:
       raise Invalid('blend', f'has shares of {shared} in all, must be less than 1: the rest is of dataset')

@@ -1,5 +1,6 @@
 """Where the numbers of a run go."""
 
+import importlib.util
 import json
 import typing
 
@@ -8,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.train.metric_writers import WRITERS, JsonLinesWriter, WriterName, make_writer
+from imagenet_synth.core.config import Invalid
+from imagenet_synth.train.metric_writers import (
+  WRITERS,
+  JsonLinesWriter,
+  WriterName,
+  make_writer,
+  require_writers,
+)
 
 
 def _lines(folder):
@@ -91,6 +99,31 @@ def test_numbers_go_to_the_file_and_to_what_is_named(names, others, tmp_path):
   assert (start['step'], start['start'], first['step']) == (0, True, 1) and first['time'] >= start['time']
   assert first['step_seconds'] == 0.25
   assert len(list(tmp_path.iterdir())) == 2 + others
+
+
+def test_numbers_and_pictures_go_to_weights_and_biases(monkeypatch, tmp_path):
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  folder = tmp_path / 'run/pretrain'
+  folder.mkdir(parents=True)
+  for start in (0, 1):
+    writer = make_writer(folder, start, ('wandb',))
+    writer.write_scalars(start + 1, {'loss': jnp.float32(0.5)})
+    writer.write_images(start + 1, {'samples': np.zeros((1, 4, 4, 3), np.uint8)})
+    writer.close()
+  first, second = sorted(folder.glob('wandb/offline-run-*/*.wandb'))
+  # the same run goes on
+  assert first.name == second.name
+  assert all(b'loss' in path.read_bytes() and b'pretrain' in path.read_bytes() for path in (first, second))
+  assert len(list(folder.glob('wandb/*/files/media/images/samples*.png'))) == 2
+
+
+def test_a_writer_that_is_not_installed_is_named_before_anything_runs(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  require_writers(('tensorboard',))
+  with pytest.raises(
+    Invalid, match="writers has 'wandb', a package that is not installed; pip install wandb"
+  ):
+    require_writers(('wandb',))
 
 
 def test_a_writer_goes_on_where_the_run_does(tmp_path):
