@@ -114,7 +114,7 @@ def test_numbers_and_pictures_go_to_weights_and_biases(monkeypatch, tmp_path):
   # the same run goes on
   assert first.name == second.name
   assert all(b'loss' in path.read_bytes() and b'pretrain' in path.read_bytes() for path in (first, second))
-  assert len(list(folder.glob('wandb/*/files/media/images/samples*.png'))) == 2
+  assert len(list(folder.glob('wandb/offline-run-*/files/media/images/samples*.png'))) == 2
 
 
 def test_a_writer_that_is_not_installed_is_named_before_anything_runs(monkeypatch):
