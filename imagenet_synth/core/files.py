@@ -242,9 +242,10 @@ class RandomAccess:
     if not is_remote(path):
       self._fd = os.open(path, os.O_RDONLY)
 
-  def __del__(self) -> None:
+  def __del__(self, close: Callable[[int], None] = os.close) -> None:
+    # as an argument, it is there when the program ends, too
     if self._fd >= 0:
-      os.close(self._fd)
+      close(self._fd)
 
   def read(self, start: int, length: int) -> bytes:
     """Returns bytes of the file, fewer where it ends."""
