@@ -23,7 +23,7 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 # one reader of buckets for all libraries: TensorFlow's own, which epath would take, knows no s3:// and no
