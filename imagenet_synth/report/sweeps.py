@@ -49,7 +49,8 @@ def _table(job: FinishedJob) -> Table:
     columns.append(('Recall', lambda row: number(row['recall'])))
   if 'cas' in rows[0]:
     columns.append(('CAS (%)', lambda row: spread(percent(row['cas']['top_1']))))
-  if len({row['evaluations'] for row in rows}) > 1:
+  # an earlier version did not count them
+  if len({row.get('evaluations') for row in rows}) > 1:
     columns.append(('Evaluations an image', lambda row: f'{row["evaluations"]:,}'))
   columns.append(('Samples', lambda row: f'{row["num_samples"]:,}'))
   header, cells = [title for title, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
