@@ -1,12 +1,11 @@
 """Images per second of the input pipeline, beside tf.data and PyTorch's loader, without a network.
 
-    python -m benchmarks.input_pipeline data/mine
+    pip install -r benchmarks/requirements.txt && python -m benchmarks input_pipeline
 
-The photos of a folder (FOLDER/CLASS/*.jpg) are written as JPEGs of 500x375, the usual size of ImageNet's.
-Random resized crops of 224x224 are cut out of them, by one worker and by two, here and by the others in
-turn, if they are installed; those mirror them, too, which devices do here. Printed are medians over rounds of
-images a second, and of images a second of CPU time, which says more on a busy machine; then the recipes of
-configs/recipes.py, here alone.
+Photos are written as JPEGs of 500x375, the usual size of ImageNet's: parts of the two that come with
+scikit-learn. Random resized crops of 224x224 are cut out of them, by one worker and by two; tf.data and
+PyTorch's loader mirror them, too, which devices do here. The rate of CPU time is that of all processes
+together, and says more on a busy machine. Then the recipes of configs/recipes.py, here alone.
 """
 
 import importlib.util
@@ -14,15 +13,16 @@ import json
 import multiprocessing
 import os
 import pathlib
-import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
+from benchmarks.harness import Row
 from configs.recipes import RECIPES
 from imagenet_synth.core.config import build
 from imagenet_synth.data.batches import BatchMaker, Images
@@ -33,18 +33,47 @@ from imagenet_synth.train.recipe import Recipe
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 95
 _SIZE, _BATCH_SIZE = 224, 128
 _ROUNDS, _WARM_UP, _NUM_BATCHES = 5, 6, 16
-# each file is there so many times
-_COPIES = 4
+_NUM_FILES = 200
+DEVICES = (1,)
+"""No network runs."""
 
 
-def _write_files(photos, folder):
-  """Writes the photos at one size as FOLDER/train/photo/*.jpg."""
-  target = pathlib.Path(folder) / 'train/photo'
-  target.mkdir(parents=True)
-  paths = sorted(path for path in photos.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg'))
-  for number, path in enumerate(paths * _COPIES):
-    picture = Image.open(path).convert('RGB').resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
-    picture.save(target / f'{number:05d}.jpg', quality=_QUALITY)
+def rows() -> Iterator[Row]:
+  """Yields what is measured."""
+  with tempfile.TemporaryDirectory() as folder:
+    _write_files(pathlib.Path(folder) / 'train/photo')
+    kinds = {'imagenet_synth': _ours, 'tf.data': _tf_data}
+    if importlib.util.find_spec('torchvision'):
+      kinds['PyTorch'] = _pytorch
+    for num_workers in (1, 2):
+      wall: dict[str, list[float]] = {name: [] for name in kinds}
+      cpu: dict[str, list[float]] = {name: [] for name in kinds}
+      for _ in range(_ROUNDS):
+        for name, kind in kinds.items():
+          rates = _alone(kind, folder, num_workers)
+          wall[name].append(rates[0])
+          cpu[name].append(rates[1])
+      what = f'Input: crops of 224 from JPEGs of 500x375, {num_workers} worker{"s" * (num_workers > 1)}'
+      yield Row(what, 'images/s', wall)
+      yield Row(f'{what}, CPU time', 'images/s', cpu)
+    for name, recipe in RECIPES.items():
+      rates = [_alone(_ours, folder, 2, recipe)[0] for _ in range(2)]
+      yield Row(f'Input of recipe `{name}`, 2 workers', 'images/s', {'imagenet_synth': rates})
+
+
+def _write_files(folder: pathlib.Path) -> None:
+  """Writes parts of two photos at one size, as FOLDER/*.jpg."""
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+  for number in range(_NUM_FILES):
+    photo = photos[number % len(photos)]
+    width = int(rng.integers(_WIDTH, photo.height * 4 // 3))
+    height = width * 3 // 4
+    left, top = (int(rng.integers(0, room + 1)) for room in (photo.width - width, photo.height - height))
+    part = photo.crop((left, top, left + width, top + height))
+    picture = part.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    picture.save(folder / f'{number:05d}.jpg', quality=_QUALITY)
 
 
 def _ours(folder, num_workers, recipe=RECIPES['cas']):
@@ -116,29 +145,3 @@ def _alone(kind, *args):
   """Returns what `_rates` does, in a process of its own: forks of one kind collide with others' threads."""
   with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
     return pool.submit(_rates, kind, *args).result()
-
-
-def _print_medians(title, rates):
-  wall, cpu = (statistics.median(column) for column in zip(*rates))
-  print(f'{title:<32}{wall:8.0f} images/s {cpu:8.0f} images/s of CPU time', flush=True)
-
-
-def main(directory):
-  with tempfile.TemporaryDirectory() as folder:
-    _write_files(pathlib.Path(directory), folder)
-    kinds = {'here': _ours, 'tf.data': _tf_data}
-    if importlib.util.find_spec('torchvision'):
-      kinds['PyTorch'] = _pytorch
-    ways = [(name, num) for num in (1, 2) for name in kinds]
-    rates = {way: [] for way in ways}
-    for _ in range(_ROUNDS):
-      for name, num in ways:
-        rates[name, num].append(_alone(kinds[name], folder, num))
-    for (name, num), of_way in rates.items():
-      _print_medians(f'{name}, {num} worker{"s" * (num > 1)}', of_way)
-    for name, recipe in RECIPES.items():
-      _print_medians(f'recipe {name}, 2 workers', [_alone(_ours, folder, 2, recipe)])
-
-
-if __name__ == '__main__':
-  main(*sys.argv[1:])
