@@ -7,7 +7,8 @@ classifier is trained on each (CAS, three seeds, 400 validation images). In the 
 has ended, its jobs are done already. With guidance a step is two evaluations; in an interval of noise levels
 only, fewer.
 
-TIME. To expect: RESULT, see docs/results.md.
+Ten minutes on two CPU cores. To expect, CAS in %: 76.3 by 250 steps of DDPM (500 evaluations), 81.8 by 6 of
+DPM-Solver++ (12), 81.8 with guidance in an interval alone (8); three seeds each, see docs/results.md.
 """
 
 from configs import quickstart as digits

@@ -129,13 +129,12 @@ def cas_evaluations(
     num, mean, std = np.array(sorted(points), float).T
     draw_line(axes, num, mean, color, name, marker)
     axes.errorbar(num, mean, np.nan_to_num(std), fmt='none', ecolor=color, elinewidth=1, zorder=2)
-  axes.set_xscale('log')
+  axes.set_xscale('log', base=2)
   axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:g}'))
   axes.margins(y=0.12)
   if real is not None:
     draw_reference(axes, real, 'Real data, top-1')
   write_legend(axes, None, outside=True)
-  write_note(axes, spread_note([point[2] for points in lines.values() for point in points]))
   return figure
 
 

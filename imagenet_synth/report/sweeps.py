@@ -115,7 +115,7 @@ def _by_evaluations(jobs: Sequence[FinishedJob], stage: str) -> list[Picture]:
     Picture(
       f'{stage}_evaluations',
       figures.cas_evaluations(lines, real),
-      f'What images of {stage} are worth by what they cost.',
+      f'What images of {stage} are worth by what they cost. Bars: ± 1 standard deviation over seeds.',
       f'Classification accuracy score in percent by evaluations of the network for an image. {said}. A '
       f'dotted line: real images, {spread(real)}.',
       [job.name for job in swept],
