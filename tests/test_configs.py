@@ -220,6 +220,7 @@ def test_networks_have_as_many_parameters_at_full_size(tmp_path, name, sizes):
   assert counted == sizes
 
 
+@pytest.mark.slow
 def test_dry_run_divides_memory_among_devices(tmp_path):
   """Weights, average, gradients, Adafactor's factors of 2.41e9 parameters, over fsdp = 8; a step has more."""
   config = _config('imagenet', 'pretrain_base')

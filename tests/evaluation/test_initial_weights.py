@@ -80,6 +80,7 @@ def _trained(workdir, job, num_classes, seed):
   return classifier.load(model, 112, 3, workdir / job / f'runs/real-seed{seed}')['params']
 
 
+@pytest.mark.slow
 def test_a_public_network_gets_a_last_layer_for_other_classes(root, tmp_path):
   _run(tmp_path, deit=_import(root), tuned=_classify(root, init='deit'))
   published = vit.load(root / 'weights.npz', _TINY, 224)['params']

@@ -65,8 +65,9 @@ def trials_of(tmp_path):
     real = merged([observe(_EXTRACTOR, [_REAL], range(len(_REAL)), len(_REAL))], len(_REAL))
     references = {'train': ReferenceSet(real, {})}
     stage = SimpleNamespace(size=2, schedule=Schedule())
+    trained = lambda trial: TrainedStage(stage, None, SamplerSettings())
     return Trials(
-      folder, stage, settings, lambda trial: None, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas
+      folder, stage, settings, trained, samples, list(ends), _EXTRACTOR, references, _CLASSES, cas
     )
 
   return make
@@ -164,8 +165,8 @@ def test_images_are_deleted_when_no_round_is_left(trials_of):
 
 
 def test_weights_are_read_where_there_is_something_to_draw(trials_of, monkeypatch):
-  read = []
-  work = dataclasses.replace(trials_of(), variables_fn=read.append)
+  made, read = trials_of(), []
+  work = dataclasses.replace(made, trained_fn=lambda trial: read.append(trial) or made.trained_fn(trial))
   monkeypatch.setattr(trials, 'measure', lambda *args: pytest.fail('killed'))
   for _ in range(2):
     with pytest.raises(pytest.fail.Exception, match='killed'):

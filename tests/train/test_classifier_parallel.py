@@ -153,7 +153,8 @@ def test_weighted_images_count_the_same_in_parts_of_a_batch(together, tmp_path):
   whole, written = _train(tmp_path / 'whole', recipe, data)
   cut = dataclasses.replace(recipe, accumulate=2, fsdp=2, tensor=2)
   in_parts, written_in_parts = _train(tmp_path / 'parts', cut, data)
-  _assert_close(in_parts, whole, 3e-6)
+  # the bias of queries has a gradient that is a small difference of large numbers
+  _assert_close(in_parts, whole, 1e-5)
   ((_, last),), ((_, last_in_parts),) = written, written_in_parts
   assert last_in_parts == pytest.approx(last, rel=1e-5)
   # as they are handed on, all of them are on every device
