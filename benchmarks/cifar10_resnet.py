@@ -6,9 +6,9 @@ The first folder holds train/CLASS/*.jpg and test/CLASS/*.jpg, see configs/cifar
 trained on 40,000 images of train and tested on test, by both, with three seeds: by PyTorch from the weights
 that its layers start with, here from such and from those of Goyal et al. (2017), our default. The recipe is
 that of github.com/kuangliu/pytorch-cifar: SGD at 0.1 with momentum 0.9, a cosine to 0, decay 5e-4, batches
-of 128, shifts by up to 4 pixels, flips. So that two cores take about an hour for all nine runs, the network
-has a quarter of its width and there are 3 epochs; `--width 64 --epochs 200` are the published ones. Pixels
-are in [-1, 1], there normalised by channel.
+of 128, shifts by up to 4 pixels, flips. So that two cores take an hour and a half for all nine runs, the
+network has a quarter of its width and there are 3 epochs (`--width 8` takes half an hour); `--width 64
+--epochs 200` are the published ones. Pixels are in [-1, 1], there normalised by channel.
 
 Both see the same batches. Runs are kept in the second folder: the same command goes on with what is left.
 What is printed: top-1 of each, and the difference to PyTorch's.
