@@ -11,10 +11,15 @@ It is imported when one of these is first asked for: importing the package alone
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from imagenet_synth.library import load_cascade, load_classifier, load_images, show
+
+# one reader of buckets for all libraries: TensorFlow's own, which epath would take, knows no s3:// and no
+# conditions. Before anything else: epath decides when the first path is opened, which JAX may do by its cache
+os.environ.setdefault('EPATH_USE_TF', 'false')
 
 __all__ = ['load_cascade', 'load_classifier', 'load_images', 'show']
 

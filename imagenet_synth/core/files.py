@@ -26,10 +26,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-# one reader of buckets for all libraries: TensorFlow's own, which epath would take, knows no s3:// and no
-# conditions
-os.environ.setdefault('EPATH_USE_TF', 'false')
-
 import fsspec
 import jax
 import numpy as np
