@@ -95,7 +95,9 @@ def _setting(name: str, value: Any) -> str:
 
 def _by_evaluations(jobs: Sequence[FinishedJob], stage: str) -> list[Picture]:
   """Returns CAS by evaluations of a stage's network, where sweeps have tried several numbers of steps."""
-  swept = [job for job in jobs if 'num_steps' in job.config['grid'] and 'cas' in job.result['rows'][0]]
+  # an earlier version did not count evaluations
+  shown = {'num_steps', 'cas', 'evaluations'}
+  swept = [job for job in jobs if shown <= job.result['rows'][0].keys()]
   lines: dict[str, list[tuple[float, float, float | None]]] = {}
   for job in swept:
     others = [name for name in job.config['grid'] if name != 'num_steps']
