@@ -58,7 +58,10 @@ def guide(
   weight: float | jax.Array,
   interval: tuple[float | jax.Array, float | jax.Array] | None = None,
 ) -> Denoise:
-  """Returns a `Denoise` with classifier-free guidance: eps = w eps_cond + (1 - w) eps_uncond (Imagen, eq. 2).
+  """Returns a `Denoise` with guidance: eps = w eps_cond + (1 - w) eps_other (Imagen, eq. 2).
+
+  The other estimate is that without text (classifier-free guidance), or that of a weaker network (Karras et
+  al., 2024, eq. 2).
 
   x_0 is affine in eps at fixed x_t and the two weights sum to 1, so that estimates of x_0 can be mixed in
   place of eps, whatever the network predicts. A learned variance is that of the estimate with text. At w = 1,
@@ -66,7 +69,7 @@ def guide(
 
   Args:
     conditional: the estimate with text.
-    both: the estimates with and without text, which a network makes in one batch.
+    both: that and the other estimate; those with and without text a network makes in one batch.
     weight: w.
     interval: the least and the greatest logSNR at which there is guidance, both included (Kynkäänniemi et
       al., 2024); everywhere if not given. Outside, `conditional` alone is evaluated; logSNR must be the same
@@ -74,8 +77,8 @@ def guide(
   """
 
   def guided(x_t: jax.Array, logsnr: jax.Array) -> Estimate:
-    estimate, without = both(x_t, logsnr)
-    return estimate._replace(x_0=weight * estimate.x_0 + (1 - weight) * without.x_0)
+    estimate, other = both(x_t, logsnr)
+    return estimate._replace(x_0=weight * estimate.x_0 + (1 - weight) * other.x_0)
 
   if interval is None:
     return guided
