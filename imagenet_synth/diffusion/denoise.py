@@ -61,7 +61,7 @@ def guide(
   """Returns a `Denoise` with guidance: eps = w eps_cond + (1 - w) eps_other (Imagen, eq. 2).
 
   The other estimate is that without text (classifier-free guidance), or that of a weaker network (Karras et
-  al., 2024, eq. 2).
+  al., 2024).
 
   x_0 is affine in eps at fixed x_t and the two weights sum to 1, so that estimates of x_0 can be mixed in
   place of eps, whatever the network predicts. A learned variance is that of the estimate with text. At w = 1,
