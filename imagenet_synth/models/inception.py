@@ -5,6 +5,7 @@ pools count no padding, and the last block pools by maximum. Batch norms are fol
 convolutions (`weights.inception`), as the network is never trained here.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_synth.models.convolution import convolve
+from imagenet_synth.models.convolution import convolve, max_pool
 
 INPUT_SIZE = 299
 
@@ -47,11 +48,11 @@ class InceptionV3(nn.Module):
     x = conv(x, 32, (3, 3), 'Conv2d_1a_3x3', stride=2, padding='VALID')
     x = conv(x, 32, (3, 3), 'Conv2d_2a_3x3', padding='VALID')
     x = conv(x, 64, (3, 3), 'Conv2d_2b_3x3')
-    x = _max_pool(x)
+    x = max_pool(x, stride=2)
     outputs['64'] = mean(x)
     x = conv(x, 80, (1, 1), 'Conv2d_3b_1x1')
     x = conv(x, 192, (3, 3), 'Conv2d_4a_3x3', padding='VALID')
-    x = _max_pool(x)
+    x = max_pool(x, stride=2)
     outputs['192'] = mean(x)
     for block, pool_features in (('5b', 32), ('5c', 64), ('5d', 64)):
       x = _Block35(pool_features, self.dtype, name=f'Mixed_{block}')(x)
@@ -61,7 +62,7 @@ class InceptionV3(nn.Module):
     outputs['768'] = mean(x)
     x = _Reduce17(self.dtype, name='Mixed_7a')(x)
     x = _Block8(_average_pool, self.dtype, name='Mixed_7b')(x)
-    x = _Block8(_max_pool_same, self.dtype, name='Mixed_7c')(x)
+    x = _Block8(functools.partial(max_pool, stride=1, padding=1), self.dtype, name='Mixed_7c')(x)
     outputs['2048'] = mean(x)
     logits = nn.Dense(1008, use_bias=False, name='fc')(outputs['2048'])
     bias = self.param('fc_bias', nn.initializers.zeros, (1008,))
@@ -153,7 +154,7 @@ class _Reduce35(nn.Module):
           ('branch3x3dbl_3', 96, (3, 3)),
           **halve,
         ),
-        _max_pool(x),
+        max_pool(x, stride=2),
       ],
       axis=-1,
     )
@@ -205,7 +206,7 @@ class _Reduce17(nn.Module):
           ('branch7x7x3_4', 192, (3, 3)),
           **halve,
         ),
-        _max_pool(x),
+        max_pool(x, stride=2),
       ],
       axis=-1,
     )
@@ -248,14 +249,6 @@ def _chain(dtype: str) -> Callable[..., jax.Array]:
     return x
 
   return chain
-
-
-def _max_pool(x: jax.Array) -> jax.Array:
-  return nn.max_pool(x, (3, 3), (2, 2))
-
-
-def _max_pool_same(x: jax.Array) -> jax.Array:
-  return nn.max_pool(x, (3, 3), padding='SAME')
 
 
 def _average_pool(x: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from imagenet_synth.core.config import Count, NonNegative, NonNegativeInt, NotEmpty, Rate
 from imagenet_synth.core.gathering import named
-from imagenet_synth.models.convolution import convolve
+from imagenet_synth.models.convolution import convolve, max_pool
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.pixels import Pixels, seen
@@ -270,7 +270,7 @@ class ResNet(nn.Module):
       return x
     if self.stem == 'small':
       return layer(x, self.width, 3, self.stem_stride)
-    return nn.max_pool(layer(x, self.width, 7, 2), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    return max_pool(layer(x, self.width, 7, 2), stride=2, padding=1)
 
 
 ResNet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3))

@@ -110,7 +110,7 @@ class WandbWriter(metric_writers.LoggingWriter):
     """Does nothing: what was logged is in a process of its own."""
 
   def close(self) -> None:
-    """Returns when all is sent, or, offline, written."""
+    """Returns when all is sent, or, offline, is with a process of its own, which writes it."""
     self._run.finish()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from imagenet_synth.models.convolution import convolve
+from imagenet_synth.models.convolution import convolve, max_pool
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -22,7 +22,9 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
     (2, 3, 2, 'SAME'),
     (1, 3, 1, [(1, 1), (1, 1)]),
     (1, 7, 2, [(3, 3), (3, 3)]),
+    (4, 3, 2, 'SAME'),
     (5, 3, 2, 'SAME'),
+    (8, 3, 2, 'SAME'),
   ],
 )
 def test_values_and_gradients_are_the_convolution_s(size, window, stride, padding):
@@ -66,3 +68,35 @@ def test_the_precision_that_a_layer_asks_for_is_kept(size, window):
     program = str(jax.make_jaxpr(layer.init_with_output)(jax.random.key(0), x))
     # of both operands
     assert program.count('Precision.HIGHEST') == num
+
+
+@pytest.mark.parametrize('size, stride, padding', [(5, 1, 1), (5, 2, 0), (6, 2, 0), (6, 2, 1), (7, 2, 1)])
+def test_the_largest_of_each_window_and_its_gradient(size, stride, padding):
+  x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+
+  def both(pool):
+    y, pull = jax.vjp(pool, x)
+    return y, *pull(jnp.cos(y))
+
+  expected = both(
+    lambda x: nn.max_pool(x, (3, 3), (stride, stride), ((padding, padding), (padding, padding)))
+  )
+  for ours, theirs in zip(both(lambda x: max_pool(x, stride, padding)), expected, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_of_equal_values_one_gets_the_gradient():
+  x = jnp.zeros((1, 3, 3, 1))
+  gradient = jax.grad(lambda x: max_pool(x, stride=1).sum())(x)
+  assert gradient[0, 0, 0, 0] == 1 and gradient.sum() == 1
+
+
+@pytest.mark.parametrize('features', [2, 6])
+def test_the_kernel_s_gradient_keeps_the_precision(features):
+  layer = nn.Conv(features, (1, 1), precision='highest', conv_general_dilated=convolve)
+  x = jnp.zeros((1, 2, 2, 4))
+  variables = layer.init(jax.random.key(0), x)
+  loss = lambda variables, x: layer.apply(variables, x).sum()
+  program = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(variables, x))
+  # of both operands of three products: the value, and the gradients of image and kernel
+  assert program.count('Precision.HIGHEST') == 6
