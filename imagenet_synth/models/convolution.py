@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imagenet_synth.models.product import product
+
 
 def convolve(
   x: jax.Array,
@@ -27,7 +29,7 @@ def convolve(
   """
   window = kernel.shape[:2]
   if window == (1, 1):
-    return _product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision)
+    return product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=precision)
   if isinstance(padding, str):
     padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
   height, width = (
@@ -37,7 +39,7 @@ def convolve(
   if height * width < window[0] * window[1]:
     patches = _patches(jnp.pad(x, ((0, 0), *padding, (0, 0))), window, strides)
     flat_kernel = kernel.reshape(-1, kernel.shape[-1])
-    return _product(jnp.concatenate(patches, -1), flat_kernel, precision)
+    return product(jnp.concatenate(patches, -1), flat_kernel, precision=precision)
   return lax.conv_general_dilated(x, kernel, strides, padding, precision=precision, **more)
 
 
@@ -61,34 +63,3 @@ def _patches(x: jax.Array, window: Sequence[int], strides: Sequence[int]) -> lis
     for i in range(window[0])
     for j in range(window[1])
   ]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
-  """Returns x [B, H, W, C] times kernel [C, D].
-
-  For the kernel's gradient one factor has its rows and columns exchanged. Left to itself, XLA on CPUs
-  computes what led to the gradient of the product once more in that order, writing across the rows: this took
-  a fifth of a ResNet-50's step. Here it is computed once, and the factor with fewer columns is turned.
-  """
-  return jnp.matmul(x, kernel, precision=precision)
-
-
-def _product_forward(
-  x: jax.Array, kernel: jax.Array, precision: Any
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _product(x, kernel, precision), (x, kernel)
-
-
-def _product_backward(
-  precision: Any, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  x, kernel = saved
-  gradient = lax.optimization_barrier(gradient)
-  rows, of_rows = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-  times = functools.partial(lax.dot_general, dimension_numbers=(((0,), (0,)), ((), ())), precision=precision)
-  of_kernel = times(rows, of_rows) if rows.shape[1] <= of_rows.shape[1] else times(of_rows, rows).T
-  return jnp.matmul(gradient, kernel.T, precision=precision), of_kernel
-
-
-_product.defvjp(_product_forward, _product_backward)

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from imagenet_synth.core.gathering import named
 from imagenet_synth.models.convolution import convolve
+from imagenet_synth.models.product import product
 
 _fan_in = nn.initializers.lecun_normal()
 _zeros = nn.initializers.zeros_init()
@@ -49,6 +50,7 @@ def dense(
     features,
     dtype=dtype,
     name=name,
+    dot_general=product,
     kernel_init=named(_zeros if zero else _fan_in, ('embed', 'mlp'), dtype),
     bias_init=named(_zeros, ('mlp',)),
   )
