@@ -13,7 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, SamplerSettings, Stage
 from imagenet_synth.core.kept_rows import MAX_BYTES
 from imagenet_synth.cost import counts, networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes

@@ -10,14 +10,14 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import (
+from imagenet_synth.cascade.diffusion_stage import (
   DiffusionObjective,
   LoadedStage,
   SamplerSettings,
   Stage,
   TrainedStage,
-  sampling_dtypes,
 )
+from imagenet_synth.cascade.sampling_memory import sampling_dtypes
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Count, Execution, Invalid, Reference, build
 from imagenet_synth.core.devices import local_replicated, own_replicas

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from etils import epath
 
-from imagenet_synth.cascade import SamplerSettings
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings
 from imagenet_synth.core.config import Count, Execution, Invalid, NotEmpty, Range, Seed, build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import data_path, write_atomic
@@ -82,7 +82,7 @@ class Config:
   # tests on the images that it is against
   choose: str
   # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
-  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  # as many as are sure to fit into memory: see `cascade.sampling_memory.default_batch_size`
   batch_size: Annotated[Count | None, Execution()] = None
   # feature statistics from elsewhere that samples are compared with, too, by name
   statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, sampling_dtypes
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.cascade.sampling_memory import sampling_dtypes
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.devices import make_mesh, param_shardings
