@@ -18,6 +18,7 @@ from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.loss import diffusion_loss, hybrid_loss
 from imagenet_synth.diffusion.schedule import Schedule, diffuse
+from imagenet_synth.diffusion.spacing import Spacing, logsnr_at
 from imagenet_synth.models.registry import Network
 
 
@@ -94,8 +95,8 @@ class SamplerSettings:
   sampler: samplers.SamplerName = 'ddpm'
   # steps of the sampler, each an evaluation of the network, or two with guidance; twice that with 'heun'
   num_steps: Count = 256
-  # how the times of the steps are spaced: see `diffusion.samplers.logsnr_at`
-  spacing: samplers.Spacing = 'time'
+  # how the times of the steps are spaced: see `diffusion.spacing.logsnr_at`
+  spacing: Spacing = 'time'
   # weight w of guidance, away from what the network says without text (classifier-free), or from what a
   # weaker network says with it (see `TrainedStage.guide`); 1 is none
   guidance: NonNegative = 1.0
@@ -124,7 +125,7 @@ class SamplerSettings:
   def num_evaluations(self, schedule: Schedule) -> int:
     """Returns how often the network is evaluated to draw an image with this schedule."""
     number = jnp.arange(self.num_steps)
-    logsnr = np.asarray(samplers.logsnr_at(number, self.num_steps, schedule, self.spacing))
+    logsnr = np.asarray(logsnr_at(number, self.num_steps, schedule, self.spacing))
     if self.sampler == 'heun':
       # at the end of each step but the last, too
       logsnr = np.concatenate([logsnr, logsnr[1:]])

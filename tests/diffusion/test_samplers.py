@@ -14,6 +14,7 @@ import pytest
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.denoise import Estimate, guide
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, per_image
+from imagenet_synth.diffusion.spacing import logsnr_at
 
 _MEAN, _STD = 0.3, 0.4
 _SHAPE = (16, 16, 16, 2)
@@ -146,7 +147,7 @@ def _flow_errors(name, nums_steps, spacing='time', std=_STD):
   """The largest differences of a deterministic sampler's outputs to the exact ones, by number of steps."""
   # the flow carries (x_t - alpha_t mean) / sqrt(variance of x_t) along unchanged
   noise = np.linspace(-3, 3, 13)
-  start = float(samplers.logsnr_at(0, 2, Schedule(), spacing))
+  start = float(logsnr_at(0, 2, Schedule(), spacing))
   alpha2_1 = _alpha2(start)
   exact = _MEAN + _STD / np.sqrt(alpha2_1 * _STD**2 + 1 - alpha2_1) * (noise - np.sqrt(alpha2_1) * _MEAN)
   noises = jnp.asarray(noise, jnp.float32).reshape(1, 1, 1, 13, 1)
@@ -182,22 +183,6 @@ def test_ddim_with_noise_goes_from_deterministic_to_ancestral(eta):
   np.testing.assert_allclose(out, expected, atol=5e-6)
   if eta == 1:
     np.testing.assert_allclose(out, samplers.ddpm_step(x_t, x_0, logsnr_t, logsnr_s, 0.0, eps), atol=5e-6)
-
-
-def test_spacings_have_these_ends_and_steps():
-  at = lambda spacing, num, schedule=Schedule(): np.array(
-    [samplers.logsnr_at(i, num, schedule, spacing) for i in range(num)]
-  )
-  np.testing.assert_allclose(at('logsnr', 5), [-10, -5, 0, 5, 10], atol=1e-5)
-  sigma = np.exp(-at('edm', 7) / 2)
-  np.testing.assert_allclose(sigma[[0, -1]], [80, 0.002], rtol=1e-4)
-  np.testing.assert_allclose(np.diff(sigma ** (1 / 7)), np.diff(sigma ** (1 / 7)).mean(), rtol=1e-3)
-  # never outside of what the schedule has, and one evaluation is at the noisiest time
-  narrow = Schedule(logsnr_min=-4.0, logsnr_max=6.0)
-  for spacing in ('logsnr', 'edm'):
-    ends = at(spacing, 9, narrow)
-    assert ends.min() == pytest.approx(-4, abs=1e-3) and ends.max() == pytest.approx(6, abs=1e-3)
-    assert at(spacing, 1, narrow)[0] == pytest.approx(-4, abs=1e-3)
 
 
 def test_multistep_extrapolates_the_estimate_to_the_middle_of_the_step():
