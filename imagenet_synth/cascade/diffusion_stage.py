@@ -18,7 +18,7 @@ from imagenet_synth.diffusion import denoise as denoising
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.loss import diffusion_loss, hybrid_loss
 from imagenet_synth.diffusion.schedule import Schedule, diffuse
-from imagenet_synth.diffusion.spacing import Spacing, logsnr_at
+from imagenet_synth.diffusion.spacing import Spacing, logsnr_at, num_steps_of
 from imagenet_synth.models.registry import Network
 
 
@@ -93,8 +93,9 @@ class SamplerSettings:
   # ancestral sampling 'ddpm', 'ddim', or one of second order, which needs fewer steps: 'dpmpp_2m', or 'heun',
   # which wants a spacing other than 'time', whose first step is too long for it
   sampler: samplers.SamplerName = 'ddpm'
-  # steps of the sampler, each an evaluation of the network, or two with guidance; twice that with 'heun'
-  num_steps: Count = 256
+  # steps of the sampler, each an evaluation of the network, or two with guidance; twice that with 'heun'. If
+  # not given, those of a spacing that has a number of its own, and 256 of another one
+  num_steps: Count | None = None
   # how the times of the steps are spaced: see `diffusion.spacing.logsnr_at`
   spacing: Spacing = 'time'
   # weight w of guidance, away from what the network says without text (classifier-free), or from what a
@@ -117,15 +118,25 @@ class SamplerSettings:
   max_scale: Annotated[float, Range(low=1)] | None = None
 
   def validate(self) -> None:
-    """Raises `Invalid` if the interval of guidance is empty."""
+    """Raises `Invalid` if the steps are not those of the spacing, or the interval of guidance is empty."""
+    of_spacing = num_steps_of(self.spacing)
+    if of_spacing is not None and self.num_steps not in (None, of_spacing):
+      raise Invalid(
+        'num_steps', f'is {self.num_steps}, but spacing {self.spacing!r} has {of_spacing} steps; leave it out'
+      )
     if (interval := self.guidance_interval) is not None:
       if len(interval) != 2 or interval[0] >= interval[1]:
         raise Invalid('guidance_interval', f'is {list(interval)}, must be the least and the greatest logSNR')
 
+  @property
+  def num_steps_taken(self) -> int:
+    """Returns how many steps there are, also where the spacing alone says it."""
+    return num_steps_of(self.spacing) or 256 if self.num_steps is None else self.num_steps
+
   def num_evaluations(self, schedule: Schedule) -> int:
     """Returns how often the network is evaluated to draw an image with this schedule."""
-    number = jnp.arange(self.num_steps)
-    logsnr = np.asarray(logsnr_at(number, self.num_steps, schedule, self.spacing))
+    num_steps = self.num_steps_taken
+    logsnr = np.asarray(logsnr_at(jnp.arange(num_steps), num_steps, schedule, self.spacing))
     if self.sampler == 'heun':
       # at the end of each step but the last, too
       logsnr = np.concatenate([logsnr, logsnr[1:]])

@@ -97,7 +97,7 @@ def sample_stage(
     denoise,
     lambda draw: keys.normal(image_keys, draw, shape),
     stage.schedule,
-    settings.num_steps,
+    settings.num_steps_taken,
     settings.logvar,
     settings.sampler,
     settings.eta,
@@ -152,7 +152,7 @@ def _sample_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns images for text [B, L, D], sampled over all local devices: [B, S, S, C], uint8 and float32."""
   stage, variables, settings = trained.stage, trained.variables, trained.settings
-  numbers = {name: getattr(settings, name) for name in _NUMBERS}
+  numbers = {name: getattr(settings, name) for name in _NUMBERS} | {'num_steps': settings.num_steps_taken}
   defaults = {name: getattr(SamplerSettings(), name) for name in _NUMBERS}
   guided = settings.guidance != 1.0
   guide, of_guide = trained.guide if guided and trained.guide else (None, None)

@@ -35,7 +35,7 @@ from imagenet_synth.evaluation.reference_statistics import (
 from imagenet_synth.evaluation.trials import Trial, Trials, loss
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
+from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade, possible_settings
 from imagenet_synth.inputs.text import Text
 
 SWEPT = (
@@ -119,6 +119,12 @@ class Config:
     stage = check_cascade(self.stages, self.text, jobs, 'stages')[-1]
     self.text.require_classes(None, jobs, 'text')
     check_references(self.references, self.statistics, jobs)
+    for settings in possible_settings(self.stages[-1], jobs):
+      for trial in self.trials:
+        try:
+          dataclasses.replace(settings, **trial).validate()
+        except Invalid as fault:
+          raise Invalid('grid', f'has a trial whose {fault}') from None
     if None in self.grid.get('logvar', ()):
       SamplerSettings(logvar=None).require_variance(stage, 'grid')
     if self.cas is not None:
@@ -236,8 +242,7 @@ def _rows(config: Config, trials: Trials) -> list[dict[str, Any]]:
 
 def _trial(row: dict[str, Any], config: Config) -> Trial:
   """Returns the trial that a row of figures is of, its settings typed as those of a sampler."""
-  settings = build(SamplerSettings, {name: row[name] for name in config.grid}, 'grid')
-  return {name: getattr(settings, name) for name in config.grid}
+  return {name: getattr(build(SamplerSettings, {name: row[name]}, 'grid'), name) for name in config.grid}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

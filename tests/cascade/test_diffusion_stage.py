@@ -1,14 +1,27 @@
 """The objective of a stage with formulas as networks, whose loss is known in closed form."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, LoadedStage, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, LoadedStage, SamplerSettings, Stage
 from imagenet_synth.core import images
 from imagenet_synth.diffusion.schedule import Schedule
 from tests.cascade.formula import Formula, formula
+
+
+@pytest.mark.parametrize(
+  'settings, num_steps',
+  [({}, 256), (dict(num_steps=7), 7), (dict(spacing='edm'), 256), (dict(spacing='smart185'), 185)],
+)
+def test_steps_that_are_not_given_are_those_of_the_spacing(settings, num_steps):
+  settings = SamplerSettings(**settings)
+  settings.validate()
+  assert settings.num_steps_taken == num_steps
+  dataclasses.replace(settings, num_steps=num_steps).validate()
 
 
 def _loss(kind, text_dropout, text, seed=0, image=None, low_res_size=None):

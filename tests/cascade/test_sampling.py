@@ -245,13 +245,15 @@ def test_with_guidance_every_second_evaluation_has_no_text():
     (dict(sampler='dpmpp_2m', spacing='logsnr'), 12),
     # at the end of each step but the last, too
     (dict(sampler='heun', spacing='edm'), 22),
+    # the spacing has a number of its own
+    (dict(spacing='smart27', num_steps=None), 54),
     # logSNR is -10, -6, -2, 2, 6, 10
     (dict(sampler='ddim', spacing='logsnr', guidance_interval=(-6.0, 5.0)), 9),
     (dict(sampler='heun', spacing='logsnr', guidance_interval=(-6.5, 7.0)), 19),
   ],
 )
 def test_evaluations_are_counted_as_they_are_made(settings, expected):
-  settings = dataclasses.replace(PLAIN, num_steps=6, guidance=2.0, **settings)
+  settings = dataclasses.replace(PLAIN, **dict(num_steps=6, guidance=2.0) | settings)
   _sample([formula('text', settings)])
   assert settings.num_evaluations(Schedule()) == expected
   assert len(CALLS) == expected * jax.local_device_count()
