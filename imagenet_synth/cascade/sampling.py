@@ -305,7 +305,8 @@ class Cascade:
     wanted = trained.batch_size or self.batch_size
     if wanted is None:
       shape, guided = self.text.prompts.shape[1:], trained.settings.guidance != 1
-      wanted = default_batch_size(trained.stage, *shape, guided)
+      guide = trained.guide and trained.guide.stage
+      wanted = default_batch_size(trained.stage, *shape, guided, guide)
     return -(-wanted // num_devices) * num_devices
 
   def _enlarged(self, batches: Iterator[Drawn], trained: TrainedStage, position: int) -> Iterator[Drawn]:

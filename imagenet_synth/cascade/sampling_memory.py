@@ -27,28 +27,46 @@ def sampling_dtypes(stage: Stage, text_size: int) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def default_batch_size(stage: Stage, text_length: int, text_size: int, guided: bool) -> int:
+def default_batch_size(
+  stage: Stage, text_length: int, text_size: int, guided: bool, guide: Stage | None = None
+) -> int:
   """Returns how many images are sampled at a time, over all local devices, where no config says it.
 
   On each device it is the greatest power of 2, up to 256, that takes no more than half of the memory that is
-  free when it is first asked for. An image takes the most that the network, traced but not compiled, has made
-  and still needs at any time, twice if it is `guided`, and eight images in float32 for the sampler. What a
-  compiler adds for itself has the other half. Where a device does not tell its memory, as a CPU, the number
-  is 16.
+  free when it is first asked for, which is beside all weights. An image takes the most that the network,
+  traced but not compiled, has made and still needs at any time, and eight images in float32 for the sampler.
+  What a compiler adds for itself has the other half. Where a device does not tell its memory, as a CPU, the
+  number is 16.
+
+  Args:
+    stage: what is sampled.
+    text_length: L, of the text states.
+    text_size: D, of the text states.
+    guided: whether there is guidance; the network has each image twice then, with and without text.
+    guide: another network that guidance is away from. It has each image once and comes after the stage's own,
+      so that the one that takes more is what counts; None for the stage itself.
   """
   num_devices = jax.local_device_count()
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' not in stats:
     return 16 * num_devices
+  if guided and guide is not None:
+    of_networks = max(_image_bytes(of, text_length, text_size) for of in (stage, guide))
+  else:
+    of_networks = (1 + guided) * _image_bytes(stage, text_length, text_size)
+  each = of_networks + 8 * 4 * stage.size**2 * stage.channels
+  free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+  num_fitting = max(free // (2 * each), 1)
+  return min(2 ** (num_fitting.bit_length() - 1), 256) * num_devices
+
+
+def _image_bytes(stage: Stage, text_length: int, text_size: int) -> int:
+  """Returns the most bytes that a stage's network has made of an image and still needs at any time."""
   dtypes = sampling_dtypes(stage, text_size)
   variables = jax.tree.map(
     lambda leaf, dtype: jax.ShapeDtypeStruct(leaf.shape, dtype), _variables(stage, text_size), dtypes
   )
-  of_network = peak_bytes(_traced(stage, variables, text_length, text_size))
-  each = (1 + guided) * of_network + 8 * 4 * stage.size**2 * stage.channels
-  free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-  num_fitting = max(free // (2 * each), 1)
-  return min(2 ** (num_fitting.bit_length() - 1), 256) * num_devices
+  return peak_bytes(_traced(stage, variables, text_length, text_size))
 
 
 def _variables(stage: Stage, text_size: int) -> Any:

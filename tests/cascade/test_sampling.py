@@ -135,6 +135,21 @@ def test_stages_can_sample_one_after_the_other(tiny, drawn, monkeypatch):
     np.testing.assert_allclose(pixels, expected[stage] * 127.5 + 127.5, atol=0.51)
 
 
+@pytest.mark.parametrize('guidance', [1.0, 2.0])
+def test_the_batch_that_fits_is_asked_for_when_all_weights_are_there(tiny, monkeypatch, guidance):
+  trained, weaker = tiny[0], Stage(8, 3, tiny[0].stage.network, prediction='eps')
+  on_host = jax.tree.map(np.asarray, trained.variables)
+  settings = dataclasses.replace(trained.settings, guidance=guidance)
+  guided = trained._replace(variables=on_host, settings=settings, guide=LoadedStage(weaker, on_host))
+  events, put = [], jax.device_put
+  monkeypatch.setattr(jax, 'device_put', lambda x, *args: events.append('weights') or put(x, *args))
+  asked = lambda *args: events.append(args) or 8
+  monkeypatch.setattr(sampling, 'default_batch_size', asked)
+  list(Cascade([guided], _STATES, 3, None, stage_by_stage=True).sample(np.zeros(2, int), np.arange(2)))
+  assert events[:2] == ['weights'] * 2
+  assert events[2] == (trained.stage, 2, 4, guidance != 1, weaker)
+
+
 def test_another_seed_draws_other_images(tiny, drawn):
   labels, indices, expected = drawn
   out = _all(Cascade(tiny, _STATES, 4, 16), labels, indices)

@@ -10,12 +10,13 @@ import pytest
 
 from imagenet_synth.cascade.diffusion_stage import (
   DiffusionObjective,
+  LoadedStage,
   SamplerSettings,
   Stage,
   TextStates,
   TrainedStage,
 )
-from imagenet_synth.cascade.sampling import Cascade
+from imagenet_synth.cascade.sampling import Cascade, sample_stage
 from imagenet_synth.cascade.sampling_memory import default_batch_size, sampling_dtypes
 from imagenet_synth.core.tracing import peak_bytes
 from imagenet_synth.models.deepfloyd import IFUNet
@@ -93,25 +94,72 @@ def test_weights_that_are_cast_before_draw_the_same_images(name):
   np.testing.assert_array_equal(out.exact, expected.exact)
 
 
-@pytest.mark.parametrize('guided', [False, True])
+def _narrow(channels):
+  network = UNet(
+    channels=channels, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(8,), head_size=8
+  )
+  return Stage(8, 3, network, prediction='v')
+
+
+def _peak(stage):
+  """Of the program of the network for one image, in bytes."""
+  image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  text = jnp.zeros((1, 2, 4))
+  return peak_bytes(jax.make_jaxpr(stage.predict)(_shapes(stage), image, jnp.zeros(1), text, None, None))
+
+
+_STAGE, _SMALLER, _LARGER = _narrow(16), _narrow(8), _narrow(32)
+
+
+@pytest.mark.parametrize(
+  'guided, guide, of_networks',
+  [
+    (False, None, lambda: _peak(_STAGE)),
+    (False, _LARGER, lambda: _peak(_STAGE)),
+    # the network has each image twice, with and without text
+    (True, None, lambda: 2 * _peak(_STAGE)),
+    # two networks, one after the other
+    (True, _STAGE, lambda: _peak(_STAGE)),
+    (True, _SMALLER, lambda: _peak(_STAGE)),
+    (True, _LARGER, lambda: _peak(_LARGER)),
+  ],
+)
 @pytest.mark.parametrize('limit_in_images, expected', [(1, 1), (5, 2), (9, 4), (17, 8), (10**6, 256)])
 def test_the_default_batch_takes_half_of_the_memory_that_is_free(
-  monkeypatch, limit_in_images, expected, guided
+  monkeypatch, limit_in_images, expected, guided, guide, of_networks
 ):
-  network = UNet(channels=8, channel_multiples=(1,), num_res_blocks=1, attention_sizes=(8,), head_size=8)
-  stage = Stage(8, 3, network, prediction='v')
-  shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-  variables = _shapes(stage)
-  program = jax.make_jaxpr(stage.predict)(variables, shape, jnp.zeros(1), jnp.zeros((1, 2, 4)), None, None)
-  # with guidance, the network has each image twice
-  each = (1 + guided) * peak_bytes(program) + 8 * 4 * 8 * 8 * 3
+  each = of_networks() + 8 * 4 * 8 * 8 * 3
   stats = {'bytes_limit': 1000 + limit_in_images * each, 'bytes_in_use': 1000}
   device = SimpleNamespace(memory_stats=lambda: stats)
   monkeypatch.setattr(jax, 'local_devices', lambda: [device])
   monkeypatch.setattr(jax, 'local_device_count', lambda: 2)
   default_batch_size.cache_clear()
-  assert default_batch_size(stage, 2, 4, guided) == 2 * expected
+  assert default_batch_size(_STAGE, 2, 4, guided, guide) == 2 * expected
   stats.clear()
   default_batch_size.cache_clear()
-  assert default_batch_size(stage, 2, 4, guided) == 32
+  assert default_batch_size(_STAGE, 2, 4, guided, guide) == 32
   default_batch_size.cache_clear()
+
+
+def _compiled_bytes(guided, guide):
+  """What the compiled program of a step keeps beside its arguments and results, for 16 images."""
+
+  def run(variables, of_guide, text, null, image_keys):
+    weaker = None if guide is None else LoadedStage(guide, of_guide)
+    settings = SamplerSettings(num_steps=2, guidance=2.0, thresholding='static')
+    return sample_stage(_LARGER, settings, variables, text, null, image_keys, None, guided, weaker)
+
+  text, null = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 2, 4), (2, 4)))
+  image_keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 16))
+  variables = [None if of is None else _shapes(of) for of in (_LARGER, guide)]
+  lowered = jax.jit(run).lower(*variables, text, null, image_keys)
+  # operations in the order that takes the least memory, as where one is run at a time; the order for CPUs is
+  # otherwise one in which many can be run at a time
+  options = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
+  return lowered.compile(options).memory_analysis().temp_size_in_bytes
+
+
+def test_another_network_comes_after_that_which_it_guides():
+  alone = _compiled_bytes(False, None)
+  assert _compiled_bytes(True, _LARGER) < 1.1 * alone
+  assert _compiled_bytes(True, None) > 1.9 * alone
