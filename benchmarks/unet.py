@@ -18,14 +18,14 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from benchmarks.harness import Row, alternate
-from imagenet_synth.cascade import (
-  Cascade,
+from imagenet_synth.cascade.diffusion_stage import (
   DiffusionObjective,
   SamplerSettings,
   Stage,
   TextStates,
   TrainedStage,
 )
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core.devices import batch_sharding, local_replicated, make_mesh, over_devices
 from imagenet_synth.diffusion.schedule import Schedule
 from imagenet_synth.models.deepfloyd import IFUNet

@@ -73,11 +73,14 @@ STAGE_2_L = dict(
   ),
 )
 
-# IF's thresholds; its variance is learned, so that no mixing coefficient is set
-SAMPLER_1 = dict(sampler='ddpm', num_steps=100, guidance=1.25, logvar=None, percentile=95.0, max_scale=1.5)
+# IF's thresholds and steps, those of the example in its README; its variance is learned, so that no mixing
+# coefficient is set
+SAMPLER_1 = dict(
+  sampler='ddpm', spacing='smart100', guidance=1.25, logvar=None, percentile=95.0, max_scale=1.5
+)
 # its stage II gets images that are noised to level 250 of 0 to 999
 SAMPLER_2 = dict(
-  sampler='ddpm', num_steps=50, logvar=None, noise_augmentation=0.251, percentile=95.0, max_scale=1.0
+  sampler='ddpm', spacing='smart50', logvar=None, noise_augmentation=0.251, percentile=95.0, max_scale=1.0
 )
 
 # IF-I-XL was trained by AdamW, with a peak of 5e-5 for batches of 3,072 (its model card): by the square root
@@ -120,7 +123,7 @@ def all_jobs():
     paper['sweep_base'],
     stages=[dict(weights='select_base', sampler=SAMPLER_1)],
     per_class=10,
-    grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), num_steps=(50, 100)),
+    grid=dict(guidance=(1.0, 1.25, 1.5, 1.75, 2.0, 5.0), spacing=('smart50', 'smart100')),
     halving=dict(per_class=(2,), keep=1 / 3),
   )
   jobs['generate'] = dict(

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from imagenet_synth.cascade import Cascade
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import as_path, matching, read_json

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth import pipeline
-from imagenet_synth.cascade import Drawn
+from imagenet_synth.cascade.sampling import Drawn
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import build
 from imagenet_synth.core.images import to_uint8
@@ -96,7 +96,7 @@ def finish(workdir, name, section, heeds_text=True):
     patch.setattr('imagenet_synth.train.stage.fit', _fit if heeds_text else _fit_to_nothing)
     patch.setattr('imagenet_synth.train.classifier.train', _train_classifier)
     patch.setattr('imagenet_synth.train.classifier.predict_labelled', _know_all)
-    patch.setattr('imagenet_synth.cascade.Cascade.sample', _noise)
+    patch.setattr('imagenet_synth.cascade.sampling.Cascade.sample', _noise)
     result = pipeline.JOBS[section['job']].run(build_section(section), folder)
   folder.finish(result)
   return json.loads(json.dumps(result))

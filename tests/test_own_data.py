@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imagenet_synth import pipeline
-from imagenet_synth.cascade import Cascade
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.data.records import ShardSource
 from tests.small_pipeline import ADAM, EMBED, SAMPLER, STAGE

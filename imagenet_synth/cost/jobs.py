@@ -13,7 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, SamplerSettings, Stage
 from imagenet_synth.core.kept_rows import MAX_BYTES
 from imagenet_synth.cost import counts, networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes
@@ -25,7 +25,7 @@ from imagenet_synth.evaluation.extractors import ExtractorReference
 from imagenet_synth.evaluation.reference_statistics import main_reference
 from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.stages import StageUse
+from imagenet_synth.inputs.stages import StageUse, possible_settings
 from imagenet_synth.jobs import (
   classify,
   embed,
@@ -364,17 +364,9 @@ def _observed(network: Network, num_images: int, num_devices: int, disk: float, 
 
 
 def _settings(use: StageUse, jobs: KnownJobs) -> SamplerSettings:
-  """Returns how a stage is sampled; of what sweeps will choose, the most expensive."""
-  settings, swept = use.sampler, use.tuned_by
-  while swept is not None:
-    config = jobs.of(swept)
-    grid = config.grid
-    if any(guidance != 1 for guidance in grid.get('guidance', ())):
-      settings = dataclasses.replace(settings, guidance=max(grid['guidance']))
-    if 'num_steps' in grid:
-      settings = dataclasses.replace(settings, num_steps=max(grid['num_steps']))
-    swept = config.stages[-1].tuned_by
-  return settings
+  """Returns how a stage is sampled; of what sweeps can choose, the most expensive."""
+  schedule = use.weights.stage(jobs).schedule
+  return max(possible_settings(use, jobs), key=lambda settings: settings.num_evaluations(schedule))
 
 
 def _drawing(

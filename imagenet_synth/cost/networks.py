@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_synth.cascade import DiffusionObjective, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, Stage
 from imagenet_synth.core.program import Profile, profile
 from imagenet_synth.models.inception import InceptionV3
 from imagenet_synth.models.t5 import T5Config, T5Encoder

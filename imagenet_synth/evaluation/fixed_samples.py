@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from imagenet_synth.cascade import Cascade, TextStates, TrainedStage
+from imagenet_synth.cascade.diffusion_stage import TextStates, TrainedStage
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core.files import delete_tree, read_arrays, write_arrays
 from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
 from imagenet_synth.core.processes import is_first

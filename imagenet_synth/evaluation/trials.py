@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings, Stage, TrainedStage
 from imagenet_synth.core.files import are_there, delete_tree, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.kept_rows import keeping_rows

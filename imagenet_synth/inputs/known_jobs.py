@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from imagenet_synth.cascade import Stage
+from imagenet_synth.cascade.diffusion_stage import Stage
 from imagenet_synth.core.config import Reference
 
 

@@ -10,14 +10,14 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import (
+from imagenet_synth.cascade.diffusion_stage import (
   DiffusionObjective,
   LoadedStage,
   SamplerSettings,
   Stage,
   TrainedStage,
-  sampling_dtypes,
 )
+from imagenet_synth.cascade.sampling_memory import sampling_dtypes
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Count, Execution, Invalid, Reference, build
 from imagenet_synth.core.devices import local_replicated, own_replicas
@@ -195,6 +195,19 @@ def check_cascade(uses: Sequence[StageUse], text: Text, jobs: KnownJobs, key: st
   return stages
 
 
+def possible_settings(use: StageUse, jobs: KnownJobs) -> list[SamplerSettings]:
+  """Returns how a stage may be sampled: by its own settings, or each that sweeps can choose."""
+  return [dataclasses.replace(use.sampler, **found) for found in _possibly_tuned(use, jobs)]
+
+
+def _possibly_tuned(use: StageUse, jobs: KnownJobs) -> list[dict[str, Any]]:
+  """Returns all that `StageUse.tuned` may come to, before any sweep has been run."""
+  if use.tuned_by is None:
+    return [{}]
+  sweep = jobs.of(use.tuned_by)
+  return [before | trial for before in _possibly_tuned(sweep.stages[-1], jobs) for trial in sweep.trials]
+
+
 def check_stage(use: StageUse, below: Stage | None, text: Text, jobs: KnownJobs, section: str) -> Stage:
   """Returns a stage as the configurations have it.
 
@@ -225,6 +238,11 @@ def check_stage(use: StageUse, below: Stage | None, text: Text, jobs: KnownJobs,
       raise Invalid(
         f'{section}tuned_by', f'is {use.tuned_by}, which swept a stage of size {swept.size}, not {stage.size}'
       )
+    for settings in possible_settings(use, jobs):
+      try:
+        settings.validate()
+      except Invalid as fault:
+        raise Invalid(f'{section}tuned_by', f'is {use.tuned_by}, by which sampler.{fault}') from None
   return stage
 
 
@@ -274,7 +292,7 @@ def load_stage(
     'kind': weights.kind,
     'step': weights.step,
     'checkpoint_hash': tree_hash(variables),
-    'sampler': dataclasses.asdict(settings),
+    'sampler': dataclasses.asdict(settings) | {'num_steps': settings.num_steps_taken},
   }
   if use.guide is not None:
     weaker = use.guide.open(folder)

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from etils import epath
 
-from imagenet_synth.cascade import TextStates
+from imagenet_synth.cascade.diffusion_stage import TextStates
 from imagenet_synth.core.config import Invalid, Reference
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import open_rows, read_arrays, write_arrays, write_rows

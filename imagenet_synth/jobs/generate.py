@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from etils import epath
 
-from imagenet_synth.cascade import Cascade
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Range, Seed
 from imagenet_synth.core.files import delete_tree, json_hash
 from imagenet_synth.core.job_folder import JobFolder
@@ -52,7 +52,7 @@ class Config:
   # images in a shard
   shard_size: Count
   # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
-  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  # as many as are sure to fit into memory: see `cascade.sampling_memory.default_batch_size`
   batch_size: Annotated[Count | None, Execution()] = None
   # whether the weights of one stage alone are on the devices, where those of all don't fit: each stage
   # samples a whole shard before the next one begins, whose small images are in the host's memory meanwhile

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from imagenet_synth.cascade import Stage
+from imagenet_synth.cascade.diffusion_stage import Stage
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import Invalid
 from imagenet_synth.core.files import tree_hash, weights_path

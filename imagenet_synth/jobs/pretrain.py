@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from imagenet_synth.cascade import Stage
+from imagenet_synth.cascade.diffusion_stage import Stage
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.train.stage import Training, train_stage

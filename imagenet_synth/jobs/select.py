@@ -7,7 +7,7 @@ have been for the worse.
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from imagenet_synth.cascade import SamplerSettings, Stage, TrainedStage
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings, Stage, TrainedStage
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, Seed, parts
 from imagenet_synth.core.files import delete_tree
 from imagenet_synth.core.job_folder import JobFolder
@@ -55,7 +55,7 @@ class Config:
   # samples of each class (the paper: 10K in all)
   per_class: Count
   # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
-  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  # as many as are sure to fit into memory: see `cascade.sampling_memory.default_batch_size`
   batch_size: Annotated[Count | None, Execution()] = None
   # the stages that feed the one that is compared, base first
   below: tuple[StageUse, ...] = ()

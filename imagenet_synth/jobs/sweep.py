@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from etils import epath
 
-from imagenet_synth.cascade import SamplerSettings
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings
 from imagenet_synth.core.config import Count, Execution, Invalid, NotEmpty, Range, Seed, build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import data_path, write_atomic
@@ -35,7 +35,7 @@ from imagenet_synth.evaluation.reference_statistics import (
 from imagenet_synth.evaluation.trials import Trial, Trials, loss
 from imagenet_synth.inputs.held_out import RealImages
 from imagenet_synth.inputs.known_jobs import KnownJobs
-from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
+from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade, possible_settings
 from imagenet_synth.inputs.text import Text
 
 SWEPT = (
@@ -82,7 +82,7 @@ class Config:
   # tests on the images that it is against
   choose: str
   # images that a stage samples at a time, over all devices of a host, unless it says it itself; if not given,
-  # as many as are sure to fit into memory: see `cascade.default_batch_size`
+  # as many as are sure to fit into memory: see `cascade.sampling_memory.default_batch_size`
   batch_size: Annotated[Count | None, Execution()] = None
   # feature statistics from elsewhere that samples are compared with, too, by name
   statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
@@ -119,6 +119,12 @@ class Config:
     stage = check_cascade(self.stages, self.text, jobs, 'stages')[-1]
     self.text.require_classes(None, jobs, 'text')
     check_references(self.references, self.statistics, jobs)
+    for settings in possible_settings(self.stages[-1], jobs):
+      for trial in self.trials:
+        try:
+          dataclasses.replace(settings, **trial).validate()
+        except Invalid as fault:
+          raise Invalid('grid', f'has a trial whose {fault}') from None
     if None in self.grid.get('logvar', ()):
       SamplerSettings(logvar=None).require_variance(stage, 'grid')
     if self.cas is not None:
@@ -236,8 +242,7 @@ def _rows(config: Config, trials: Trials) -> list[dict[str, Any]]:
 
 def _trial(row: dict[str, Any], config: Config) -> Trial:
   """Returns the trial that a row of figures is of, its settings typed as those of a sampler."""
-  settings = build(SamplerSettings, {name: row[name] for name in config.grid}, 'grid')
-  return {name: getattr(settings, name) for name in config.grid}
+  return {name: getattr(build(SamplerSettings, {name: row[name]}, 'grid'), name) for name in config.grid}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -87,7 +87,7 @@ def _close_trials(job: FinishedJob) -> list[int]:
 def _setting(name: str, value: Any) -> str:
   """Returns the value of a field of `SamplerSettings` as text."""
   if value is None:
-    return {'logvar': 'learned', 'guidance_interval': 'all'}[name]
+    return {'logvar': 'learned', 'guidance_interval': 'all', 'num_steps': "the spacing's"}[name]
   if isinstance(value, (list, tuple)):
     return ' to '.join(f'{of:g}' for of in value)
   return value if isinstance(value, str) else f'{value:g}'

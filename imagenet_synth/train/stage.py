@@ -10,14 +10,14 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 
-from imagenet_synth.cascade import (
-  Cascade,
+from imagenet_synth.cascade.diffusion_stage import (
   DiffusionObjective,
   SamplerSettings,
   Stage,
   TextStates,
   TrainedStage,
 )
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core import images
 from imagenet_synth.core.checkpoint import Checkpoints
 from imagenet_synth.core.config import (

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_synth.cascade import DiffusionObjective, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, Stage
 from imagenet_synth.core.devices import make_mesh
 from imagenet_synth.core.program import Profile
 from imagenet_synth.cost import networks

@@ -5,6 +5,7 @@ output is Gaussian with a mean and variance that float64 recursions give exactly
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import pytest
 from imagenet_synth.diffusion import samplers
 from imagenet_synth.diffusion.denoise import Estimate, guide
 from imagenet_synth.diffusion.schedule import Schedule, alpha_sigma, per_image
+from imagenet_synth.diffusion.spacing import logsnr_at
 
 _MEAN, _STD = 0.3, 0.4
 _SHAPE = (16, 16, 16, 2)
@@ -68,12 +70,37 @@ def _posterior(logsnr_t, logsnr_s):
   return from_x_t, from_x_0, variance, forward
 
 
-def _sample64(denoise_factors, noises, schedule, num_steps, logvar, name):
+def _even64(schedule, num_steps):
+  """LogSNR at even times."""
+  return [_logsnr64(schedule, 1 - i / num_steps) for i in range(num_steps)]
+
+
+def _deepfloyd64(steps):
+  """LogSNR at some of the 1,000 steps of DeepFloyd IF's diffusion, from its betas."""
+  u = np.arange(1001) / 1000
+  alpha2 = np.cos(np.pi / 2 * (u + 0.008) / 1.008) ** 2
+  beta = np.minimum(1 - alpha2[1:] / alpha2[:-1], 0.999)
+  kept = np.cumprod(1 - beta)[steps]
+  return np.log(kept / (1 - kept))
+
+
+# as diffusers lists them for its IF pipelines (pipelines/deepfloyd_if/timesteps.py)
+_DEEPFLOYD = {
+  'smart27': (
+    *(999, 976, 952, 928, 905, 882, 858, 857, 810, 762, 715, 714, 572, 429),
+    *(428, 286, 285, 238, 190, 143, 142, 118, 95, 71, 47, 24, 0),
+  ),
+  'super27': (
+    *(999, 991, 982, 974, 966, 958, 950, 941, 933, 925, 916, 908, 900, 899),
+    *(874, 850, 825, 800, 799, 700, 600, 500, 400, 300, 200, 100, 0),
+  ),
+}
+
+
+def _sample64(denoise_factors, noises, levels, logvar, name):
   """The sampler in float64: noises [draws, ...]; denoise_factors(logsnr) -> (slope, offset)."""
   x_t = noises[0]
-  for i in range(1, num_steps):
-    logsnr_t = _logsnr64(schedule, 1 - (i - 1) / num_steps)
-    logsnr_s = _logsnr64(schedule, 1 - i / num_steps)
+  for i, (logsnr_t, logsnr_s) in enumerate(itertools.pairwise(levels), 1):
     slope, offset = denoise_factors(logsnr_t)
     x_0 = slope * x_t + offset
     if name == 'ddim':
@@ -84,7 +111,7 @@ def _sample64(denoise_factors, noises, schedule, num_steps, logvar, name):
       from_x_t, from_x_0, lower, upper = _posterior(logsnr_t, logsnr_s)
       std = upper ** (logvar / 2) * lower ** ((1 - logvar) / 2)
       x_t = from_x_t * x_t + from_x_0 * x_0 + std * noises[i]
-  slope, offset = denoise_factors(_logsnr64(schedule, 1 / num_steps))
+  slope, offset = denoise_factors(levels[-1])
   return slope * x_t + offset
 
 
@@ -97,7 +124,7 @@ def _gaussian_factors(logsnr, mean=_MEAN, std=_STD):
 def _moments(schedule, num_steps, logvar, name):
   """Exact mean and variance of the sampler's output: it is linear in the draws."""
   noises = np.concatenate([np.zeros((num_steps, 1)), np.eye(num_steps)], axis=1)
-  out = _sample64(_gaussian_factors, noises, schedule, num_steps, logvar, name)
+  out = _sample64(_gaussian_factors, noises, _even64(schedule, num_steps), logvar, name)
   return out[0], np.sum((out[1:] - out[0]) ** 2)
 
 
@@ -127,8 +154,18 @@ def test_output_has_the_exact_moments(name, logvar, schedule, num_steps):
 def test_float32_agrees_with_float64_image_by_image(name, logvar, schedule):
   num_steps = 25
   noises = _NOISES.astype(np.float64)
-  expected = _sample64(_gaussian_factors, noises, schedule, num_steps, logvar, name)
+  expected = _sample64(_gaussian_factors, noises, _even64(schedule, num_steps), logvar, name)
   out = _sample(_NOISES, num_steps, logvar, schedule, name)
+  np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('spacing', _DEEPFLOYD)
+@_SAMPLERS
+def test_deepfloyd_s_steps_are_those_of_its_discrete_diffusion(name, logvar, spacing):
+  noises = _NOISES.astype(np.float64)
+  levels = _deepfloyd64(np.array(_DEEPFLOYD[spacing]))
+  expected = _sample64(_gaussian_factors, noises, levels, logvar, name)
+  out = _sample(_NOISES, 27, logvar, Schedule('iddpm'), name, spacing=spacing)
   np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
@@ -146,7 +183,7 @@ def _flow_errors(name, nums_steps, spacing='time', std=_STD):
   """The largest differences of a deterministic sampler's outputs to the exact ones, by number of steps."""
   # the flow carries (x_t - alpha_t mean) / sqrt(variance of x_t) along unchanged
   noise = np.linspace(-3, 3, 13)
-  start = float(samplers.logsnr_at(0, 2, Schedule(), spacing))
+  start = float(logsnr_at(0, 2, Schedule(), spacing))
   alpha2_1 = _alpha2(start)
   exact = _MEAN + _STD / np.sqrt(alpha2_1 * _STD**2 + 1 - alpha2_1) * (noise - np.sqrt(alpha2_1) * _MEAN)
   noises = jnp.asarray(noise, jnp.float32).reshape(1, 1, 1, 13, 1)
@@ -168,6 +205,15 @@ def test_others_reach_it_at_second_order(name, spacing):
   assert errors[-1] < 0.15 * _flow_errors('ddim', (96,), spacing)[0]
 
 
+@_SECOND_ORDER
+def test_deepfloyd_s_steps_serve_samplers_of_second_order(name):
+  noises = jnp.asarray(np.linspace(-3, 3, 13), jnp.float32).reshape(1, 1, 1, 13, 1)
+  # from the same first step, as many as are near to the exact solution
+  exact = _sample(noises, 1000, 0.0, Schedule('iddpm'), 'ddim')
+  out = _sample(noises, 50, 0.0, Schedule('iddpm'), name, spacing='smart50')
+  assert np.abs(out - exact).max() < 0.02
+
+
 @pytest.mark.parametrize('eta', [0.0, 0.3, 1.0])
 def test_ddim_with_noise_goes_from_deterministic_to_ancestral(eta):
   rng = np.random.default_rng(0)
@@ -182,22 +228,6 @@ def test_ddim_with_noise_goes_from_deterministic_to_ancestral(eta):
   np.testing.assert_allclose(out, expected, atol=5e-6)
   if eta == 1:
     np.testing.assert_allclose(out, samplers.ddpm_step(x_t, x_0, logsnr_t, logsnr_s, 0.0, eps), atol=5e-6)
-
-
-def test_spacings_have_these_ends_and_steps():
-  at = lambda spacing, num, schedule=Schedule(): np.array(
-    [samplers.logsnr_at(i, num, schedule, spacing) for i in range(num)]
-  )
-  np.testing.assert_allclose(at('logsnr', 5), [-10, -5, 0, 5, 10], atol=1e-5)
-  sigma = np.exp(-at('edm', 7) / 2)
-  np.testing.assert_allclose(sigma[[0, -1]], [80, 0.002], rtol=1e-4)
-  np.testing.assert_allclose(np.diff(sigma ** (1 / 7)), np.diff(sigma ** (1 / 7)).mean(), rtol=1e-3)
-  # never outside of what the schedule has, and one evaluation is at the noisiest time
-  narrow = Schedule(logsnr_min=-4.0, logsnr_max=6.0)
-  for spacing in ('logsnr', 'edm'):
-    ends = at(spacing, 9, narrow)
-    assert ends.min() == pytest.approx(-4, abs=1e-3) and ends.max() == pytest.approx(6, abs=1e-3)
-    assert at(spacing, 1, narrow)[0] == pytest.approx(-4, abs=1e-3)
 
 
 def test_multistep_extrapolates_the_estimate_to_the_middle_of_the_step():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from imagenet_synth.cascade import Drawn, SamplerSettings, TextStates, TrainedStage
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings, TextStates, TrainedStage
+from imagenet_synth.cascade.sampling import Drawn
 from imagenet_synth.core import images, stopping
 from imagenet_synth.core.kept_rows import keeping_rows
 from imagenet_synth.evaluation import fixed_samples

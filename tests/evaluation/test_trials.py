@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_synth.cascade import SamplerSettings, TextStates, TrainedStage
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings, TextStates, TrainedStage
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.data.records import ShardSource

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from imagenet_synth.cascade import DiffusionObjective, SamplerSettings, Stage, sampling_dtypes
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.cascade.sampling_memory import sampling_dtypes
 from imagenet_synth.core.checkpoint import save_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.devices import make_mesh, param_shardings
@@ -28,6 +29,7 @@ from imagenet_synth.inputs.stages import (
   load_cascade,
   load_stage,
   load_variables,
+  possible_settings,
   sampling_replicas,
 )
 from imagenet_synth.inputs.text import Text
@@ -128,6 +130,7 @@ class _Swept:
   """The configuration of a sweep."""
 
   stages: tuple[StageUse, ...]
+  trials: tuple[dict, ...] = ({},)
 
 
 _BASE = build(Stage, _SECTION, 'stage')
@@ -151,6 +154,10 @@ def jobs(tmp_path):
       'rgb8': _Train(dataclasses.replace(_SR, channels=3)),
       'sweep_base': _Swept((use('base'),)),
       'sweep_sr8': _Swept((use('base'), use('sr8'))),
+      'sweep_steps': _Swept((use('base'),), ({'num_steps': 27}, {'num_steps': 9})),
+      'sweep_spacing': _Swept(
+        _uses('base', tuned_by=Sweep('sweep_steps')), ({'guidance': 1.5}, {'spacing': 'smart27'})
+      ),
     },
     tmp_path,
   )
@@ -228,6 +235,11 @@ def test_stages_that_fit_are_given_in_order(uses, sizes, jobs):
       'stages[1].tuned_by is sweep_base, which swept a stage of size 4, not 8',
     ),
     (
+      _uses('base', tuned_by=Sweep('sweep_spacing')),
+      "stages[0].tuned_by is sweep_spacing, by which sampler.num_steps is 9, but spacing 'smart27' has 27 "
+      'steps; leave it out',
+    ),
+    (
       _uses('base', tuned_by=Sweep('sweep_sr8')),
       'stages[0].tuned_by is sweep_sr8, which swept a stage of size 8, not 4',
     ),
@@ -237,6 +249,17 @@ def test_stages_that_do_not_fit_are_named(uses, message, jobs):
   with pytest.raises(Invalid) as fault:
     check_cascade(uses, Text('classes'), jobs, 'stages')
   assert str(fault.value) == message
+
+
+def test_what_sweeps_may_choose_is_known_before_they_run(jobs):
+  own = SamplerSettings(sampler='ddim', num_steps=4)
+  (use,) = _uses('base', sampler=own, tuned_by=Sweep('sweep_spacing'))
+  assert possible_settings(use, jobs) == [
+    dataclasses.replace(own, num_steps=num_steps, **chosen)
+    for num_steps in (27, 9)
+    for chosen in ({'guidance': 1.5}, {'spacing': 'smart27'})
+  ]
+  assert possible_settings(*_uses('base', sampler=own), jobs) == [own]
 
 
 def test_a_cascade_is_sampled_with_the_text_that_it_was_trained_with(jobs):
@@ -299,7 +322,8 @@ def test_a_stage_is_loaded_whole_onto_every_device(workdir):
     'kind': 'finetune',
     'step': 20,
     'checkpoint_hash': tree_hash(expected),
-    'sampler': dataclasses.asdict(SamplerSettings()),
+    # what the number of steps that is left out stands for
+    'sampler': dataclasses.asdict(SamplerSettings(num_steps=256)),
   }
 
 

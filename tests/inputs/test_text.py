@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from imagenet_synth.cascade import TextStates
+from imagenet_synth.cascade.diffusion_stage import TextStates
 from imagenet_synth.core.config import Invalid
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.job_folder import JobFolder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from imagenet_synth import pipeline
-from imagenet_synth.cascade import DiffusionObjective, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, Stage
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import build
 from imagenet_synth.core.devices import make_mesh

@@ -11,8 +11,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from imagenet_synth import cascade, pipeline
-from imagenet_synth.cascade import Cascade
+from imagenet_synth import pipeline
+from imagenet_synth.cascade import sampling
+from imagenet_synth.cascade.sampling import Cascade
 from imagenet_synth.core import stopping
 from imagenet_synth.core.checksums import file_hash, kept_hash, write_sums
 from imagenet_synth.core.division import Unfinished, Worker
@@ -111,7 +112,7 @@ def test_a_shard_goes_on_in_the_middle_byte_for_byte(whole, workdir, monkeypatch
   """Told to stop within the second shard, and killed within it and the third."""
   _without_generate(workdir)
   config = _config(batch_size=6, stage_by_stage=stage_by_stage)
-  made, sample_batch = [], cascade._sample_batch
+  made, sample_batch = [], sampling._sample_batch
 
   def interrupted(*args):
     made.append(len(made))
@@ -121,7 +122,7 @@ def test_a_shard_goes_on_in_the_middle_byte_for_byte(whole, workdir, monkeypatch
       raise ZeroDivisionError
     return sample_batch(*args)
 
-  monkeypatch.setattr(cascade, '_sample_batch', interrupted)
+  monkeypatch.setattr(sampling, '_sample_batch', interrupted)
   with pytest.raises(Stopped, match=f'^generate: {_SHARDS[1][:-9]}: told to stop; the same command'):
     pipeline.run(config, workdir)
   monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
@@ -137,7 +138,7 @@ def test_a_shard_goes_on_in_the_middle_byte_for_byte(whole, workdir, monkeypatch
 def test_images_of_another_plan_are_not_gone_on_with(whole, workdir, monkeypatch):
   _without_generate(workdir)
   monkeypatch.setattr(stopping, 'SAVE_MINUTES', 0)
-  made, sample_batch = [], cascade._sample_batch
+  made, sample_batch = [], sampling._sample_batch
 
   def killed(*args):
     made.append(0)
@@ -145,7 +146,7 @@ def test_images_of_another_plan_are_not_gone_on_with(whole, workdir, monkeypatch
       raise ZeroDivisionError
     return sample_batch(*args)
 
-  monkeypatch.setattr(cascade, '_sample_batch', killed)
+  monkeypatch.setattr(sampling, '_sample_batch', killed)
   config = _config(batch_size=8)
   config['jobs']['generate']['per_class'] = 5
   with pytest.raises(ZeroDivisionError):

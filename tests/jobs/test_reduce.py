@@ -78,7 +78,7 @@ def test_workers_share_the_shards_and_what_is_faulty_is_made_again(generated, wo
 
 
 def test_what_was_made_from_repaired_images_stays(workdir, monkeypatch):
-  monkeypatch.setattr('imagenet_synth.cascade.Cascade.sample', small_pipeline._noise)
+  monkeypatch.setattr('imagenet_synth.cascade.sampling.Cascade.sample', small_pipeline._noise)
   shutil.rmtree(workdir / 'generate')
   pipeline.run(_config(), workdir)
   done = (workdir / 'reduce/job.json').stat().st_mtime_ns

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from configs import deepfloyd
-from imagenet_synth.cascade import DiffusionObjective, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, Stage
 from imagenet_synth.core.config import build
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.models.resnet import ResNet

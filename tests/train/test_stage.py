@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_synth.cascade import SamplerSettings, Stage, TextStates
+from imagenet_synth.cascade.diffusion_stage import SamplerSettings, Stage, TextStates
 from imagenet_synth.core.checkpoint import load_ema
 from imagenet_synth.core.config import Invalid, build
 from imagenet_synth.core.errors import InputError

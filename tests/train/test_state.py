@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from imagenet_synth.cascade import DiffusionObjective, Stage
+from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, Stage
 from imagenet_synth.core.devices import AXES, make_mesh
 from imagenet_synth.models.efficient_unet import EfficientUNet
 from imagenet_synth.train.optim import Optimizer
