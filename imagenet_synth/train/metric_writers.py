@@ -110,7 +110,7 @@ class WandbWriter(metric_writers.LoggingWriter):
     """Does nothing: what was logged is in a process of its own."""
 
   def close(self) -> None:
-    """Returns when all is sent, or, offline, written."""
+    """Ends the run; the other process sends, or, offline, writes what is left, maybe a little later."""
     self._run.finish()
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 import typing
 
 import jax
@@ -113,7 +114,12 @@ def test_numbers_and_pictures_go_to_weights_and_biases(monkeypatch, tmp_path):
   first, second = sorted(folder.glob('wandb/offline-run-*/*.wandb'))
   # the same run goes on
   assert first.name == second.name
-  assert all(b'loss' in path.read_bytes() and b'pretrain' in path.read_bytes() for path in (first, second))
+  for path in (first, second):
+    # Weights & Biases writes in a process of its own, which may end milliseconds after `close`
+    stop = time.monotonic() + 30
+    while time.monotonic() < stop and not all(word in path.read_bytes() for word in (b'loss', b'pretrain')):
+      time.sleep(0.01)
+    assert b'loss' in path.read_bytes() and b'pretrain' in path.read_bytes()
   assert len(list(folder.glob('wandb/offline-run-*/files/media/images/samples*.png'))) == 2
 
 
