@@ -70,7 +70,7 @@ def parsed(argument):
   if not (colon and re.fullmatch(r'\d+(,.*)?|\w+=.*', rest)):
     directory, rest = argument, ''
   if not directory:
-    raise InputError('name the folder of your images behind a colon: configs/own_classes.py:data/mine')
+    raise InputError('name the folder of your images behind a colon: own_classes:data/mine')
   options = {}
   for part in filter(None, rest.split(',')):
     name, _, value = part.rpartition('=')

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from imagenet_synth import pipeline
+from imagenet_synth.core.config import execution_keys
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import write_json
-from tests.configs import complete
+from tests.configs import complete, each_kind
+from tests.small_pipeline import build_section
 
 _JOBS = json.loads(complete.get_config().to_json_best_effort())['jobs']
 _EMBED = _JOBS['embed_classes']
@@ -87,6 +89,12 @@ def test_jobs_of_the_workdir_can_be_referred_to(tmp_path):
   write_json(tmp_path / 'embed/config.json', _CAPTIONS)
   (planned,) = pipeline.plan(config, tmp_path).planned
   assert planned.name == 'train'
+
+
+@pytest.mark.parametrize('job, key', [('train', 'writers'), ('real', 'writers'), ('sweep', 'cas.writers')])
+def test_where_metrics_go_may_change_on_the_way(job, key):
+  section = each_kind.get_config().jobs[job].to_dict()
+  assert key in execution_keys(build_section(section))
 
 
 def test_a_folder_of_another_config_is_not_touched(tmp_path):

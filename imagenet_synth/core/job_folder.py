@@ -13,7 +13,9 @@ that has changed since is noticed.
 
 import functools
 import hashlib
+import importlib.metadata
 import os
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -50,6 +52,8 @@ _BEFORE_WORK = ('config.json', 'inputs.json')
 
 # stands for a key that a config lacks, in messages too; None would equal a key that is None
 _UNSET = 'unset'
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 class Input(NamedTuple):
@@ -293,16 +297,20 @@ def _read_record(path: epath.Path) -> dict[str, Any]:
 
 @functools.cache
 def revision() -> str:
-  """Returns the git revision of the code, with '-dirty' if it was edited; 'unknown' outside a checkout.
+  """Returns the git revision of the code, with '-dirty' if it was edited; of a wheel 'version ...'.
 
-  An image has no git: there, the environment variable IMAGENET_SYNTH_REVISION says what it was built from.
+  An image has no git: there, the environment variable IMAGENET_SYNTH_REVISION says what it was built from. If
+  it does not either, this is 'unknown'.
   """
   if given := os.environ.get('IMAGENET_SYNTH_REVISION'):
     return given
+  if (_PACKAGE / 'bundled').is_dir():
+    # only wheels have it. Git would name the user's own repository, if the environment lies in one
+    return f'version {importlib.metadata.version("imagenet_synth")}'
   try:
     run = subprocess.run(
       ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*'],
-      cwd=os.path.dirname(__file__),
+      cwd=_PACKAGE,
       capture_output=True,
       text=True,
       check=True,

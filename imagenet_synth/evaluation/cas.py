@@ -12,7 +12,7 @@ import flax.linen as nn
 import numpy as np
 from etils import epath
 
-from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Seed
+from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Seed
 from imagenet_synth.core.files import make_folder, read_json, write_json
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import as_first_has, is_first
@@ -50,7 +50,7 @@ class CasConfig:
   # height and width of the parts of images that the network sees; whole images if not given
   size: Count | None = None
   # where metrics of its training go besides metrics.jsonl
-  writers: tuple[WriterName, ...] = ('tensorboard',)
+  writers: Annotated[tuple[WriterName, ...], Execution()] = ('tensorboard',)
 
   def validate(self) -> None:
     """Raises `Invalid` if the length of training is counted in real images, or a writer is not installed."""

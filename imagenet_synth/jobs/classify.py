@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from imagenet_synth.core.config import Count, Distinct, Invalid, NotEmpty, Seed
+from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Seed
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
@@ -75,7 +75,7 @@ class Config:
   # a public network. The network is the same, maybe for another size; the last layer is new for other classes
   init: InitialWeightsReference | None = None
   # where metrics go besides metrics.jsonl
-  writers: tuple[WriterName, ...] = ('tensorboard',)
+  writers: Annotated[tuple[WriterName, ...], Execution()] = ('tensorboard',)
 
   def validate(self) -> None:
     """Raises `Invalid` if settings of images, of the recipe and of the mixtures contradict each other."""

@@ -150,4 +150,5 @@ def share_interval(share: float, num: int) -> tuple[float, float]:
   z = 1.96
   middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
   half = z / (1 + z**2 / num) * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
-  return max(middle - half, 0.0), min(middle + half, 1.0)
+  # of none and of all, one end is known; rounding would leave a share of 1e-17
+  return max(middle - half, 0.0) if share else 0.0, min(middle + half, 1.0) if share < 1 else 1.0

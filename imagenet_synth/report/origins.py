@@ -30,8 +30,8 @@ def origins(results: Results) -> Section:
     header,
     rows,
     note=f'{duration(total)} in all, the report left out. A time is that from the last start of a job. Code: '
-    'the git revision, and whether files had been edited. Empty: an earlier version of the program did not '
-    'keep it.',
+    'the git revision, and whether files had been edited, or the version that was installed. Empty: an '
+    'earlier version of the program did not keep it.',
     anchors=[job.name for job in jobs],
   )
   return Section('Where it comes from', [table, *_commands(results), *_configs(results)])

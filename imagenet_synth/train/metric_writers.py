@@ -1,11 +1,13 @@
 """Writers of a run's metrics: to `metrics.jsonl`, which the report reads, and to what the config names."""
 
+import importlib
 import importlib.util
+import inspect
 import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +16,7 @@ from clu.metric_writers import MetricWriter
 from etils import epath
 
 from imagenet_synth.core.config import Invalid
+from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import Journal, absolute, is_remote, json_hash
 from imagenet_synth.core.processes import is_first
 from imagenet_synth.core.progress import say_once
@@ -68,7 +71,8 @@ def whole_lines(path: epath.Path) -> list[str]:
   return [line for line in (path.read_text().splitlines() if path.exists() else []) if line.endswith('}')]
 
 
-WriterName = Literal['tensorboard', 'wandb']
+WriterName = str
+"""A name of `WRITERS`, or 'package.module:Name' of another: what makes it of a folder, given as text."""
 
 
 class WandbWriter(metric_writers.LoggingWriter):
@@ -110,7 +114,7 @@ class WandbWriter(metric_writers.LoggingWriter):
     """Does nothing: what was logged is in a process of its own."""
 
   def close(self) -> None:
-    """Returns when all is sent, or, offline, is with a process of its own, which writes it."""
+    """Ends the run; the other process sends, or, offline, writes what is left, maybe a little later."""
     self._run.finish()
 
 
@@ -131,9 +135,60 @@ WRITERS: dict[WriterName, Callable[[epath.Path], MetricWriter]] = {
 
 
 def require_writers(names: Sequence[WriterName]) -> None:
-  """Raises `Invalid` for 'writers' if a package that one needs is not installed."""
-  if 'wandb' in names and importlib.util.find_spec('wandb') is None:
-    raise Invalid('writers', "has 'wandb', a package that is not installed; pip install wandb")
+  """Raises `Invalid` below 'writers' if one of them cannot be made on this machine."""
+  for i, name in enumerate(names):
+    if name == 'wandb' and importlib.util.find_spec('wandb') is None:
+      raise Invalid(f'writers[{i}]', "is 'wandb', a package that is not installed; pip install wandb")
+    if name not in WRITERS:
+      try:
+        _imported(name)
+      except InputError as fault:
+        raise Invalid(f'writers[{i}]', f'is {fault}') from None
+
+
+def _imported(name: WriterName) -> Callable[[str], MetricWriter]:
+  """Returns what 'package.module:Name' leads to.
+
+  Raises:
+    InputError: the name is none of that form, nothing can be imported by it, or it makes no metric writer of
+      a folder. Of a function that cannot be known before it is called.
+  """
+  module, colon, attribute = name.partition(':')
+  if not (module and colon and attribute):
+    known = ', '.join(map(repr, WRITERS))
+    raise InputError(f"{name!r}, must be one of {known}, or 'package.module:Class' of another")
+  try:
+    make = getattr(importlib.import_module(module), attribute)
+  except Exception as error:
+    # whatever the user's own code raises when it is imported
+    message = ' '.join(str(error).split())
+    raise InputError(f'{name!r}, which cannot be imported: {type(error).__name__}: {message}') from None
+  if isinstance(make, type):
+    if not issubclass(make, MetricWriter):
+      raise InputError(f'{name!r}, which is no clu.metric_writers.MetricWriter')
+    lacking = ', '.join(sorted(getattr(make, '__abstractmethods__', ())))
+    if lacking:
+      raise InputError(f'{name!r}, which lacks methods of a clu.metric_writers.MetricWriter: {lacking}')
+  elif not callable(make):
+    raise InputError(f'{name!r}, which is neither a class nor a function')
+  try:
+    inspect.signature(make).bind('folder')
+  except (TypeError, ValueError):
+    raise InputError(f"{name!r}, which must take one argument, the run's folder") from None
+  return make
+
+
+def _make(name: WriterName, folder: epath.Path) -> MetricWriter:
+  """Returns a writer for a run's folder; raises InputError if a function makes something else."""
+  if name in WRITERS:
+    return WRITERS[name](folder)
+  # as text, which clu's own writers take
+  writer = _imported(name)(str(folder))
+  if not isinstance(writer, MetricWriter):
+    raise InputError(
+      f'{name!r} has made a {type(writer).__name__}, which is no clu.metric_writers.MetricWriter'
+    )
+  return writer
 
 
 class RunWriter(metric_writers.MultiWriter):
@@ -157,7 +212,7 @@ class RunWriter(metric_writers.MultiWriter):
 
 
 def make_writer(folder: epath.Path, start_step: int, names: Sequence[WriterName]) -> RunWriter:
-  """Returns a writer of a run's metrics to `metrics.jsonl` in its folder, and to the named `WRITERS`.
+  """Returns a writer of a run's metrics to `metrics.jsonl` in its folder, and to all that are named.
 
   Of processes that have joined each other, only the first one's writer writes anything.
 
@@ -165,8 +220,11 @@ def make_writer(folder: epath.Path, start_step: int, names: Sequence[WriterName]
     folder: the run's.
     start_step: the step that the run goes on from, 0 for a new one.
     names: writers besides `metrics.jsonl`.
+
+  Raises:
+    InputError: a function that is named returns no metric writer.
   """
   if not is_first():
     return RunWriter(None, [])
-  others = [WRITERS[name](folder) for name in names]
+  others = [_make(name, folder) for name in names]
   return RunWriter(JsonLinesWriter(folder, start_step), others)

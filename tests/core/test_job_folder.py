@@ -1,7 +1,10 @@
+import importlib.metadata
+import subprocess
 import sys
 
 import pytest
 
+from imagenet_synth.core import job_folder
 from imagenet_synth.core.checksums import fault_of, read_sums
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import json_hash, read_json
@@ -251,6 +254,17 @@ def test_an_image_without_git_says_what_it_was_built_from(monkeypatch):
       monkeypatch.setenv(name, value)
     revision.cache_clear()
     assert revision() == expected
+  revision.cache_clear()
+
+
+def test_a_wheel_says_its_version_also_within_a_repository_of_another_project(tmp_path, monkeypatch):
+  subprocess.run(['git', 'init', '--quiet', tmp_path], check=True)
+  (tmp_path / '.venv/imagenet_synth/bundled').mkdir(parents=True)
+  monkeypatch.setattr(job_folder, '_PACKAGE', tmp_path / '.venv/imagenet_synth')
+  monkeypatch.setattr(importlib.metadata, 'version', {'imagenet_synth': '1.2.3'}.get)
+  monkeypatch.delenv('IMAGENET_SYNTH_REVISION', raising=False)
+  revision.cache_clear()
+  assert revision() == 'version 1.2.3'
   revision.cache_clear()
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from imagenet_synth.metrics.uncertainty import accuracy_difference
+from imagenet_synth.metrics.uncertainty import accuracy_difference, share_interval
 
 _Z = 1.959964
 
@@ -129,3 +129,11 @@ def test_one_seed_against_several_says_that_the_spread_over_seeds_is_not_known()
   correct, other = np.random.default_rng(0).random((2, 4, 800)) < 0.5
   assert not accuracy_difference(correct, other[:1], same_seeds=False).seeds_vary
   assert accuracy_difference(correct, other[:2], same_seeds=False).seeds_vary
+
+
+@pytest.mark.parametrize('num', [11, 22, 26, 31, 2000])
+def test_the_interval_of_a_share_of_none_or_all_begins_or_ends_there(num):
+  """Wilson's other end is z^2 / (n + z^2) away; rounding left 1e-17 where 0 belongs."""
+  away = 1.96**2 / (num + 1.96**2)
+  assert share_interval(0.0, num) == (0.0, pytest.approx(away))
+  assert share_interval(1.0, num) == (pytest.approx(1 - away), 1.0)
