@@ -51,7 +51,7 @@ def generate(*behind, base='finetune_base', guidance=2.0, text='embed_classes'):
     per_class=NUM_DRAWN,
     shard_size=100,
     batch_size=100,
-    stages=[dict(weights=base, sampler=dict(digits.BASE_SAMPLER, guidance=guidance)), *behind],
+    stages=[dict(weights=base, sampler=dict(digits.PREVIEW_SAMPLER, guidance=guidance)), *behind],
   )
 
 

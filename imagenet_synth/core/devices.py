@@ -29,9 +29,16 @@ RULES: dict[str, str] = {
 """The mesh axis that parameter axes of each name are cut along. A name that is not listed is not cut."""
 
 
-def require_mesh(fsdp: int, tensor: int) -> None:
-  """Raises `Invalid` if the devices of all processes do not divide by fsdp x tensor."""
-  num_devices, num_parts = jax.device_count(), fsdp * tensor
+def count_devices(per_process: int | None = None) -> int:
+  """Returns how many devices all processes have, or how many they are at so many of each process."""
+  return jax.device_count() if per_process is None else per_process * jax.process_count()
+
+
+def require_mesh(fsdp: int, tensor: int, per_process: int | None = None) -> None:
+  """Raises `Invalid` if devices that `make_mesh` takes are not there, or do not divide by fsdp x tensor."""
+  if per_process is not None and per_process > jax.local_device_count():
+    raise Invalid('devices', f'is {per_process}, but a process has {jax.local_device_count()}')
+  num_devices, num_parts = count_devices(per_process), fsdp * tensor
   if num_devices % num_parts:
     raise Invalid(
       'fsdp',
@@ -40,15 +47,18 @@ def require_mesh(fsdp: int, tensor: int) -> None:
     )
 
 
-def require_batch_size(batch_size: int, tensor: int = 1, accumulate: int = 1) -> None:
-  """Raises `Invalid` if the devices of all processes cannot share a batch equally.
+def require_batch_size(
+  batch_size: int, tensor: int = 1, accumulate: int = 1, per_process: int | None = None
+) -> None:
+  """Raises `Invalid` if the devices that `make_mesh` takes cannot share a batch equally.
 
   Args:
     batch_size: rows of the batch.
     tensor: devices that have the same rows, as they share each matrix product.
     accumulate: parts of the batch that are computed one after the other.
+    per_process: devices of each process that take part; all if not given.
   """
-  num_devices = jax.device_count() // tensor
+  num_devices = count_devices(per_process) // tensor
   if batch_size % (num_devices * accumulate):
     times = f' in {accumulate} parts' if accumulate > 1 else ''
     raise Invalid(
@@ -58,10 +68,17 @@ def require_batch_size(batch_size: int, tensor: int = 1, accumulate: int = 1) ->
     )
 
 
-def make_mesh(fsdp: int = 1, tensor: int = 1) -> Mesh:
-  """Returns the devices of all processes as a mesh (data, fsdp, tensor); `data` takes the rest."""
-  shape = (jax.device_count() // (fsdp * tensor), fsdp, tensor)
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3)
+def make_mesh(fsdp: int = 1, tensor: int = 1, per_process: int | None = None) -> Mesh:
+  """Returns devices of all processes as a mesh (data, fsdp, tensor); `data` takes the rest.
+
+  They are all, or the first ones of each process, so many as are given.
+  """
+  shape = (count_devices(per_process) // (fsdp * tensor), fsdp, tensor)
+  devices = None
+  if per_process is not None:
+    of_processes = [jax.local_devices(process_index=index) for index in range(jax.process_count())]
+    devices = [device for of_process in of_processes for device in of_process[:per_process]]
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -80,13 +97,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def own_replicas(tree: Any) -> Any:
-  """Returns arrays that all devices hold whole as those of this host's devices alone; nothing is copied."""
+  """Returns arrays that each device of a mesh holds whole as those of this host's devices alone.
+
+  They are copied only to devices that are not of the mesh.
+  """
 
   def own(array: jax.Array) -> jax.Array:
     parts = {shard.device: shard.data for shard in array.addressable_shards}
-    return jax.make_array_from_single_device_arrays(
-      array.shape, local_replicated(), [parts[device] for device in jax.local_devices()]
-    )
+    one = next(iter(parts.values()))
+    wholes = [parts[of] if of in parts else jax.device_put(one, of) for of in jax.local_devices()]
+    return jax.make_array_from_single_device_arrays(array.shape, local_replicated(), wholes)
 
   return jax.tree.map(own, tree)
 

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 
 from imagenet_synth.cascade.diffusion_stage import DiffusionObjective, SamplerSettings, Stage
+from imagenet_synth.core.devices import count_devices
 from imagenet_synth.core.kept_rows import MAX_BYTES
 from imagenet_synth.cost import counts, networks
 from imagenet_synth.cost.disk import image_bytes, state_bytes, training_bytes
@@ -310,11 +311,12 @@ def _(config: classify.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   if config.recipe.random_resized_crop:
     # another part is cut out of an image each time
     cached = 0
+  num_training = num_devices if config.recipe.devices is None else count_devices(config.recipe.devices)
   return Cost(
     training.num_params,
     flops,
     memory.peak,
-    Division(num_devices, config.recipe.fsdp, config.recipe.tensor, config.recipe.accumulate),
+    Division(num_training, config.recipe.fsdp, config.recipe.tensor, config.recipe.accumulate),
     config.recipe.batch_size,
     num_trained=trained,
     disk=num_runs * training_bytes(training, config.recipe.optimizer, 1, 1).kept,

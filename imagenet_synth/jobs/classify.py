@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Seed
+from imagenet_synth.core.devices import count_devices
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.files import read_json
 from imagenet_synth.core.job_folder import JobFolder
@@ -154,7 +154,8 @@ class Config:
     self.recipe.require_devices('recipe')
     for name, mixture in self.mixtures.items():
       if mixture.groups:
-        num, said = jax.device_count() // self.recipe.tensor, _said(name, mixture.groups)
+        num = count_devices(self.recipe.devices) // self.recipe.tensor
+        said = _said(name, mixture.groups)
         why = f'{said}, and own_statistics wants that on each of {num} devices'
         _require_multiple(self.recipe.batch_size, num * sum(mixture.groups), why)
 

@@ -188,7 +188,7 @@ def train(
   objective = ClassifierObjective(
     model, size, sample.shape[-1], recipe.label_smoothing, recipe.mixup_alpha, recipe.cutmix_alpha, groups
   )
-  mesh = make_mesh(recipe.fsdp, recipe.tensor)
+  mesh = make_mesh(recipe.fsdp, recipe.tensor, recipe.devices)
   num_steps = recipe.steps(len(data), data.first_pass)
   trainer = make_trainer(objective, recipe.optimizer, num_steps, recipe.ema_decay, mesh, recipe.accumulate)
 

@@ -104,7 +104,11 @@ def fit(
     sharding = batch_sharding(trainer.mesh)
     rows = own_rows(sharding, batch_size)
     context = jax.device_put(context, replicated(trainer.mesh))
-    writer, pace, tracer = make_writer(start), Pace(batch_size), Tracer(checkpoints.folder, what)
+    writer, pace, tracer = (
+      make_writer(start),
+      Pace(batch_size, trainer.mesh.size),
+      Tracer(checkpoints.folder, what),
+    )
     with (
       progress(num_steps * batch_size, what, start=start * batch_size) as bar,
       StopSignal() as stop,

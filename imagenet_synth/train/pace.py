@@ -17,10 +17,11 @@ class Pace:
 
   Args:
     batch_size: images of a step, over all processes.
+    num_devices: that share a step, of all processes.
   """
 
-  def __init__(self, batch_size: int):
-    self._batch_size, self._flops = batch_size, 0.0
+  def __init__(self, batch_size: int, num_devices: int):
+    self._batch_size, self._num_devices, self._flops = batch_size, num_devices, 0.0
     self.restart(0)
 
   def restart(self, step: int) -> None:
@@ -53,7 +54,7 @@ class Pace:
     self.restart(step)
     if not num_steps:
       return {}
-    teraflops = self._flops * num_steps / seconds / 1e12 / jax.device_count()
+    teraflops = self._flops * num_steps / seconds / 1e12 / self._num_devices
     speed = {
       'step_seconds': seconds / num_steps,
       'images_per_second': self._batch_size * num_steps / seconds,

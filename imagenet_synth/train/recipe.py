@@ -71,6 +71,9 @@ class Recipe:
   fsdp: Annotated[Count, Execution()] = 1
   # devices that share each matrix product
   tensor: Annotated[Count, Execution()] = 1
+  # devices of each process that train a run; all if not given. A small network is faster on one than on
+  # several, which exchange gradients after each step
+  devices: Annotated[Count | None, Execution()] = None
 
   def validate(self) -> None:
     """Raises `Invalid` unless exactly one of `num_steps`, `epochs` and `real_exposures` is given."""
@@ -84,8 +87,8 @@ class Recipe:
   def require_devices(self, key: str) -> None:
     """Raises `Invalid` below `key` if the devices cannot share the parameters, or a batch equally."""
     try:
-      require_mesh(self.fsdp, self.tensor)
-      require_batch_size(self.batch_size, self.tensor, self.accumulate)
+      require_mesh(self.fsdp, self.tensor, self.devices)
+      require_batch_size(self.batch_size, self.tensor, self.accumulate, self.devices)
     except Invalid as fault:
       raise Invalid(f'{key}.{fault.key}', fault.what) from None
 

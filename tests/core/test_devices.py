@@ -11,9 +11,11 @@ from imagenet_synth.core.devices import (
   AXES,
   batch_sharding,
   filled_batches,
+  local_replicated,
   make_mesh,
   map_rows,
   over_devices,
+  own_replicas,
   param_shardings,
   replicated,
   require_batch_size,
@@ -28,6 +30,25 @@ def test_data_takes_the_devices_that_are_left(fsdp, tensor, data):
   assert mesh.axis_names == AXES
   assert dict(mesh.shape) == {'data': data, 'fsdp': fsdp, 'tensor': tensor}
   assert set(mesh.devices.flat) == set(jax.devices())
+
+
+def test_a_mesh_of_some_devices_of_each_process():
+  mesh = make_mesh(tensor=2, per_process=4)
+  assert dict(mesh.shape) == {'data': 2, 'fsdp': 1, 'tensor': 2}
+  assert list(mesh.devices.flat) == jax.local_devices()[:4]
+  require_batch_size(6, tensor=2, per_process=4)
+  with pytest.raises(InputError, match='must be a multiple of 2, as 2 devices share it'):
+    require_batch_size(7, tensor=2, per_process=4)
+  with pytest.raises(InputError, match='devices is 9, but a process has 8'):
+    require_mesh(1, 1, per_process=9)
+
+
+def test_what_some_devices_hold_is_then_on_all_of_the_host():
+  array = jax.device_put(np.arange(6.0), replicated(make_mesh(per_process=2)))
+  (whole,) = own_replicas([array])
+  assert whole.sharding == local_replicated() and len(whole.addressable_shards) == 8
+  for shard in whole.addressable_shards:
+    np.testing.assert_array_equal(shard.data, np.arange(6.0))
 
 
 @pytest.mark.parametrize('fsdp, tensor', [(3, 1), (1, 16), (4, 4)])

@@ -132,6 +132,20 @@ def test_load_gives_what_training_returned(trained):
     classifier.load(_MODEL, 8, 3, path / 'nowhere')
 
 
+def test_one_device_trains_and_all_predict(trained, tmp_path):
+  _, _, of_all = trained
+  recipe, log = dataclasses.replace(_RECIPE, devices=1), _Log()
+  variables = classifier.train(
+    _MODEL, recipe, _images(60, seed=1), 8, 0, tmp_path, {}, lambda folder, step: log, 'test'
+  )
+  assert all(len(leaf.addressable_shards) == 8 for leaf in jax.tree.leaves(variables))
+  # the same run, but for rounding
+  for mine, others in zip(jax.tree.leaves(variables), jax.tree.leaves(of_all), strict=True):
+    np.testing.assert_allclose(mine, others, rtol=0.05, atol=0.02)
+  images, labels = _images(200, seed=2).all()
+  assert np.mean(classifier.predict(_MODEL, variables, images).logits.argmax(axis=-1) == labels) > 0.95
+
+
 def test_the_seed_is_that_of_the_run(trained, tmp_path):
   _, _, variables = trained
   _assert_equal(_train(tmp_path / 'same')[0], variables)
