@@ -142,7 +142,7 @@ def _confusions(trio: Trio, name: str, real: np.ndarray, synthetic: np.ndarray) 
       ['Images of', 'Taken for', 'Real (%)', 'Synthetic (%)'],
       cells,
       note='The share of the images of a class that are taken for another one, after training on real and on '
-      'synthetic images. The job.json of a classify job has that of all classes, as `confusion`.',
+      'synthetic images. The job.json of a classify job has that of all classes, as "confusion".',
       jobs=jobs_of([trio.real, trio.synthetic]),
     )
   ]
