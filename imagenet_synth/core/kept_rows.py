@@ -75,13 +75,17 @@ class KeptRows:
     for part in self._parts:
       part.write()
 
+  def delete(self) -> None:
+    """Deletes all rows, when what is made of them is there."""
+    delete_tree(self._path)
+
   def _file(self, start: int, stop: int) -> epath.Path:
     return self._path / f'{start:09d}-{stop:09d}.npz'
 
 
 @contextlib.contextmanager
 def keeping_rows(path: epath.Path, what: str) -> Iterator[KeptRows]:
-  """Gives the rows that are kept in a folder, and deletes it when all that is done with them has been done.
+  """Gives the rows that are kept in a folder; whoever has done with them what is to be done deletes them.
 
   Within, SIGTERM and Ctrl-C wait for the next `KeptRows.add`.
 
@@ -92,7 +96,6 @@ def keeping_rows(path: epath.Path, what: str) -> Iterator[KeptRows]:
   rows = KeptRows(path)
   with keeping(rows.write, what) as rows.after_batch:
     yield rows
-  delete_tree(path)
 
 
 def _in_a_row(path: epath.Path) -> Iterator[tuple[int, int]]:
