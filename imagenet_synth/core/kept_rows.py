@@ -7,7 +7,10 @@ cannot be, and two processes that by accident do the same write the same files.
 """
 
 import contextlib
+import functools
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from imagenet_synth.core.files import delete_tree, matching, read_arrays, write_
 from imagenet_synth.core.stopping import keeping
 
 MAX_BYTES = 2**26
-"""The most that rows take in memory until they are written; while they are, it is three times as much."""
+"""The most that rows take in memory until they are written; with those that are being written, four times."""
 
 
 class KeptRows:
@@ -29,10 +32,18 @@ class KeptRows:
     # rows that are not written yet, and their bytes
     self._held: list[Mapping[str, np.ndarray]] = []
     self._num_bytes = 0
+    # rows that are being written
+    self._writing: Future[None] | None = None
+    self._seconds_waited = 0.0
     # rows that there are, with those that are not written
     self.num = self._files[-1][1] if self._files else 0
     self._parts: list[KeptRows] = []
     self.after_batch: Callable[[], None] = lambda: None
+
+  @property
+  def seconds_waited(self) -> float:
+    """Returns how long those that add rows have waited for the disk."""
+    return self._seconds_waited + sum(part.seconds_waited for part in self._parts)
 
   def within(self, name: str) -> 'KeptRows':
     """Returns other rows, in a folder within this one, that are written and deleted with these."""
@@ -53,6 +64,8 @@ class KeptRows:
   def add(self, arrays: Mapping[str, np.ndarray]) -> None:
     """Takes the next rows, the same number [n, ...] of each array, and writes what is held if it is due.
 
+    Where they are due because they take too much memory, they are written behind the caller.
+
     Raises:
       Stopped: the program was told to stop; all rows are kept.
     """
@@ -60,28 +73,62 @@ class KeptRows:
     self.num += len(next(iter(arrays.values())))
     self._num_bytes += sum(array.nbytes for array in arrays.values())
     if self._num_bytes > MAX_BYTES:
-      self.write()
+      self._begin_writing()
     self.after_batch()
 
   def write(self) -> None:
-    """Writes all rows that are held."""
+    """Writes all rows that are held, and waits until they are written."""
     if self._held:
-      start = self.num - sum(len(next(iter(arrays.values()))) for arrays in self._held)
-      joined: dict[str, Any] = {
-        name: np.concatenate([arrays[name] for arrays in self._held]) for name in self._held[0]
-      }
-      self._held, self._num_bytes = [], 0
-      write_arrays(self._file(start, self.num), **joined)
+      self._begin_writing()
+    self._end_writing()
     for part in self._parts:
       part.write()
+
+  def wait(self) -> None:
+    """Waits until what is being written is there."""
+    self._end_writing()
+    for part in self._parts:
+      part.wait()
+
+  def _begin_writing(self) -> None:
+    """Lets the rows that are held be written; there is memory for no more than one such file at a time."""
+    self._end_writing()
+    held, self._held, self._num_bytes = self._held, [], 0
+    start = self.num - sum(len(next(iter(arrays.values()))) for arrays in held)
+    self._writing = _writer().submit(_write, self._file(start, self.num), held)
+
+  def _end_writing(self) -> None:
+    """Waits for the rows that are being written; raises what has kept them from that."""
+    writing, self._writing = self._writing, None
+    if writing is not None:
+      begun = time.perf_counter()
+      writing.result()
+      self._seconds_waited += time.perf_counter() - begun
+
+  def delete(self) -> None:
+    """Deletes all rows, when what is made of them is there."""
+    delete_tree(self._path)
 
   def _file(self, start: int, stop: int) -> epath.Path:
     return self._path / f'{start:09d}-{stop:09d}.npz'
 
 
+@functools.cache
+def _writer() -> ThreadPoolExecutor:
+  """Returns the thread that writes rows."""
+  return ThreadPoolExecutor(1)
+
+
+def _write(path: epath.Path, held: list[Mapping[str, np.ndarray]]) -> None:
+  """Writes a file of rows; the list is empty then, so that rows are not in memory twice."""
+  joined: dict[str, Any] = {name: np.concatenate([arrays[name] for arrays in held]) for name in held[0]}
+  held.clear()
+  write_arrays(path, **joined)
+
+
 @contextlib.contextmanager
 def keeping_rows(path: epath.Path, what: str) -> Iterator[KeptRows]:
-  """Gives the rows that are kept in a folder, and deletes it when all that is done with them has been done.
+  """Gives the rows that are kept in a folder; whoever has done with them what is to be done deletes them.
 
   Within, SIGTERM and Ctrl-C wait for the next `KeptRows.add`.
 
@@ -91,8 +138,10 @@ def keeping_rows(path: epath.Path, what: str) -> Iterator[KeptRows]:
   """
   rows = KeptRows(path)
   with keeping(rows.write, what) as rows.after_batch:
-    yield rows
-  delete_tree(path)
+    try:
+      yield rows
+    finally:
+      rows.wait()
 
 
 def _in_a_row(path: epath.Path) -> Iterator[tuple[int, int]]:

@@ -194,7 +194,7 @@ def _(config: generate.Config, jobs: KnownJobs, num_devices: int) -> Cost:
   memory = dataclasses.replace(memory, one_by_one=config.stage_by_stage)
   pixels = channels * sum(of.size**2 for of in stages)
   in_batches = 8 * batch_size * pixels
-  kept = 3 * min(config.shard_size * pixels, MAX_BYTES)
+  kept = 4 * min(config.shard_size * pixels, MAX_BYTES)
   return Cost(
     num_params,
     flops,

@@ -84,4 +84,5 @@ class FixedSamples:
       ) as kept:
         batches = cascade.sample(self.labels[rows], self.indices[rows], kept=kept)
         write_arrays(path, images=np.concatenate([drawn.exact for drawn in batches]))
+      kept.delete()
     return read_arrays(path)['images']

@@ -158,6 +158,7 @@ class Trials:
           for picture, label, index in zip(pictures, labels, indices)
         ]
         write_shard(path, records)
+      kept.delete()
     within.require_all(str(self._path(trial)), lambda: are_there(list(chunks)), 'shards of images')
     num_others = sum(rows.stop - rows.start for path, rows in chunks.items() if path not in mine)
     on_evaluations(self.cost([trial], num_others))

@@ -183,6 +183,7 @@ def run(config: Config, folder: JobFolder) -> dict[str, Any]:
       blocks = itertools.chain((of['states'] for of in kept.read()), _keeping(blocks, kept))
       padded = config.padding == 'encoded'
       save_text(folder, prompts, names, blocks if padded else _without_padding(blocks, tokens))
+    kept.delete()
   else:
     # all encode together, one keeps and writes
     collections.deque(blocks, maxlen=0)

@@ -222,6 +222,7 @@ def _make_missing(
           for size in append:
             append[size](records[size])
           bar.update()
+      partial.delete()
 
 
 def _records(

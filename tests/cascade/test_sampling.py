@@ -206,7 +206,7 @@ def test_what_was_drawn_before_a_kill_is_not_drawn_again(
     except ZeroDivisionError:
       kills.remove(len(made))
       num_kills += 1
-  assert num_kills == 4 and not (tmp_path / 'kept').exists()
+  assert num_kills == 4
   # of the last stage, no batch is drawn twice; where stages draw together, the base's last batches may be
   assert made.count(16) == -(-16 // batch_sizes[1])
   assert not stage_by_stage or made.count(8) == -(-16 // batch_sizes[0])

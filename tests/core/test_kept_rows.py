@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ def test_a_kill_loses_what_is_not_due_yet(tmp_path, monkeypatch):
   assert _kept(path) == 23
   with keeping_rows(path, 'rows') as rows:
     rows.add(_batch(23, 24))
+  rows.delete()
   assert not path.exists()
 
 
@@ -56,7 +58,35 @@ def test_rows_are_written_where_they_would_take_too_much_memory(tmp_path, monkey
     rows.add(_batch(0, 5))
     assert not (tmp_path / 'rows').exists()
     rows.add(_batch(5, 8))
+    rows.write()
     assert _kept(tmp_path / 'rows') == 8
+
+
+def test_rows_are_drawn_while_others_are_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(kept_rows, 'MAX_BYTES', 100)
+  may_write, write_arrays = threading.Event(), kept_rows.write_arrays
+  monkeypatch.setattr(
+    kept_rows, 'write_arrays', lambda *args, **kwargs: may_write.wait(60) and write_arrays(*args, **kwargs)
+  )
+  with keeping_rows(tmp_path / 'rows', 'rows') as rows:
+    rows.add(_batch(0, 8))
+    rows.add(_batch(8, 9))
+    # nothing is there yet, and no time was lost
+    assert _kept(tmp_path / 'rows') == 0 and rows.seconds_waited < 1
+    threading.Timer(0.2, may_write.set).start()
+    # a second file waits for the first one
+    rows.add(_batch(9, 16))
+    assert _kept(tmp_path / 'rows') >= 8 and rows.seconds_waited > 0.1
+  # the rows that are being written when all are drawn are there, too
+  assert _kept(tmp_path / 'rows') == 16
+
+
+def test_rows_that_cannot_be_written_end_the_drawing(tmp_path, monkeypatch):
+  monkeypatch.setattr(kept_rows, 'MAX_BYTES', 100)
+  (tmp_path / 'rows').touch()
+  with pytest.raises(OSError), keeping_rows(tmp_path / 'rows', 'rows') as rows:
+    for start in range(0, 16, 8):
+      rows.add(_batch(start, start + 8))
 
 
 def test_what_is_drawn_when_it_is_told_to_stop_is_kept(tmp_path):
@@ -68,9 +98,6 @@ def test_what_is_drawn_when_it_is_told_to_stop_is_kept(tmp_path):
     os.kill(os.getpid(), signal.SIGTERM)
     other.add(_batch(3, 4))
   assert _kept(path) == 2 and _kept(path / 'other') == 4
-  with keeping_rows(path, 'drawing'):
-    pass
-  assert not path.exists()
 
 
 def test_what_two_runs_have_kept_at_once_counts_once(tmp_path):

@@ -117,4 +117,5 @@ def test_images_that_were_drawn_before_a_kill_are_not_drawn_again(tmp_path, monk
   assert made == [(2, 0), (2, 2), (2, 2), (1, 0), (1, 0), (1, 2)] and num_drawn == [2, 2]
   # twice a tenth of the index
   assert pictures[:, 0, 0, 0].tolist() == np.asarray(images.to_uint8(_INDICES[:4] / 5)).tolist()
-  assert [path.name for path in tmp_path.iterdir()] == ['low_res']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['kept', 'low_res']
+  assert [path.name for path in (tmp_path / 'low_res').iterdir()] == ['000000000-000000004.npz']
