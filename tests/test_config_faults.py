@@ -336,7 +336,7 @@ _CONTRADICTIONS = [
   (
     f'{_BOTH}.own_statistics',
     True,
-    {f'{_BOTH}.synthetic_share': 0.75},
+    {f'{_BOTH}.synthetic_share': 0.75, 'jobs.classify_resnet.recipe.devices': None},
     'is 16, must be a multiple of 32 such as 32, as synthetic_share of mixtures.both is 3 of each 4 images',
   ),
   (
@@ -387,7 +387,12 @@ _CONTRADICTIONS = [
   ('jobs.classify_resnet.loaded_size', 64, {}, '64 pixels or more are wanted'),
   ('jobs.classify_resnet.recipe.epochs', 3.0, {}, 'give one of the three'),
   ('jobs.classify_resnet.recipe.real_exposures', 3.0, {}, 'is 4, epochs is None, real_exposures is 3.0'),
-  ('jobs.classify_resnet.recipe.batch_size', 12, {}, 'must be a multiple of 8'),
+  (
+    'jobs.classify_resnet.recipe.batch_size',
+    12,
+    {'jobs.classify_resnet.recipe.devices': None},
+    'must be a multiple of 8',
+  ),
   ('jobs.classify_resnet.test.split', 'validation[:500]', {}, 'validation has 400'),
   (
     'jobs.classify_resnet.test.split',
