@@ -6,9 +6,9 @@
 Each sick job is one of the quickstart's, but for what stands here. In the workdir of a quickstart that has
 ended, its jobs, the healthy ones, are done already. The second command draws the pictures of the page.
 
-22 minutes on two CPU cores that had other work, too. To expect: at step 800 the loss of the base is 0.093 in
-the healthy run, 0.138 with ten times its learning rate, 0.358 with a hundredth of it. A score job calls 17 of
-200 images copies where the labelled ones were seen too often, and none of those of the healthy run.
+11 minutes of CPU time on two cores. To expect: at step 800 the loss of the base is 0.093 in the healthy run,
+0.138 with ten times its learning rate, 0.358 with a hundredth of it. A score job calls 17 of 200 images
+copies where the labelled ones were seen too often, and none of those of the healthy run.
 """
 
 from configs import quickstart as digits
