@@ -2,26 +2,30 @@
 
 Shard s is a pure function of (config, weights, s). It is written to a temporary name as its images come,
 synced and renamed, so it exists whole or not at all; running again makes what is missing. The images of a
-shard that takes long are kept in `partial/` by the clock until it is whole. Memory holds a few batches of
-images, whatever the size of a shard, and those that are to be kept, 64 MiB at most. Several workers can
-share the shards; the one that finds all of them there ends the job.
+shard that takes long are kept in `partial/` by the clock until it is whole. Images are encoded and written
+behind the sampling of the next ones, also of the next shard. Memory holds a few batches of images, whatever
+the size of a shard, those that encoding and the disk are behind with, and those that are to be kept. Several
+workers can share the shards; the one that finds all of them there ends the job.
 """
 
 import contextlib
 import dataclasses
+import functools
+import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from imagenet_synth.cascade.sampling import Cascade
+from imagenet_synth.cascade.sampling import Cascade, Drawn
 from imagenet_synth.core.config import Count, Distinct, Execution, Invalid, NotEmpty, Range, Seed
 from imagenet_synth.core.files import delete_tree, json_hash
+from imagenet_synth.core.handover import Handover
 from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.kept_rows import KeptRows, keeping_rows
 from imagenet_synth.core.processes import first_before_others, is_first, wait_for_all
-from imagenet_synth.core.progress import progress
+from imagenet_synth.core.progress import progress, say
 from imagenet_synth.data import licenses, sample_folder
 from imagenet_synth.data.class_names import class_name_and_wnid
 from imagenet_synth.data.kept_images import KeptImages, set_aside
@@ -32,6 +36,9 @@ from imagenet_synth.inputs.datasets import DatasetConfig
 from imagenet_synth.inputs.known_jobs import KnownJobs
 from imagenet_synth.inputs.stages import StageUse, check_cascade, load_cascade
 from imagenet_synth.inputs.text import EmbeddedText, Text
+
+# images of a shard that are drawn and not yet given to its encoders: 42 of 1024x1024
+_MAX_WAITING_BYTES = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,43 +212,107 @@ def _make_missing(
     }
 
   mine = folder.worker.part(shards)
-  with progress(sum(map(len, mine)), folder.name) as bar:
+  begun, sampling = time.perf_counter(), _Sampling()
+  # while a shard is drawn, the one before it may still be written
+  with progress(sum(map(len, mine)), folder.name) as bar, contextlib.ExitStack() as before:
     for shard, is_written in zip(mine, are_written(mine)):
       if is_written:
         bar.update(len(shard))
         continue
       wanted = [fields(*place) for place in zip(shard.labels.tolist(), shard.indices.tolist())]
       name = next(iter(shard.files.values())).stem
-      with contextlib.ExitStack() as stack:
-        partial = stack.enter_context(keeping_rows(partial_dir / name, f'{folder.name}: {name}'))
-        append = {
-          size: stack.enter_context(open_shard(path, config.format_of(size), config.quality, keep_hash=True))
-          for size, path in shard.files.items()
-        }
-        for records in _records(cascade, shard, wanted, kept, partial):
-          for size in append:
-            append[size](records[size])
+      with (
+        Handover(functools.partial(_write, config, shard, kept), _MAX_WAITING_BYTES) as writing,
+        keeping_rows(partial_dir / name, f'{folder.name}: {name}') as partial,
+      ):
+        for image in _images(cascade, shard, wanted, kept, partial, sampling):
+          writing.put(image, image.num_bytes)
           bar.update()
-      partial.delete()
+      before.close()
+      before.callback(_end, writing, partial)
+  if sampling.num_images:
+    seconds = time.perf_counter() - begun
+    waited = 1 - sampling.seconds / seconds
+    say(f'{folder.name}: sampling waited {waited:.1%} of {seconds:,.0f} s for encoding and the disk')
 
 
-def _records(
-  cascade: Cascade, shard: Shard, wanted: Sequence[dict[str, Any]], kept: KeptImages, partial: KeptRows
-) -> Iterator[dict[int, Record]]:
-  """Yields the records of each image of a shard, by their size: those that are kept, and the others drawn.
+def _end(writing: Handover[Any], partial: KeptRows) -> None:
+  """Waits until a shard is whole, for which no images need to be kept any more."""
+  writing.wait()
+  partial.delete()
 
-  `partial` has those of these that were drawn before a kill.
+
+class _Sampling:
+  """How much has been sampled, and how long that took."""
+
+  num_images = 0
+  seconds = 0.0
+
+  def timed(self, batches: Iterator[Drawn], partial: KeptRows) -> Iterator[Drawn]:
+    """Yields batches that are drawn; the time in which `partial` waited for the disk is not counted."""
+    while True:
+      begun, waited = time.perf_counter(), partial.seconds_waited
+      batch = next(batches, None)
+      self.seconds += time.perf_counter() - begun - (partial.seconds_waited - waited)
+      if batch is None:
+        return
+      self.num_images += batch.num_images
+      yield batch
+
+
+class _Image(NamedTuple):
+  """An image that a shard is to have."""
+
+  # its record, but for what it looks like
+  fields: dict[str, Any]
+  # its size -> uint8 [S, S, C]; None if it was drawn for an earlier version of the data set
+  pixels: dict[int, np.ndarray] | None
+  # if so, its size -> where it is, for `KeptImages.read`
+  rows: dict[int, int] | None
+
+  @property
+  def num_bytes(self) -> int:
+    """Returns how much memory it takes."""
+    return 0 if self.pixels is None else sum(pixels.nbytes for pixels in self.pixels.values())
+
+  def record(self, size: int, kept: KeptImages) -> Record:
+    """Returns its record of a size."""
+    if self.pixels is not None:
+      return Record(self.pixels[size], **self.fields)
+    assert self.rows is not None
+    return kept.read(size, self.rows[size], self.fields)
+
+
+def _images(
+  cascade: Cascade,
+  shard: Shard,
+  wanted: Sequence[dict[str, Any]],
+  kept: KeptImages,
+  partial: KeptRows,
+  sampling: _Sampling,
+) -> Iterator[_Image]:
+  """Yields the images of a shard in order: those that are kept, and the others drawn.
+
+  `partial` has those of these that were drawn before a kill. `sampling` learns how long the rest took.
   """
   found = [kept.find(of, shard.files) for of in wanted]
   rows = np.array([row for row, places in enumerate(found) if places is None], int)
   sizes = [trained.stage.size for trained in cascade.stages]
+  batches = cascade.sample(shard.labels[rows], shard.indices[rows], kept=partial, exact=False)
   drawn = (
-    dict(zip(sizes, pixels))
-    for batch in cascade.sample(shard.labels[rows], shard.indices[rows], kept=partial, exact=False)
-    for pixels in zip(*batch.pixels)
+    dict(zip(sizes, pixels)) for batch in sampling.timed(batches, partial) for pixels in zip(*batch.pixels)
   )
   for of, places in zip(wanted, found):
-    if places is None:
-      yield {size: Record(pixels, **of) for size, pixels in next(drawn).items()}
-    else:
-      yield {size: kept.read(size, row, of) for size, row in places.items()}
+    yield _Image(of, next(drawn) if places is None else None, places)
+
+
+def _write(config: Config, shard: Shard, kept: KeptImages, images: Iterator[_Image]) -> None:
+  """Writes the images of a shard at all sizes, as they come."""
+  with contextlib.ExitStack() as stack:
+    append = {
+      size: stack.enter_context(open_shard(path, config.format_of(size), config.quality, keep_hash=True))
+      for size, path in shard.files.items()
+    }
+    for image in images:
+      for size in append:
+        append[size](image.record(size, kept))

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,16 +22,18 @@ from imagenet_synth.core.checksums import file_hash, kept_hash, write_sums
 from imagenet_synth.core.division import Unfinished, Worker
 from imagenet_synth.core.errors import InputError
 from imagenet_synth.core.stopping import Stopped
+from imagenet_synth.data import records
 from imagenet_synth.data.records import Record, ShardSource, write_shard
 from imagenet_synth.data.tfds_source import tfds_source
+from imagenet_synth.jobs import generate
 from tests import small_pipeline
 
 _SHARDS = [f'train-0000{i}-of-00004.tfrecord' for i in range(4)]
 
 
 def _config(**more):
-  generate = dict(small_pipeline.GENERATE, per_class=7, license='CC0', **more)
-  return small_pipeline.config(embed=small_pipeline.EMBED, train=small_pipeline.TRAIN, generate=generate)
+  section = dict(small_pipeline.GENERATE, per_class=7, license='CC0', **more)
+  return small_pipeline.config(embed=small_pipeline.EMBED, train=small_pipeline.TRAIN, generate=section)
 
 
 @pytest.fixture(scope='module')
@@ -133,6 +138,70 @@ def test_a_shard_goes_on_in_the_middle_byte_for_byte(whole, workdir, monkeypatch
   # batches of 8 on as many devices; the two that did not end were drawn again
   assert len(made) == 3 * 3 + 2 + 2
   assert _bytes(workdir) == _bytes(whole) and not (workdir / 'generate/partial').exists()
+
+
+def test_a_shard_is_sampled_while_the_one_before_it_is_written(whole, workdir, monkeypatch):
+  _without_generate(workdir)
+  next_is_drawn, made, overlapped = threading.Event(), [], []
+  sample_batch, write_all = sampling._sample_batch, records._Writer.write_all
+
+  def counted(*args):
+    made.append(0)
+    if len(made) == 4:
+      next_is_drawn.set()
+    return sample_batch(*args)
+
+  def after_it(writer):
+    # of 20 images in batches of 8, the fourth batch is the first one of the second shard
+    overlapped.append(next_is_drawn.wait(120))
+    write_all(writer)
+
+  monkeypatch.setattr(sampling, '_sample_batch', counted)
+  monkeypatch.setattr(records._Writer, 'write_all', after_it)
+  pipeline.run(_config(batch_size=8), workdir)
+  assert overlapped == [True] * 4 and _bytes(workdir) == _bytes(whole)
+
+
+def test_how_long_sampling_has_waited_is_told(workdir, monkeypatch, capsys):
+  """Of four shards the last one alone is waited for: half a second of two and a half."""
+  _without_generate(workdir)
+  write = generate._write
+
+  def noise(*args, **kwargs):
+    time.sleep(0.5)
+    yield from small_pipeline._noise(*args, **kwargs)
+
+  monkeypatch.setattr(Cascade, 'sample', noise)
+  monkeypatch.setattr(generate, '_write', lambda *args: (write(*args), time.sleep(0.5)))
+  pipeline.run(_config(), workdir)
+  said = re.search(r'generate: sampling waited ([\d.]+)% of (\d+) s for encoding', capsys.readouterr().err)
+  assert 15 < float(said[1]) < 45 and int(said[2]) >= 2
+
+
+def test_nothing_is_said_of_sampling_where_all_images_are_there(workdir, capsys):
+  (workdir / 'generate/job.json').unlink()
+  pipeline.run(_config(), workdir)
+  assert 'sampling waited' not in capsys.readouterr().err
+
+
+def test_a_shard_that_cannot_be_written_ends_the_job_and_leaves_nothing_of_itself(
+  whole, workdir, monkeypatch
+):
+  _without_generate(workdir)
+  open_shard = generate.open_shard
+
+  def full(path, *args, **kwargs):
+    if path.name == _SHARDS[1]:
+      raise OSError('no space left on device')
+    return open_shard(path, *args, **kwargs)
+
+  monkeypatch.setattr(generate, 'open_shard', full)
+  with pytest.raises(OSError, match='no space left on device'):
+    pipeline.run(_config(), workdir)
+  assert sorted(path.name for path in (workdir / 'generate/8').glob('*.tfrecord')) == _SHARDS[:1]
+  monkeypatch.setattr(generate, 'open_shard', open_shard)
+  pipeline.run(_config(), workdir)
+  assert _bytes(workdir) == _bytes(whole)
 
 
 def test_images_of_another_plan_are_not_gone_on_with(whole, workdir, monkeypatch):
