@@ -12,7 +12,6 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from imagenet_synth.core.files import (
 from imagenet_synth.core.progress import progress, say_once
 from imagenet_synth.data.class_names import NAMES_FILE
 from imagenet_synth.data.decode import Picture, decode_image
-from imagenet_synth.data.source import Contents, Sides, Source, parse_split
+from imagenet_synth.data.source import Contents, LeftOut, Sides, Source, first_names, parse_split
 
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 """The endings, in small letters, of files that are taken for images."""
@@ -80,8 +79,8 @@ class _Listing:
 
   # class -> its files as paths below the split's folder, with their `FileState` as JSON holds it
   classes: dict[str, dict[str, list[int | str]]]
-  # what is left out, as parts of a sentence
-  left_out: list[str]
+  # what is left out, as far as names tell
+  left_out: list[LeftOut]
 
 
 def _list(root: epath.Path) -> _Listing:
@@ -119,25 +118,19 @@ def _list(root: epath.Path) -> _Listing:
       classes[entry.name] = files
     else:
       empty.append(entry.name)
-  left_out = []
-  if unread:
-    kinds = ', '.join(f'{number} {suffix}' for suffix, number in unread.most_common())
-    left_out.append(f'{unread.total()} files of formats that are not read ({kinds})')
-  if unnamed:
-    left_out.append(f'{len(unnamed)} files whose names are not in UTF-8 ({_first(unnamed)})')
-  if loose:
-    left_out.append(f'{len(loose)} files beside the class folders ({_first(loose)})')
-  if empty:
-    left_out.append(f'{len(empty)} folders without images ({_first(empty)})')
+  kinds = [f'{number} {suffix}' for suffix, number in unread.most_common()]
+  found = (
+    (unread.total(), 'files of formats that are not read', ', '.join(kinds)),
+    (len(unnamed), 'files whose names are not in UTF-8', first_names(unnamed)),
+    (len(loose), 'files beside the class folders', first_names(loose)),
+    (len(empty), 'folders without images', first_names(empty)),
+  )
+  left_out = [LeftOut(str(root), f'{num} {what}', which) for num, what, which in found if num]
   return _Listing(classes, left_out)
 
 
 def _is_hidden(path: epath.Path) -> bool:
   return path.name.startswith('.')
-
-
-def _first(names: Sequence[str]) -> str:
-  return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
 
 
 class FolderSource(Source):
@@ -163,7 +156,8 @@ class FolderSource(Source):
       raise InputError(f'{self._root}: no such folder; expected a folder for each class in it')
     listing = _list(self._root)
     self.class_names: tuple[str, ...] = tuple(listing.classes)
-    good = _good_files(self._root, listing, cache_dir, keep)
+    good, broken = _checked_files(self._root, listing, cache_dir, keep)
+    self.left_out = (*listing.left_out, *broken)
     found = {file.partition('/')[0] for file in good}
     for name in self.class_names:
       if name not in found:
@@ -230,8 +224,10 @@ class _Look(NamedTuple):
   side: int
 
 
-def _good_files(root: epath.Path, listing: _Listing, cache_dir: epath.Path, keep: bool) -> dict[str, _Look]:
-  """Returns the files that can be decoded, as paths below `root`, with what a look at them tells."""
+def _checked_files(
+  root: epath.Path, listing: _Listing, cache_dir: epath.Path, keep: bool
+) -> tuple[dict[str, _Look], list[LeftOut]]:
+  """Returns the files that can be decoded, as paths below `root`, with what a look tells; and the others."""
   files = {file: status for of_class in listing.classes.values() for file, status in of_class.items()}
   where = hashlib.sha256(str(absolute(root)).encode()).hexdigest()[:16]
   cache = cache_dir / f'folder-{root.name}-{where}.json'
@@ -262,16 +258,21 @@ def _good_files(root: epath.Path, listing: _Listing, cache_dir: epath.Path, keep
           saved = time.monotonic()
     if keep:
       save()
-  if keep:
-    broken = [f'{file} ({look.fault})' for file, look in sorted(checked.items()) if look.fault]
-    left_out = list(listing.left_out)
-    if broken:
-      left_out.append(
-        f'{len(broken)} of {len(files)} files that cannot be decoded ({_first(broken)}; all are in {cache})'
-      )
-    if left_out:
-      say_once(f'{root}: left out: {"; ".join(left_out)}')
-  return {file: look for file, look in sorted(checked.items()) if not look.fault}
+  in_order = sorted(checked.items())
+  # by 'cannot be read' and 'cannot be decoded', which is said once for all
+  faults: dict[str, list[str]] = {}
+  for file, look in in_order:
+    if look.fault:
+      what, _, why = look.fault.partition(': ')
+      faults.setdefault(what, []).append(f'{file}: {why}')
+  broken = [
+    LeftOut(str(root), f'{len(of)} of {len(files)} files that {what}', first_names(of))
+    for what, of in faults.items()
+  ]
+  if keep and (listing.left_out or broken):
+    texts = [f'{what} ({which}; all are in {cache})' for _, what, which in broken]
+    say_once(f'{root}: left out: {"; ".join([*map(str, listing.left_out), *texts])}')
+  return {file: look for file, look in in_order if not look.fault}, broken
 
 
 def _look_at(path: epath.Path) -> _Look:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -41,11 +42,32 @@ class Sides(NamedTuple):
     return Sides(self.pixels[rows], self.names[rows])
 
 
+class LeftOut(NamedTuple):
+  """Files that are no examples of a data set although they lie there, for one reason."""
+
+  # what they are left out of, such as the folder of a split
+  of: str
+  # how many there are, and what they are: '2 of 400 files that cannot be decoded'
+  what: str
+  # the first of them, or their formats
+  which: str
+
+  def __str__(self) -> str:
+    return f'{self.what} ({self.which})'
+
+
+def first_names(names: Sequence[str]) -> str:
+  """Returns the first five of some names, for a line of a terminal."""
+  return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+
+
 class Source(Examples, Protocol):
   """A data set's split: examples with a `label` int or a `caption` bytes."""
 
   # in label order; empty where examples have no label
   class_names: tuple[str, ...]
+  # what a look at the files has left out, of the whole split where this is a part of one
+  left_out: tuple[LeftOut, ...] = ()
 
   @property
   def version(self) -> str:
@@ -76,7 +98,7 @@ class Chosen(Source):
 
   def __init__(self, source: Source, rows: np.ndarray, what: str):
     self._source, self._rows, self._what = source, rows, what
-    self.class_names = source.class_names
+    self.class_names, self.left_out = source.class_names, source.left_out
 
   @property
   def version(self) -> str:
@@ -102,10 +124,24 @@ class Chosen(Source):
 
 
 class LargeEnough(Chosen):
-  """The examples of a source whose images are of at least `min_side` pixels on both sides."""
+  """The examples of a source whose images are of at least `min_side` pixels on both sides.
 
-  def __init__(self, source: Source, min_side: int, sides: Sides):
+  Args:
+    source: all examples.
+    min_side: in pixels.
+    sides: of all images.
+    of: what the source is called.
+  """
+
+  def __init__(self, source: Source, min_side: int, sides: Sides, of: str):
     super().__init__(source, np.flatnonzero(sides.pixels >= min_side), f'{min_side} pixels or more')
+    smaller = sides.of(sides.pixels < min_side)
+    if num := len(smaller.pixels):
+      # one more than are named, by which it is seen that there are more
+      pairs = zip(smaller.names[:6], smaller.pixels)
+      which = first_names([f'{name.decode()} {side}' for name, side in pairs])
+      what = f'{num:,} of {len(source):,} images, whose shorter side is less'
+      self.left_out += (LeftOut(of, what, which),)
 
 
 class FirstOfEachClass(Chosen):

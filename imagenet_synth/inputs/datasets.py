@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from etils import epath
@@ -15,7 +15,15 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.processes import first_before_others
 from imagenet_synth.core.progress import say_once
 from imagenet_synth.data.image_folder import FolderSource, folder_contents
-from imagenet_synth.data.source import Contents, FirstOfEachClass, LargeEnough, Source, Split, parse_split
+from imagenet_synth.data.source import (
+  Contents,
+  FirstOfEachClass,
+  LargeEnough,
+  LeftOut,
+  Source,
+  Split,
+  parse_split,
+)
 from imagenet_synth.data.tfds_source import tfds_contents, tfds_source, tfds_version
 
 
@@ -122,6 +130,16 @@ class DatasetConfig:
     """
     return self._open(workdir).class_counts()
 
+  def left_out(self, workdir: epath.Path) -> tuple[LeftOut, ...]:
+    """Returns which files lie there and are not taken, but for those that `per_class` does not ask for.
+
+    Raises:
+      InputError: the split is not there, or cannot be read.
+    """
+    if self.min_side is None and not self._reader.leaves_out:
+      return ()
+    return dataclasses.replace(self, per_class=None)._open(workdir).left_out
+
   def _open(self, workdir: epath.Path) -> Source:
     """Returns the split; what is found out about it once is kept in the workdir."""
     cache_dir = workdir / 'datasets'
@@ -135,7 +153,7 @@ class DatasetConfig:
   def _large_enough(self, source: Source, min_side: int, cache_dir: epath.Path) -> Source:
     """Returns the images that are large enough; counts the others, and writes their names to a file."""
     sides = source.sides(cache_dir)
-    chosen = LargeEnough(source, min_side, sides)
+    chosen = LargeEnough(source, min_side, sides, str(self))
     smaller = sides.of(sides.pixels < min_side)
     if not len(chosen):
       raise InputError(f'{self}: none is left; the largest of {len(sides.pixels)} has {sides.pixels.max()}')
@@ -145,10 +163,8 @@ class DatasetConfig:
       if not path.exists():
         make_folder(cache_dir)
         write_atomic(path, '\n'.join(lines) + '\n')
-      say_once(
-        f'{self}: left out: {len(lines):,} of {len(source):,} images, whose shorter side is less '
-        f'({", ".join(lines[:5])}{", ..." if len(lines) > 5 else ""}; all are in {path})'
-      )
+      _, what, which = chosen.left_out[-1]
+      say_once(f'{self}: left out: {what} ({which}; all are in {path})')
     return chosen
 
   @property
@@ -202,6 +218,9 @@ class DatasetConfig:
 class Reader(Protocol):
   """A kind of data set: what its sections may hold, what is in it, and how it is opened."""
 
+  # whether there may be files that are no examples, so that it is worth a look
+  leaves_out: ClassVar[bool] = False
+
   def validate(self, config: DatasetConfig) -> None:
     """Raises `Invalid` if the section lacks or has keys that it must not."""
     ...
@@ -223,6 +242,8 @@ class Reader(Protocol):
 
 class FolderReader(Reader):
   """Images as DIRECTORY/SPLIT/CLASS/FILE."""
+
+  leaves_out = True
 
   def validate(self, config: DatasetConfig) -> None:
     """Raises `Invalid` if the folder is not said, or options are."""
