@@ -305,9 +305,9 @@ def test_what_is_no_image_of_a_class_is_named(root, capsys):
   pipeline.run(config, root / 'run')
   lines = [line for line in capsys.readouterr().err.splitlines() if 'left out' in line]
   (line,) = [line for line in lines if 'data/mine/train' in line]
-  assert '2 files of formats that are not read (1 .avif, 1 .heic)' in line
-  assert '1 files beside the class folders (loose.png)' in line
-  assert '1 folders without images (empty)' in line
+  assert '2 files of a format that is not read (1 .avif, 1 .heic)' in line
+  assert '1 file beside the class folders (loose.png)' in line
+  assert '1 folder without images (empty)' in line
   assert '1 of 17 files that cannot be decoded (cat/broken.jpg: not an image file; all are in' in line
 
 

@@ -120,12 +120,16 @@ def _list(root: epath.Path) -> _Listing:
       empty.append(entry.name)
   kinds = [f'{number} {suffix}' for suffix, number in unread.most_common()]
   found = (
-    (unread.total(), 'files of formats that are not read', ', '.join(kinds)),
-    (len(unnamed), 'files whose names are not in UTF-8', first_names(unnamed)),
-    (len(loose), 'files beside the class folders', first_names(loose)),
-    (len(empty), 'folders without images', first_names(empty)),
+    (unread.total(), 'file', 'of a format that is not read', ', '.join(kinds)),
+    (len(unnamed), 'file', 'with a name that is not in UTF-8', first_names(unnamed)),
+    (len(loose), 'file', 'beside the class folders', first_names(loose)),
+    (len(empty), 'folder', 'without images', first_names(empty)),
   )
-  left_out = [LeftOut(str(root), f'{num} {what}', which) for num, what, which in found if num]
+  left_out = [
+    LeftOut(str(root), f'{num} {of}{"s" if num > 1 else ""} {which_are}', which)
+    for num, of, which_are, which in found
+    if num
+  ]
   return _Listing(classes, left_out)
 
 

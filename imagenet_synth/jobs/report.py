@@ -9,6 +9,7 @@ from imagenet_synth.core.job_folder import JobFolder
 from imagenet_synth.core.progress import say
 from imagenet_synth.report.answer import in_short
 from imagenet_synth.report.classes import per_class
+from imagenet_synth.report.left_out import left_out
 from imagenet_synth.report.origins import origins
 from imagenet_synth.report.page import Section
 from imagenet_synth.report.quality import quality
@@ -31,6 +32,7 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
   sweeps,
   selection,
   training,
+  left_out,
   origins,
 )
 """Functions that make the report's sections, in order; they return None where there is no job to tell of."""

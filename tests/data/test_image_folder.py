@@ -62,7 +62,7 @@ def test_broken_files_are_named_and_left_out(tmp_path, capsys):
   assert len(source) == 29
   assert not {'bee/3.jpg', 'cat/x.png'} & {example['file_name'] for example in source}
   said = capsys.readouterr().err
-  assert 'left out: 1 files of formats that are not read (1 .txt); 2 of 31 files that cannot be' in said
+  assert 'left out: 1 file of a format that is not read (1 .txt); 2 of 31 files that cannot be' in said
   # what is wrong with each, and what is wrong with all once
   assert said.count('decoded') == 1
   assert '(bee/3.jpg: ' in said and ', cat/x.png: not an image file; all are in ' in said
@@ -202,7 +202,7 @@ def test_files_whose_names_are_no_text_are_named_and_left_out(tmp_path, capsys):
   # as archives of another time and system have them
   os.rename(tmp_path / 'train/cat/0.jpg', os.fsencode(tmp_path / 'train/cat') + b'/K\xe4tzchen.jpg')
   assert len(_open(tmp_path)) == 29
-  assert '1 files whose names are not in UTF-8 (cat/K\\udce4tzchen.jpg)' in capsys.readouterr().err
+  assert '1 file with a name that is not in UTF-8 (cat/K\\udce4tzchen.jpg)' in capsys.readouterr().err
 
 
 def test_a_file_of_names_beside_the_classes_is_not_left_out(tmp_path, capsys):
