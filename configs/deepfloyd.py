@@ -201,7 +201,7 @@ def own(photos):
       ),
     ),
   }
-  jobs['report'] = dict(job='report', title=f'Own classes: {photos.directory}', jobs=tuple(jobs))
+  jobs['report'] = dict(job='report', title=photos.title, jobs=tuple(jobs))
   return jobs
 
 

@@ -30,7 +30,7 @@ from configs import quickstart
 from imagenet_synth.core import accelerators
 from imagenet_synth.core.config import jobs_config
 from imagenet_synth.core.errors import InputError
-from imagenet_synth.core.files import data_path, weights_path
+from imagenet_synth.core.files import absolute, data_path, weights_path
 from imagenet_synth.data.class_names import NAMES_FILE, class_prompts, names_in
 from imagenet_synth.data.image_folder import folder_contents
 
@@ -62,6 +62,13 @@ class Photos(NamedTuple):
   flip: bool
   # about, as files that cannot be decoded count, too
   num_train: int
+
+  @property
+  def title(self):
+    """Of the report: it goes to others, whom the whole path tells nothing."""
+    path = data_path(self.directory)
+    # '.' has no name
+    return f'Own classes: {path.name or absolute(path).name}'
 
 
 def parsed(argument):
@@ -223,7 +230,7 @@ def small_cascade(own, size, num_steps, width):
       both=dict(real=True, synthetic='generate', synthetic_share=0.5),
     ),
   )
-  jobs['report'] = dict(job='report', title=f'Own classes: {own.directory}', jobs=tuple(jobs))
+  jobs['report'] = dict(job='report', title=own.title, jobs=tuple(jobs))
   return jobs
 
 

@@ -173,6 +173,16 @@ def test_names_of_own_classes_are_in_prompts(tmp_path, photos):
     _config('own_classes', 'data/cifar10:names=mine.txt')
 
 
+def test_the_report_of_own_classes_is_called_after_the_folder_not_by_its_whole_path(
+  tmp_path, photos, monkeypatch
+):
+  title = lambda name, argument: _config(name, argument)['jobs']['report']['title']
+  whole = f'{tmp_path}/data/cifar10/'
+  assert title('own_classes', whole) == title('deepfloyd', f'own:{whole}') == 'Own classes: cifar10'
+  monkeypatch.chdir(whole)
+  assert title('own_classes', '.') == 'Own classes: cifar10'
+
+
 def test_class_folders_themselves_are_looked_at_and_not_what_is_beside_them(tmp_path, photos):
   (tmp_path / 'data/cifar10/other/a\nb').mkdir(parents=True)
   config = _config('own_classes', 'data/cifar10/train/')
