@@ -160,17 +160,16 @@ def _table(
   cells = [
     [
       model_name(real, rows),
-      f'{real.num_real:,}',
-      both.trained_on.partition(' + ')[2],
+      both.trained_on,
+      spread(both.top_1),
       str(gain),
       ('control ' if both.num_stand_in else '') + _help(gain),
       spread(real.top_1),
-      spread(both.top_1),
       str(both.summary['top_1']['num']),
     ]
     for (real, both), gain in zip(compared, gains)
   ]
-  header = ['Classifier', 'Real', 'Added', 'Gain', 'Verdict', 'Real alone (%)', 'With these (%)', 'Seeds']
+  header = ['Classifier', 'Trained on', 'Top-1 (%)', 'Gain', 'Verdict', 'Real alone (%)', 'Seeds']
   mixed = (
     'Where several numbers of synthetic images were tried, it is the largest one: what is best on test '
     'images must not be chosen by them. '

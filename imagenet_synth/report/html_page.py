@@ -161,7 +161,11 @@ def _table(table: Table) -> str:
 def _cell(cell: str | None, is_number: bool) -> str:
   if cell is None:
     return '<td class="none">no run</td>'
-  return f'<td{_class("number" if is_number else "")}>{_text(cell)}</td>'
+  if not is_number:
+    return f'<td>{_text(cell)}</td>'
+  # where there is little room a line ends before a deviation or an interval, and nowhere else
+  first, *rest = re.split(r' (?=[±(])', _text(cell))
+  return f'<td class="number">{" ".join([first, *(f"<span>{part}</span>" for part in rest)])}</td>'
 
 
 def _is_of_numbers(column: Sequence[str | None]) -> bool:

@@ -110,14 +110,14 @@ def _table(results: Results, rows: Sequence[Accuracy]) -> Table:
       model_name(row, rows),
       row.trained_on,
       spread(row.top_1),
-      spread(percent(row.summary['top_5'])),
       str(gain or ''),
+      spread(percent(row.summary['top_5'])),
       spread(percent(row.summary['calibration_error'])),
       str(row.summary['top_1']['num']),
     ]
     for row, gain in zip(in_order, gains)
   ]
-  header = ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
+  header = ['Model', 'Trained on', 'Top-1 (%)', 'To real', 'Top-5 (%)', 'ECE (%)', 'Seeds']
   num_test = results.of_kind('classify')[0].result['num_test']
   about_gains = gains_note(gain for gain in gains if gain)
   return Table(

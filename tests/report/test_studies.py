@@ -38,7 +38,7 @@ def test_controls_have_a_gain_but_are_no_part_of_a_trio_or_curve():
   (trio,) = trios(accuracies(results(job)))
   assert [of.top_1[0] for of in (trio.real, trio.synthetic, trio.both)] == [75, 50, 87.5]
   assert trio.not_finetuned is None
-  assert [(row[1], row[4]) for row in _cells(classifiers(results(job)))][-2:] == [
+  assert [(row[1], row[3]) for row in _cells(classifiers(results(job)))][-2:] == [
     ('600 stand-in', '-50.00'),
     ('600 real + 600 stand-in', '-50.00'),
   ]
@@ -55,11 +55,11 @@ def test_a_row_for_each_mixture_real_images_first_with_its_gain_over_these():
   section = classifiers(results(classify(both=BOTH, synthetic=SYNTHETIC, real=REAL)))
   assert section.title == 'Classifiers on real, synthetic and both'
   table = blocks(section, Table)[0]
-  assert table.header == ['Model', 'Trained on', 'Top-1 (%)', 'Top-5 (%)', 'To real', 'ECE (%)', 'Seeds']
+  assert table.header == ['Model', 'Trained on', 'Top-1 (%)', 'To real', 'Top-5 (%)', 'ECE (%)', 'Seeds']
   assert _cells(section) == [
-    ['ResNet', '600 real', '75.00 ± 1.00', '97.50 ± 1.00', '', '6.25 ± 1.00', '3'],
-    ['ResNet', '600 synthetic', '50.00 ± 1.00', '97.50 ± 1.00', '-25.00', '6.25 ± 1.00', '3'],
-    ['ResNet', '600 real + 600 synthetic', '87.50 ± 2.00', '97.50 ± 2.00', '+12.50', '6.25 ± 2.00', '3'],
+    ['ResNet', '600 real', '75.00 ± 1.00', '', '97.50 ± 1.00', '6.25 ± 1.00', '3'],
+    ['ResNet', '600 synthetic', '50.00 ± 1.00', '-25.00', '97.50 ± 1.00', '6.25 ± 1.00', '3'],
+    ['ResNet', '600 real + 600 synthetic', '87.50 ± 2.00', '+12.50', '97.50 ± 2.00', '6.25 ± 2.00', '3'],
   ]
   assert table.note == (
     'Tested on 1,234 real images; mean ± standard deviation over seeds. Trained on synthetic images alone, '
@@ -100,7 +100,7 @@ def test_differences_have_intervals_from_the_predictions_of_all_jobs(tmp_path):
     classify('more', path=tmp_path / 'more', num_test=1200, both=BOTH, synthetic=SYNTHETIC),
   ]
   section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
-  gains = [row[4] for row in _cells(section)]
+  gains = [row[3] for row in _cells(section)]
   assert gains[0] == ''
   for text, gain in zip(gains[1:], (-25, 12.5), strict=True):
     half = _half(abs(gain) / 100, 1200)
@@ -117,7 +117,7 @@ def test_there_is_no_interval_between_tests_on_different_images(tmp_path):
     classify('more', path=tmp_path / 'more', both=BOTH),
   ]
   section = classifiers(results(*map(hand_made.keep_predictions, jobs)))
-  assert [row[4] for row in _cells(section)] == ['', '+12.50']
+  assert [row[3] for row in _cells(section)] == ['', '+12.50']
   assert blocks(section, Table)[0].note.endswith(
     'steps. No interval where the two were tested on different images.'
   )
@@ -138,17 +138,17 @@ def test_images_are_held_against_the_same_number_of_the_same_real_ones():
     classify('web', real_split='web', real=mixture(600, top_1=0.25), both=mixture(600, 600, 0.375)),
     classify('other', real_split='other', both=mixture(600, 600, 0.375)),
   ]
-  cells = {(row[1], row[2][:5]): row[4] for row in _cells(classifiers(results(*jobs)))}
+  cells = {(row[1], row[2][:5]): row[3] for row in _cells(classifiers(results(*jobs)))}
   assert cells['600 real + 600 synthetic', '87.50'] == '+12.50'
   assert cells['60 real + 600 synthetic', '62.50'] == '+12.50'
   # one of web's, and one of which there are no real images alone
-  of_others = [row[4] for row in _cells(classifiers(results(*jobs))) if row[2].startswith('37.50')]
+  of_others = [row[3] for row in _cells(classifiers(results(*jobs))) if row[2].startswith('37.50')]
   assert of_others == ['+12.50', '']
 
 
 def test_one_seed_has_a_mean_alone():
   section = classifiers(results(classify(real=mixture(600, top_1=0.75, std=None))))
-  assert _cells(section) == [['ResNet', '600 real', '75.00', '97.50', '', '6.25', '1']]
+  assert _cells(section) == [['ResNet', '600 real', '75.00', '', '97.50', '6.25', '1']]
   assert not blocks(section, Picture)
 
 
@@ -291,9 +291,9 @@ def test_the_paper_s_figure_6_is_drawn_beside_the_same_on_imagenet_and_table_4_s
 def test_runs_of_several_jobs_are_of_one_classifier_if_network_recipe_and_size_are_the_same():
   real, synthetic = classify('classify_real', real=REAL), classify('classify_more', synthetic=SYNTHETIC)
   other = classify('classify_wide', model=RESNET | {'width': 16}, synthetic=SYNTHETIC)
-  assert [row[4] for row in _cells(classifiers(results(real, synthetic)))] == ['', '-25.00']
+  assert [row[3] for row in _cells(classifiers(results(real, synthetic)))] == ['', '-25.00']
   # nothing to compare with
-  assert [row[4] for row in _cells(classifiers(results(real, other)))] == ['', '']
+  assert [row[3] for row in _cells(classifiers(results(real, other)))] == ['', '']
 
 
 def test_what_synthetic_images_are_worth_alone_is_said_first_of_each_classifier():
