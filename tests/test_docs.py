@@ -57,7 +57,7 @@ def test_links_lead_to_files_and_headings(page):
 
 def test_every_page_and_picture_is_linked_to():
   linked = {path for page in _PAGES for path, _ in _links(page)}
-  files = {path for path in (_ROOT / 'docs').iterdir() if path.suffix in ('.md', '.png', '.ipynb')}
+  files = {path for path in (_ROOT / 'docs').iterdir() if path.suffix in ('.md', '.png', '.svg', '.ipynb')}
   assert files <= linked, files - linked
 
 
