@@ -151,6 +151,14 @@ def stages(size, width):
 
 def small_cascade(own, size, num_steps, width):
   """The jobs with a small cascade that is trained from nothing."""
+  jobs = training_of_stages(own, size, num_steps, width)
+  jobs |= choice_of_checkpoint_and_guidance(own, size)
+  jobs |= data_set_and_its_worth(own, size)
+  return jobs | dict(report=dict(job='report', title=own.title, jobs=tuple(jobs)))
+
+
+def training_of_stages(own, size, num_steps, width):
+  """Prompts, and both stages: the base on long ones first, then on class names."""
   base_stage, sr_stage = stages(size, width)
   # with four checkpoints, one at the end
   quarter = num_steps // 16 * 4
@@ -185,31 +193,32 @@ def small_cascade(own, size, num_steps, width):
   )
   # it has the image to go by, so that it is trained on class names at once
   jobs['pretrain_sr'] = training('pretrain', 'embed_classes', quarter, SR_SAMPLER, prompts, stage=sr_stage)
+  return jobs
 
-  classify = dict(
-    job='classify',
-    model=RESNET,
-    recipe=dict(RECIPE, flip=own.flip),
-    size=size,
-    real=own.train,
-    test=own.test,
-    seeds=SEEDS,
-  )
-  jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
+
+def choice_of_checkpoint_and_guidance(own, size):
+  """The classifier on real images, which is the extractor, too; and the base's best, on validation images."""
+  jobs = {}
+  jobs['classify_real'] = classify(own, size, real=dict(real=True))
   per_class = max(2, PER_TRIAL // len(own.class_names))
   measured = dict(text='embed_classes', extractor='classify_real', batch_size=100, per_class=per_class)
   jobs['select_base'] = dict(
     job='select', weights='finetune_base', sampler=SAMPLER, reference=own.validation, **measured
   )
-  references = dict(train=own.train, validation=own.validation)
   jobs['sweep_base'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=SAMPLER)],
     grid=dict(guidance=(1.0, 1.5, 2.0, 3.0)),
     choose='fid_validation',
-    references=references,
+    references=references(own),
     **measured,
   )
+  return jobs
+
+
+def data_set_and_its_worth(own, size):
+  """What is generated, how good it is, and what it is worth to classifiers."""
+  jobs = {}
   base = dict(weights='select_base', sampler=SAMPLER, tuned_by='sweep_base')
   jobs['generate'] = dict(
     job='generate',
@@ -221,17 +230,34 @@ def small_cascade(own, size, num_steps, width):
     stages=[base, dict(weights='pretrain_sr', sampler=SR_SAMPLER)],
   )
   jobs['evaluate'] = dict(
-    job='evaluate', samples='generate', sizes=(size,), extractor='classify_real', references=references
+    job='evaluate', samples='generate', sizes=(size,), extractor='classify_real', references=references(own)
   )
-  jobs['classify_synthetic'] = dict(
-    classify,
-    mixtures=dict(
-      synthetic=dict(real=False, synthetic='generate'),
-      both=dict(real=True, synthetic='generate', synthetic_share=0.5),
-    ),
+  jobs['classify_synthetic'] = classify(
+    own,
+    size,
+    synthetic=dict(real=False, synthetic='generate'),
+    both=dict(real=True, synthetic='generate', synthetic_share=0.5),
   )
-  jobs['report'] = dict(job='report', title=own.title, jobs=tuple(jobs))
   return jobs
+
+
+def references(own):
+  """What FID is to."""
+  return dict(train=own.train, validation=own.validation)
+
+
+def classify(own, size, **mixtures):
+  """Classifiers on mixtures of real and synthetic images."""
+  return dict(
+    job='classify',
+    model=RESNET,
+    recipe=dict(RECIPE, flip=own.flip),
+    size=size,
+    real=own.train,
+    test=own.test,
+    seeds=SEEDS,
+    mixtures=mixtures,
+  )
 
 
 def get_config(argument=''):
