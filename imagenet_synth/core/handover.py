@@ -1,6 +1,7 @@
 """Things that one thread makes and another one takes, so that neither waits for the other."""
 
 import collections
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -30,11 +31,13 @@ class Handover(Generic[T]):
     # with their bytes; and the sum of these
     self._things: collections.deque[tuple[T, int]] = collections.deque()
     self._num_bytes = 0
-    self._no_more, self._abandoned, self._has_ended = False, False, False
+    self._no_more, self._abandoned = False, False
     self._changed = threading.Condition()
     thread = ThreadPoolExecutor(1)
     self._done: Future[None] = thread.submit(self._run, take)
     thread.shutdown(wait=False)
+    # who waits to put a thing learns then that nobody takes it
+    self._done.add_done_callback(lambda _: self._notify())
 
   def __enter__(self) -> 'Handover[T]':
     return self
@@ -49,11 +52,11 @@ class Handover(Generic[T]):
   def put(self, thing: T, num_bytes: int) -> None:
     """Hands over the next thing, as soon as those that wait to be taken have no more than their bytes."""
     with self._changed:
-      self._changed.wait_for(lambda: self._num_bytes <= self._max_bytes or self._has_ended)
+      self._changed.wait_for(lambda: self._num_bytes <= self._max_bytes or self._done.done())
       self._things.append((thing, num_bytes))
       self._num_bytes += num_bytes
       self._changed.notify_all()
-    if self._has_ended:
+    if self._done.done():
       self._done.result()
 
   def wait(self) -> None:
@@ -61,14 +64,12 @@ class Handover(Generic[T]):
     self._done.result()
 
   def _run(self, take: Callable[[Iterator[T]], None]) -> None:
-    try:
+    with contextlib.suppress(_Abandoned):
       take(self._taken())
-    except _Abandoned:
-      pass
-    finally:
-      with self._changed:
-        self._has_ended = True
-        self._changed.notify_all()
+
+  def _notify(self) -> None:
+    with self._changed:
+      self._changed.notify_all()
 
   def _taken(self) -> Iterator[T]:
     """Yields the things as they come."""
