@@ -124,24 +124,10 @@ class Chosen(Source):
 
 
 class LargeEnough(Chosen):
-  """The examples of a source whose images are of at least `min_side` pixels on both sides.
+  """The examples of a source whose images are of at least `min_side` pixels on both sides."""
 
-  Args:
-    source: all examples.
-    min_side: in pixels.
-    sides: of all images.
-    of: what the source is called.
-  """
-
-  def __init__(self, source: Source, min_side: int, sides: Sides, of: str):
+  def __init__(self, source: Source, min_side: int, sides: Sides):
     super().__init__(source, np.flatnonzero(sides.pixels >= min_side), f'{min_side} pixels or more')
-    smaller = sides.of(sides.pixels < min_side)
-    if num := len(smaller.pixels):
-      # one more than are named, by which it is seen that there are more
-      pairs = zip(smaller.names[:6], smaller.pixels)
-      which = first_names([f'{name.decode()} {side}' for name, side in pairs])
-      what = f'{num:,} of {len(source):,} images, whose shorter side is less'
-      self.left_out += (LeftOut(of, what, which),)
 
 
 class FirstOfEachClass(Chosen):

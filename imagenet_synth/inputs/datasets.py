@@ -22,6 +22,7 @@ from imagenet_synth.data.source import (
   LeftOut,
   Source,
   Split,
+  first_names,
   parse_split,
 )
 from imagenet_synth.data.tfds_source import tfds_contents, tfds_source, tfds_version
@@ -153,7 +154,7 @@ class DatasetConfig:
   def _large_enough(self, source: Source, min_side: int, cache_dir: epath.Path) -> Source:
     """Returns the images that are large enough; counts the others, and writes their names to a file."""
     sides = source.sides(cache_dir)
-    chosen = LargeEnough(source, min_side, sides, str(self))
+    chosen = LargeEnough(source, min_side, sides)
     smaller = sides.of(sides.pixels < min_side)
     if not len(chosen):
       raise InputError(f'{self}: none is left; the largest of {len(sides.pixels)} has {sides.pixels.max()}')
@@ -163,7 +164,9 @@ class DatasetConfig:
       if not path.exists():
         make_folder(cache_dir)
         write_atomic(path, '\n'.join(lines) + '\n')
-      _, what, which = chosen.left_out[-1]
+      what = f'{len(lines):,} of {len(source):,} images, whose shorter side is less'
+      which = first_names(lines)
+      chosen.left_out += (LeftOut(str(self), what, which),)
       say_once(f'{self}: left out: {what} ({which}; all are in {path})')
     return chosen
 
