@@ -9,7 +9,7 @@ synthetic ones or both, and, as controls without a generator, with stronger augm
 itself by the digits that its captions name. Most classifiers see 8x8 pixels: from larger ones they learn
 digits so fast that little is left to gain, as `classify_ten_at_32` shows.
 
-About 8 minutes on two CPU cores. To expect, of 1,300 test images at 8x8: 78.7 % with 10 real images of each
+6 to 8 minutes on two CPU cores. To expect, of 1,300 test images at 8x8: 78.7 % with 10 real images of each
 class; 85.9 with 2,000 synthetic ones beside them, 7.3 points more (5.8 to 8.7), see docs/results.md.
 """
 
