@@ -9,6 +9,7 @@ both for loops of one process, `train.loop` for training.
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,12 +50,29 @@ def stop_when_told(after_minutes: float | None = None) -> None:
     ignore_signals()
     raise Stopped(_TOLD, number)
 
-  for number in _SIGNALS:
-    signal.signal(number, stop)
+  def listen() -> None:
+    for number in _SIGNALS:
+      signal.signal(number, stop)
+
+  def where_it_cannot_be_raised(unraisable: 'sys.UnraisableHookArgs') -> None:
+    if isinstance(unraisable.exc_value, Stopped):
+      listen()
+      _send(unraisable.exc_value.signal, 0.1)
+    else:
+      hook(unraisable)
+
+  listen()
+  # Python drops what is raised while it collects garbage, for which JAX has a callback, or in a `__del__`
+  hook, sys.unraisablehook = sys.unraisablehook, where_it_cannot_be_raised
   if after_minutes is not None:
-    timer = threading.Timer(60 * after_minutes, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    timer.start()
+    _send(signal.SIGTERM, 60 * after_minutes)
+
+
+def _send(number: int, after_seconds: float) -> None:
+  """Has this process get a signal in some seconds."""
+  timer = threading.Timer(after_seconds, os.kill, (os.getpid(), number))
+  timer.daemon = True
+  timer.start()
 
 
 def ignore_signals() -> None:

@@ -1,7 +1,9 @@
 """Signals, the clock, and what both lead to in one process; tests/test_processes.py stops several."""
 
+import gc
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -126,7 +128,13 @@ def test_all_processes_stop_at_one_step_soon_after_one_is_told(monkeypatch):
   assert not any(due.stop for due in list(first.values())[:-1])
 
 
-def test_a_program_that_does_not_listen_is_ended_where_it_is():
+@pytest.fixture
+def own_hook(monkeypatch):
+  """What `stop_when_told` does to the hook ends with the test."""
+  monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
+
+
+def test_a_program_that_does_not_listen_is_ended_where_it_is(own_hook):
   before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     for number in before:
@@ -145,6 +153,31 @@ def test_a_program_that_does_not_listen_is_ended_where_it_is():
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_garbage_is_collected_is_not_lost(number, own_hook):
+  """What a callback of the collector raises, Python drops."""
+  before, came = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}, []
+
+  def told_within(phase, info):
+    if not came:
+      came.append(phase)
+      os.kill(os.getpid(), number)
+      # here the handler runs
+      time.sleep(0)
+
+  gc.callbacks.append(told_within)
+  try:
+    stop_when_told()
+    with pytest.raises(Stopped) as stopped:
+      gc.collect()
+      time.sleep(10)
+    assert came == ['start'] and stopped.value.signal == number
+  finally:
+    gc.callbacks.remove(told_within)
+    for of, handler in before.items():
+      signal.signal(of, handler)
 
 
 def test_a_loop_saves_by_the_clock_and_when_it_is_told_to_stop(monkeypatch):
