@@ -122,7 +122,7 @@ def _jobs(root):
 
 @pytest.mark.slow
 def test_public_weights_are_finetuned_sampled_and_measured(tmp_path, monkeypatch):
-  monkeypatch.setattr(extractors, '_INCEPTION_BATCH', 8)
+  monkeypatch.setattr(extractors, '_BATCH', 8)
   config = _jobs(tmp_path)
   workdir = tmp_path / 'run'
   text = pipeline.dry_run(config, workdir)
