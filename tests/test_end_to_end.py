@@ -176,7 +176,8 @@ def _stop_in(job, log, *args):
   deadline = time.monotonic() + 300
   while f'] {job}\n' not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
     time.sleep(0.02)
-  time.sleep(0.2)
+  # the shortest job takes a tenth of a second
+  time.sleep(0.05)
   assert process.poll() is None, f'ended before {job}: {log.read_text()[-2000:]}'
   start = time.monotonic()
   process.send_signal(signal.SIGTERM)
