@@ -22,6 +22,7 @@ from imagenet_synth.models.layers import attend, gelu, layer_norm
 from imagenet_synth.models.network import DType
 from imagenet_synth.models.outputs import Outputs
 from imagenet_synth.models.pixels import Pixels, seen
+from imagenet_synth.models.product import product
 
 # Glorot's rule, as the ViT paper's own code has it: DeiT's constant 0.02 is near it at a width of
 # 768 and far below it at 64, where a network would hardly start to learn.
@@ -35,6 +36,7 @@ def _dense(features: int, axes: tuple[str, str], dtype: str, name: str) -> nn.De
     features,
     dtype=dtype,
     name=name,
+    dot_general=product,
     kernel_init=named(_kernel_init, axes, dtype),
     bias_init=named(_zeros, axes[1:]),
   )
