@@ -15,9 +15,8 @@ import statistics
 import subprocess
 import sys
 
-import jax
-
 from benchmarks.harness import Row, head, table
+from imagenet_synth.core.devices import use_cpus
 
 SUBJECTS = ('unet', 'classifier_step', 'extractor', 'input_pipeline')
 """What is run if nothing is named."""
@@ -51,7 +50,7 @@ def _fastest(subject: str) -> list[Row]:
 
 def _one(subject: str, num_devices: int) -> None:
   """Prints a subject's rows as JSON."""
-  jax.config.update('jax_num_cpu_devices', num_devices)
+  use_cpus(num_devices)
   print(json.dumps(list(importlib.import_module(f'benchmarks.{subject}').rows())))
 
 

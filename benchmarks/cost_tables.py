@@ -12,10 +12,9 @@ import pathlib
 import sys
 import tempfile
 
-import jax
-
 from imagenet_synth import pipeline
 from imagenet_synth.core.accelerators import ACCELERATORS, accelerator
+from imagenet_synth.core.devices import use_cpus
 from imagenet_synth.cost import table
 from imagenet_synth.cost.jobs import Cost, cost_of
 
@@ -25,7 +24,7 @@ _DEVICES = ('v5e', 'v4', 'h100', 'rtx4090')
 
 def main(config: str, num_devices: int, device: str) -> None:
   """Prints both tables of a config."""
-  jax.config.update('jax_num_cpu_devices', num_devices)
+  use_cpus(num_devices)
   path, _, argument = config.partition(':')
   spec = importlib.util.spec_from_file_location('config', path)
   module = importlib.util.module_from_spec(spec)

@@ -132,10 +132,11 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.FATAL)
   try:
     from imagenet_synth import pipeline
+    from imagenet_synth.core.devices import use_cpus
 
     _check_flags()
     config, workdir = _config(), _workdir()
-    jax.config.update('jax_num_cpu_devices', _CPU_DEVICES.value)
+    use_cpus(_CPU_DEVICES.value)
     if _DISTRIBUTED.value:
       processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
       # the first one tells what is done; the log of each other says at least whose it is

@@ -1,5 +1,9 @@
 """Layouts over the eight CPU devices, and functions that run on each of them."""
 
+import os
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -141,3 +145,38 @@ def test_each_device_has_a_batch_at_a_time_and_few_shapes_are_compiled(num, shap
 
   np.testing.assert_array_equal(map_rows(mapped, None, np.arange(num)[:, None], 16)[:, 0], np.arange(num))
   assert seen == shapes
+
+
+_FLAG = '--xla_cpu_experimental_ynn_fusion_type'
+# a process that tells the flags that it has, and by which library it would convolve
+_CONVOLUTION = """
+import os, sys
+import flax.linen as nn, jax, jax.numpy as jnp
+from imagenet_synth.core.devices import use_cpus
+use_cpus(int(sys.argv[1]))
+convolve = nn.Conv(32, (3, 3))
+variables, x = convolve.init(jax.random.key(0), jnp.ones((1, 16, 16, 32))), jnp.ones((8, 16, 16, 32))
+program = jax.jit(convolve.apply).lower(variables, x).compile().as_text()
+print(jax.local_device_count(), 'ynn' in program, os.environ['XLA_FLAGS'], sep='|')
+"""
+
+
+@pytest.mark.parametrize(
+  'num_devices, flags, expected',
+  [
+    (2, '', ('2', 'True', '')),
+    (1, '', ('1', 'False', f'{_FLAG}=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE')),
+    # what users set themselves stays
+    (1, f'{_FLAG}=LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION', ('1', 'True', 'INDIVIDUAL_CONVOLUTION')),
+  ],
+)
+def test_one_virtual_device_convolves_by_the_library_that_is_fast_on_it(num_devices, flags, expected):
+  ended = subprocess.run(
+    [sys.executable, '-c', _CONVOLUTION, str(num_devices)],
+    env=os.environ | {'XLA_FLAGS': flags},
+    capture_output=True,
+    text=True,
+  )
+  assert ended.returncode == 0, ended.stderr
+  found = ended.stdout.strip().split('|')
+  assert found[:2] == list(expected[:2]) and expected[2] in found[2]
