@@ -1,7 +1,8 @@
 """What the benchmarks have in common: runs that alternate, their medians and spread, and the table of them.
 
-The two sides of a comparison take turns, so that what else the machine does hits both. A rate is work by
-seconds; the ratio is that of the medians.
+The sides of a comparison take turns, so that what else the machine does hits all. In a turn, what is short
+runs several times, and the first time does not count: memory and threads of the side before are still at work
+then. A rate is work by seconds; the ratio is that of the medians.
 """
 
 import importlib.metadata
@@ -13,6 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 _VERSIONS = ('jax', 'flax', 'torch', 'diffusers', 'timm', 'torch-fidelity', 'grain', 'tensorflow-cpu')
+
+# seconds below which a run is short, and how many of a turn of short ones count
+_SHORT, _IN_A_TURN = 2.0, 3
 
 
 class Row(NamedTuple):
@@ -33,22 +37,30 @@ class Row(NamedTuple):
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], work: float, repeats: int) -> dict[str, list[float]]:
-  """Returns the rates of runs that take turns, after one of each that does not count.
+  """Returns the rates of runs that take turns, after two of each that do not count.
 
   Args:
     runs: what is timed, by name; each returns when it is done.
     work: what a run does, in the unit that is counted a second.
-    repeats: how often each is timed.
+    repeats: how many turns each has.
   """
   for run in runs.values():
     run()
+  is_short = all(_seconds(run) < _SHORT for run in runs.values())
   rates: dict[str, list[float]] = {name: [] for name in runs}
   for _ in range(repeats):
     for name, run in runs.items():
-      start = time.perf_counter()
-      run()
-      rates[name].append(work / (time.perf_counter() - start))
+      if is_short:
+        run()
+      rates[name] += [work / _seconds(run) for _ in range(_IN_A_TURN if is_short else 1)]
   return rates
+
+
+def _seconds(run: Callable[[], object]) -> float:
+  """Returns how long a run takes."""
+  start = time.perf_counter()
+  run()
+  return time.perf_counter() - start
 
 
 def head() -> str:
