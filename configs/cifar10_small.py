@@ -23,6 +23,7 @@ def images(split):
 TRAIN, VALIDATION, TEST = images('train[:90%]'), images('train[90%:]'), images('test')
 PREVIEW = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 LONG = 'a small photo of a {}'
+LONG_PREVIEW = tuple(LONG.format(name) for name in PREVIEW)
 
 BASE = dict(
   size=16,
@@ -46,6 +47,15 @@ FAST_SAMPLER = quickstart.sampler(32, guidance=1.5)
 RESNET = dict(quickstart.RESNET, width=16, stage_sizes=(1, 1, 1), stem_stride=1)
 RECIPE = dict(quickstart.recipe(1e-2, 0.05, num_steps=1500, batch_size=64, crop_padding=4), flip=True)
 
+REFERENCES = dict(train=TRAIN, validation=VALIDATION)
+MEASURED = dict(text='embed_classes', extractor='classify_real', batch_size=100)
+CLASSIFY = dict(job='classify', model=RESNET, recipe=RECIPE, size=32, real=TRAIN, test=TEST, seeds=(0, 1))
+# shorter than RECIPE: trials are many
+SHORT = dict(quickstart.recipe(1e-2, 0.05, num_steps=600, batch_size=64, crop_padding=2), flip=True)
+CAS = dict(model=RESNET, recipe=SHORT, test=VALIDATION, seeds=(0, 1, 2))
+# the base as later jobs draw it
+BASE_USE = dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_guidance')
+
 
 def training(job, text, optimizer, num_steps, preview_sampler, prompts=PREVIEW, **more):
   section = quickstart.training(job, text, TRAIN, optimizer, 2e-3, num_steps, preview_sampler, 64, **more)
@@ -53,46 +63,35 @@ def training(job, text, optimizer, num_steps, preview_sampler, prompts=PREVIEW, 
   return section
 
 
-def get_config():
+def base():
+  """The base, and its checkpoint and guidance by validation photos."""
   jobs = {}
   embed = dict(job='embed', dataset=TRAIN, prompts='classes', encoder=quickstart.ENCODER, max_length=32)
   jobs['embed_long'] = dict(embed, template=LONG)
   jobs['embed_classes'] = embed
-  long_prompts = tuple(LONG.format(name) for name in PREVIEW)
   jobs['pretrain_base'] = training(
-    'pretrain', 'embed_long', 'adam', 3000, BASE_SAMPLER, long_prompts, stage=BASE
-  )
-  jobs['pretrain_sr32'] = training(
-    'pretrain', 'embed_long', 'adam', 600, SR_SAMPLER, long_prompts, stage=SR_32
+    'pretrain', 'embed_long', 'adam', 3000, BASE_SAMPLER, LONG_PREVIEW, stage=BASE
   )
   jobs['finetune_base'] = training(
     'finetune', 'embed_classes', 'adafactor', 800, BASE_SAMPLER, init='pretrain_base'
   )
-  jobs['finetune_sr32'] = training('finetune', 'embed_classes', 'adam', 200, SR_SAMPLER, init='pretrain_sr32')
-
-  classify = dict(job='classify', model=RESNET, recipe=RECIPE, size=32, real=TRAIN, test=TEST, seeds=(0, 1))
-  jobs['classify_real'] = dict(classify, mixtures=dict(real=dict(real=True)))
-  measured = dict(text='embed_classes', extractor='classify_real', batch_size=100)
+  jobs['classify_real'] = dict(CLASSIFY, mixtures=dict(real=dict(real=True)))
   jobs['select_base'] = dict(
     job='select',
     weights='finetune_base',
     sampler=FAST_SAMPLER,
     reference=VALIDATION,
     per_class=20,
-    **measured,
+    **MEASURED,
   )
-  references = dict(train=TRAIN, validation=VALIDATION)
-  # shorter than RECIPE: trials are many
-  short = dict(quickstart.recipe(1e-2, 0.05, num_steps=600, batch_size=64, crop_padding=2), flip=True)
-  cas = dict(model=RESNET, recipe=short, test=VALIDATION, seeds=(0, 1, 2))
   jobs['sweep_base'] = dict(
     job='sweep',
     stages=[dict(weights='select_base', sampler=FAST_SAMPLER)],
     per_class=30,
     grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0), logvar=(0.0, 0.3, 1.0)),
     choose='fid_validation',
-    references=references,
-    **measured,
+    references=REFERENCES,
+    **MEASURED,
   )
   jobs['sweep_guidance'] = dict(
     job='sweep',
@@ -100,21 +99,36 @@ def get_config():
     grid=dict(guidance=(1.0, 1.25, 1.5, 2.0, 3.0, 5.0)),
     per_class=60,
     choose='cas',
-    cas=cas,
-    references=references,
-    **measured,
+    cas=CAS,
+    references=REFERENCES,
+    **MEASURED,
   )
-  base = dict(weights='select_base', sampler=FAST_SAMPLER, tuned_by='sweep_guidance')
+  return jobs
+
+
+def super_resolution():
+  """The stage 16 -> 32, and its settings by validation photos."""
+  jobs = {}
+  jobs['pretrain_sr32'] = training(
+    'pretrain', 'embed_long', 'adam', 600, SR_SAMPLER, LONG_PREVIEW, stage=SR_32
+  )
+  jobs['finetune_sr32'] = training('finetune', 'embed_classes', 'adam', 200, SR_SAMPLER, init='pretrain_sr32')
   jobs['sweep_sr32'] = dict(
     job='sweep',
-    stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
+    stages=[BASE_USE, dict(weights='finetune_sr32', sampler=SR_SAMPLER)],
     grid=dict(noise_augmentation=(0.0, 0.1, 0.3), logvar=(0.1, 0.3)),
     per_class=60,
     choose='cas',
-    cas=dict(cas, seeds=(0, 1)),
-    references=references,
-    **measured,
+    cas=dict(CAS, seeds=(0, 1)),
+    references=REFERENCES,
+    **MEASURED,
   )
+  return jobs
+
+
+def data_set():
+  """The images, how good they are, and what they are worth."""
+  jobs = {}
   jobs['generate'] = dict(
     job='generate',
     text='embed_classes',
@@ -122,11 +136,16 @@ def get_config():
     per_class=200,
     shard_size=200,
     batch_size=200,
-    stages=[base, dict(weights='finetune_sr32', sampler=SR_SAMPLER, tuned_by='sweep_sr32')],
+    stages=[BASE_USE, dict(weights='finetune_sr32', sampler=SR_SAMPLER, tuned_by='sweep_sr32')],
   )
   jobs['evaluate'] = dict(
-    job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real', references=references
+    job='evaluate', samples='generate', sizes=(16, 32), extractor='classify_real', references=REFERENCES
   )
-  jobs['classify_synthetic'] = dict(classify, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
+  jobs['classify_synthetic'] = dict(CLASSIFY, mixtures=dict(synthetic=dict(real=False, synthetic='generate')))
+  return jobs
+
+
+def get_config():
+  jobs = base() | super_resolution() | data_set()
   jobs['report'] = dict(job='report', title='A small cascade on CIFAR-10', jobs=tuple(jobs))
   return jobs_config(jobs)

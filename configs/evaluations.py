@@ -31,24 +31,28 @@ SAMPLERS = dict(
 )
 
 
-def sweep(name, num_steps, settings):
-  stage = dict(digits.BASE_USE, sampler=digits.sampler(16, **settings))
-  if name.endswith('autoguided'):
-    stage['guide'] = WEAKER
-  return dict(
-    job='sweep',
-    stages=[stage],
-    grid=dict(num_steps=num_steps),
-    choose='cas',
-    cas=dict(digits.CAS, seeds=(0, 1, 2)),
-    references=digits.REFERENCES,
-    **dict(digits.MEASURED, per_class=50),
-  )
+def sweeps(base, weaker, **settings):
+  """A sweep over the number of steps for each sampler of `base`, which `weaker` guides in one of them."""
+  jobs = {}
+  for name, (num_steps, of_sampler) in SAMPLERS.items():
+    stage = dict(base, sampler=digits.sampler(16, **of_sampler))
+    if name.endswith('autoguided'):
+      stage['guide'] = weaker
+    jobs[f'by_{name}'] = dict(
+      job='sweep', stages=[stage], grid=dict(num_steps=num_steps), choose='cas', **settings
+    )
+  return jobs
 
 
 def get_config():
   jobs = digits.embedding() | digits.training_of_stages() | digits.choice_of_checkpoints_and_settings()
-  sweeps = {f'by_{name}': sweep(name, *of) for name, of in SAMPLERS.items()}
-  about = ('pretrain_base', 'finetune_base', 'select_base', 'sweep_guidance', *sweeps)
+  by_sampler = sweeps(
+    digits.BASE_USE,
+    WEAKER,
+    cas=dict(digits.CAS, seeds=(0, 1, 2)),
+    references=digits.REFERENCES,
+    **dict(digits.MEASURED, per_class=50),
+  )
+  about = ('pretrain_base', 'finetune_base', 'select_base', 'sweep_guidance', *by_sampler)
   report = dict(job='report', title='What images are worth by what they cost', jobs=about)
-  return jobs_config(jobs | sweeps | dict(report_evaluations=report))
+  return jobs_config(jobs | by_sampler | dict(report_evaluations=report))
