@@ -31,9 +31,9 @@ RULES: dict[str, str] = {
 """The mesh axis that parameter axes of each name are cut along. A name that is not listed is not cut."""
 
 
-# of releases of XLA that have it: XLA ends a process at a flag that it does not know
-_CONVOLUTIONS = '--xla_cpu_experimental_ynn_fusion_type'
-_WITHOUT_THEM = 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'
+# what YNNPACK does on CPUs; XLA ends a process at a flag that it does not know, and these releases know it
+_YNNPACK, _KNOWN_TO = '--xla_cpu_experimental_ynn_fusion_type', ('0.10.', '0.11.', '0.12.')
+_ALL_BUT_CONVOLUTIONS = 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 
 
 def use_cpus(num_devices: int) -> None:
@@ -45,9 +45,9 @@ def use_cpus(num_devices: int) -> None:
   """
   jax.config.update('jax_num_cpu_devices', num_devices)
   flags = os.environ.get('XLA_FLAGS', '')
-  is_known = importlib.metadata.version('jaxlib').startswith('0.10.')
-  if num_devices == 1 and is_known and _CONVOLUTIONS not in flags:
-    os.environ['XLA_FLAGS'] = f'{flags} {_CONVOLUTIONS}={_WITHOUT_THEM}'.strip()
+  is_known = importlib.metadata.version('jaxlib').startswith(_KNOWN_TO)
+  if num_devices == 1 and is_known and _YNNPACK not in flags:
+    os.environ['XLA_FLAGS'] = f'{flags} {_YNNPACK}={_ALL_BUT_CONVOLUTIONS}'.strip()
 
 
 def count_devices(per_process: int | None = None) -> int:

