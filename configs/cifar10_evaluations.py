@@ -4,6 +4,9 @@
 
 As evaluations.py, with 600 images of 16x16 pixels, drawn by the base of cifar10_small.py; its jobs are done
 already in a workdir where that has run. CAS is of three seeds and 5,000 validation images.
+
+80 minutes on two CPU cores that had other work, too. To expect, CAS in %: 37.0 by 250 steps of DDPM (500
+evaluations), 36.4 by 6 of DPM-Solver++ (12); three seeds each, see docs/results.md.
 """
 
 from configs import cifar10_small as small
