@@ -147,7 +147,7 @@ def test_a_name_that_no_config_has(monkeypatch, capsys):
     main.parse_flags(['main', '--config=quikstart'])
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith(
-    "error: --config: there is no config 'quikstart'; give a path, or one of cifar10_few"
+    "error: --config: there is no config 'quikstart'; give a path, or one of cifar10_eval"
   )
 
 
