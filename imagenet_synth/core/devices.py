@@ -31,8 +31,8 @@ RULES: dict[str, str] = {
 """The mesh axis that parameter axes of each name are cut along. A name that is not listed is not cut."""
 
 
-# what YNNPACK does on CPUs; XLA ends a process at a flag that it does not know, and these releases know it
-_YNNPACK, _KNOWN_TO = '--xla_cpu_experimental_ynn_fusion_type', ('0.10.', '0.11.', '0.12.')
+# what YNNPACK does on CPUs. XLA ends a process at a flag that it does not know: these releases were tried
+_YNNPACK, _KNOWN_TO = '--xla_cpu_experimental_ynn_fusion_type', ('0.10.2', '0.11.2', '0.12.0.1')
 _ALL_BUT_CONVOLUTIONS = 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'
 
 
@@ -45,7 +45,7 @@ def use_cpus(num_devices: int) -> None:
   """
   jax.config.update('jax_num_cpu_devices', num_devices)
   flags = os.environ.get('XLA_FLAGS', '')
-  is_known = importlib.metadata.version('jaxlib').startswith(_KNOWN_TO)
+  is_known = importlib.metadata.version('jaxlib') in _KNOWN_TO
   if num_devices == 1 and is_known and _YNNPACK not in flags:
     os.environ['XLA_FLAGS'] = f'{flags} {_YNNPACK}={_ALL_BUT_CONVOLUTIONS}'.strip()
 
