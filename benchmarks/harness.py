@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], work: float, repeats: int) -> dict[str, list[float]]:
-  """Returns the rates of runs that take turns, after two of each that do not count.
+  """Returns the rates of runs that take turns, after some that do not count.
 
   Args:
     runs: what is timed, by name; each returns when it is done.
